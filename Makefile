@@ -1,0 +1,92 @@
+# `make` alone says what there is. Everything it makes is under .venv and .local, and in tool caches.
+
+PYTHON ?= python3.11
+ARGS ?=
+
+SHELL := /bin/sh
+S3 := .local/s3
+BIN := .venv/bin
+STORE := s3://polyfit/runs
+
+# The environment counts if it was made here (its scripts name their folder), if it works, and if no
+# installation into it was broken off.
+SOUND := $(shell [ "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" ] && [ ! -e .venv/installing ] \
+	&& $(BIN)/python -c 'import pip' 2>/dev/null && echo yes)
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help run test lint serve-s3 stop-s3 bench gpu-check clean
+.DEFAULT_GOAL := help
+
+help: ## This list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+run: serve-s3 ## Run jobs/sweep.yaml on Ray and a local S3 server; installs what it needs
+	@. $(S3)/env && env -u RAY_ADDRESS $(BIN)/polyfit run jobs/sweep.yaml --executor ray --store $(STORE) $(ARGS)
+	@echo
+	@echo 'The run is in a local S3 server, which stays up. To look at it, with the address above:'
+	@echo '  . $(S3)/env && $(BIN)/polyfit results $(STORE)/sweep/<id> --sort -max_error'
+	@echo '  . $(S3)/env && $(BIN)/polyfit verify $(STORE)/sweep/<id>'
+	@echo 'To stop the server: make stop-s3'
+
+test: .venv/test ## All tests; ARGS="-k spec -x" goes to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/test ## ruff (rules, format) and mypy (strict)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+serve-s3: .venv/run ## Start the local S3 server, or find it running; its keys are in .local/s3/env
+	@$(BIN)/python deploy/local_s3.py start --folder $(S3)
+
+stop-s3: ## Stop the local S3 server; its data stay
+	@[ ! -d $(S3) ] || $(or $(and $(SOUND),$(BIN)/python),$(PYTHON)) deploy/local_s3.py stop --folder $(S3)
+
+bench: .venv/bench ## Speed beside peers, an hour; ARGS="--quick --only peers" goes to tests/bench.py
+	$(BIN)/python tests/bench.py $(ARGS)
+
+gpu-check: .venv/bench ## On a machine with a GPU: parity and batches on it, then the bench
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.accelerator.is_available())' \
+		|| { echo 'torch sees no accelerator on this machine: nothing to check' >&2; exit 1; }
+	$(BIN)/python -m pytest -rs tests/test_gpu.py
+	$(BIN)/python tests/bench.py $(ARGS)
+
+clean: stop-s3 ## Stop the server; remove .venv, .local, caches and build leftovers
+	rm -rf .venv .local build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The installations: what a run needs, and what the tests and the bench need on top.
+
+.venv/run: .venv/made pyproject.toml constraints.txt
+	$(call install,local)
+
+.venv/test: .venv/made pyproject.toml constraints.txt
+	$(call install,local$(comma)test)
+	@touch .venv/run
+
+.venv/bench: .venv/made pyproject.toml constraints.txt
+	$(call install,local$(comma)bench)
+	@touch .venv/run
+
+comma := ,
+
+define install
+@echo 'Installing into .venv; the first time takes minutes.'
+@touch .venv/installing
+$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
+$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[$(1)]'
+@rm .venv/installing
+@touch $@
+endef
+
+ifneq ($(SOUND),yes)
+.PHONY: .venv/made
+endif
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+		echo 'Python 3.11 is needed, and `$(PYTHON)` is not it: make PYTHON=/path/to/python3.11 ...' >&2; \
+		exit 1; }
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	@pwd -P > $@

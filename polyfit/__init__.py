@@ -1,0 +1,27 @@
+"""Millions of small polynomial fits by autograd, as one distributed batch job.
+
+The four names a program needs are here; each is loaded when it is first used, so that
+``import polyfit`` costs nothing and a plan can be made on a machine without torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polyfit.driver import execute
+    from polyfit.plan import Plan
+    from polyfit.results import Run
+    from polyfit.spec import Spec
+
+__all__ = ["Plan", "Run", "Spec", "__version__", "execute"]
+
+__version__ = "0.1.0"
+
+_HOMES = {"Spec": "spec", "Plan": "plan", "Run": "results", "execute": "driver"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'polyfit' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"polyfit.{_HOMES[name]}"), name)

@@ -1,0 +1,326 @@
+"""What is compiled: blocks of updates, each one kernel, and the names they are kept under.
+
+A block takes a batch's state through ``count`` updates. It tests at its start, where asked to,
+whether fits have ended; those keep the state they have. Shapes as in ``model``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from polyfit import model
+from polyfit.kernels import Recipe
+from polyfit.model import (
+    MOMENTS,
+    Coefficients,
+    Hyper,
+    Kind,
+    Objective,
+    compiled_root,
+    norm,
+    pointwise,
+    squared,
+    traced_gradient,
+    updated,
+)
+
+__all__ = [
+    "BETA",
+    "CHECK",
+    "PARAMETERS",
+    "POINTS",
+    "TOLERANCE",
+    "Block",
+    "Ends",
+    "Leap",
+    "finite",
+    "stopped",
+    "unrolled",
+]
+
+PARAMETERS: Final = 4
+POINTS, BETA, TOLERANCE, CHECK = range(PARAMETERS)
+"""Places in a block's vector of parameters; CHECK is 1 where fits may end at the block's start."""
+
+_SOURCES: Final = (str(model.__file__), __file__)
+_UNROLLED_WORK: Final = 500
+"""Bounds the time to compile: updates per block times the square of the coefficients."""
+
+_B: Final = 4112
+_B_POINTWISE: Final = 272
+_N: Final = 1999
+
+
+def unrolled(degree: int) -> int:
+    """Updates per block of a squared objective: a divisor of 10, so that tests fall on starts."""
+    return max(k for k in (1, 2, 5, 10) if k == 1 or k * (degree + 1) ** 2 <= _UNROLLED_WORK)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One kernel's kind.
+
+    Args:
+        kind: of the fits; its points, steps, beta and tolerance do not matter.
+        count: updates; above 1 for squared objectives alone.
+        shared: (functions or R, data): whether one serves all fits of the batch. The data of a
+            squared objective are always one per fit.
+        testing: whether losses are made and ends tested; a block without is leaner where every
+            point counts.
+
+    Inputs, each vector of shape (B,): M coefficients, M for each moment, lr, going (1 or 0),
+    the loss at the last test; then R (T,) or (T, B), row by row, q (M, B), rest (B,); or, over
+    all points, the functions (M, N) or (M, B, N) and the data (1, N) or (B, N); the parameters;
+    Adam's divisors (count, 2).
+
+    Outputs: M coefficients, their moments; where testing, going, the loss before the first update
+    and, for count > 1, that before the last.
+    """
+
+    kind: Kind
+    count: int = 1
+    shared: tuple[bool, bool] = (True, False)
+    testing: bool = True
+
+    @property
+    def vectors(self) -> int:
+        """M (1 + moments): vectors of the state."""
+        return self.kind.size * (1 + MOMENTS[self.kind.optimizer.name])
+
+    def recipe(self) -> Recipe:
+        """How to compile this block."""
+        kind, stop = self.kind, self.kind.stop
+        words = (
+            "block", kind.degree, kind.objective, kind.optimizer.name, kind.dtype, self.count,
+            *self.shared, self.testing, stop.kind if stop and self.testing else None,
+        )  # fmt: skip
+        return Recipe(" ".join(map(str, words)), _SOURCES, lambda: (self._run, self._examples()))
+
+    def _examples(self) -> list[Tensor]:
+        size, dtype = self.kind.size, self.kind.dtype
+        batch = _B if self.kind.squared else _B_POINTWISE
+        first, second = self.shared
+
+        def some(*shape: int) -> Tensor:
+            return torch.ones(shape, dtype=dtype)
+
+        if self.kind.squared:
+            terms = size * (size + 1) // 2
+            data = [some(terms) if first else some(terms, batch), some(size, batch), some(batch)]
+        else:
+            functions = some(size, _N) if first else some(size, batch, _N)
+            data = [functions, some(1 if second else batch, _N)]
+        vectors = [some(batch) for _ in range(self.vectors + 3)]
+        return [*vectors, *data, some(PARAMETERS), some(self.count, 2)]
+
+    def _run(self, *inputs: Tensor) -> Sequence[Tensor]:
+        lr, going, last, *data, parameters, unbias = inputs[self.vectors :]
+        objective = self._objective(data, parameters)
+        c, moments = self._unpacked(inputs)
+        running = going > 0.5
+        first = before_last = going
+        for step in range(self.count):
+            losses, g = traced_gradient(objective, c)
+            if step == 0 and self.testing:
+                first = losses
+                ended = self._ended(c, losses, g, last, parameters) & (parameters[CHECK] > 0.5)
+                running = running & ~ended
+            before_last = losses
+            hyper = Hyper(
+                self.kind.optimizer.name, parameters[BETA], unbias[step, 0], unbias[step, 1],
+                compiled_root,
+            )  # fmt: skip
+            c, moments = updated(hyper, c, moments, lr, g)
+        new = [*c, *(vector for moment in moments for vector in moment)]
+        kept = [
+            torch.where(running, now, before)
+            for now, before in zip(new, inputs[: self.vectors], strict=True)
+        ]
+        if not self.testing:
+            return kept
+        told = [torch.where(running, torch.ones_like(lr), torch.zeros_like(lr)), first]
+        return [*kept, *told, *([before_last] if self.count > 1 else [])]
+
+    def _unpacked(self, inputs: Sequence[Tensor]) -> tuple[Coefficients, list[Coefficients]]:
+        size = self.kind.size
+        parts = [list(inputs[at : at + size]) for at in range(0, self.vectors, size)]
+        return parts[0], parts[1:]
+
+    def _objective(self, data: Sequence[Tensor], parameters: Tensor) -> Objective:
+        if self.kind.squared:
+            points = parameters[POINTS] if self.kind.objective == "mse" else None
+            return squared(data[0].unbind(0), data[1].unbind(0), data[2], points)
+        return pointwise(self.kind.objective, data[0].unbind(0), data[1])
+
+    def _ended(
+        self, c: Coefficients, losses: Tensor, g: Coefficients, last: Tensor, parameters: Tensor
+    ) -> Tensor:
+        ended = ~finite(c, losses)
+        if self.kind.stop is not None:
+            ended = ended | stopped(self.kind.stop.kind, losses, last, g, parameters[TOLERANCE])
+        return ended
+
+
+@dataclass(frozen=True, slots=True)
+class Leap:
+    """The kernel that takes a batch over many updates at once, in float64, and tells its losses.
+
+    Args:
+        kind: of the fits; a squared objective, gd or momentum.
+        shared: whether one affine map, and one R, serve all fits of the batch.
+
+    Inputs: S = M (1 + moments) vectors of the state, each of shape (B,); the map's matrix
+    (S S,) or (S S, B), row by row, and its offset (S,) or (S, B); R (T,) or (T, B), q (M, B) and
+    rest (B,); the parameters.
+
+    Outputs, each of shape (B,): the S vectors after the leap, the loss there, and the largest of
+    all these in size, NaN if one is.
+    """
+
+    kind: Kind
+    shared: tuple[bool, bool]
+
+    @property
+    def vectors(self) -> int:
+        """S, the vectors of the state."""
+        return self.kind.size * (1 + MOMENTS[self.kind.optimizer.name])
+
+    def recipe(self) -> Recipe:
+        """How to compile this kernel."""
+        words = ("leap", self.kind.degree, self.kind.objective, self.vectors, *self.shared)
+        return Recipe(" ".join(map(str, words)), _SOURCES, lambda: (self._run, self._examples()))
+
+    def _examples(self) -> list[Tensor]:
+        size, vectors, (one_map, one_R) = self.kind.size, self.vectors, self.shared
+
+        def some(*shape: int) -> Tensor:
+            return torch.ones(shape, dtype=torch.float64)
+
+        def spread(count: int, one: bool) -> Tensor:
+            return some(count) if one else some(count, _B)
+
+        return [
+            *(some(_B) for _ in range(vectors)),
+            spread(vectors * vectors, one_map),
+            spread(vectors, one_map),
+            spread(size * (size + 1) // 2, one_R),
+            some(size, _B),
+            some(_B),
+            some(PARAMETERS),
+        ]
+
+    def _run(self, *inputs: Tensor) -> Sequence[Tensor]:
+        count = self.vectors
+        state = inputs[:count]
+        matrix, offset, R, q, rest, parameters = inputs[count:]
+        entries, offsets = matrix.unbind(0), offset.unbind(0)
+        leapt = []
+        for i in range(count):
+            value = offsets[i]
+            for j in range(count):
+                value = value + entries[i * count + j] * state[j]
+            leapt.append(value)
+        points = parameters[POINTS] if self.kind.objective == "mse" else None
+        losses = squared(R.unbind(0), q.unbind(0), rest, points)(leapt[: self.kind.size])
+        extreme = losses
+        for value in leapt:
+            extreme = torch.maximum(extreme, value.abs())
+        return [*leapt, losses, extreme]
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The kernel that judges fits on their points, in float64: one loop over the points of a fit.
+
+    Args:
+        degree: of the fits.
+        in_x: whether their basis is that of the powers of x.
+        shared: whether all are one problem.
+        with_data: whether data are given, and residuals asked for.
+
+    Inputs: M coefficients, each of shape (B,); in another basis than x's the M coefficients of
+    the powers of x too, and the basis functions (M, N); for one problem x (1, N), for several the
+    middle and the half width of each range (B,) and t (N,); the clean target (1, N) or (B, N);
+    the data likewise.
+
+    Outputs, each of shape (B,): the largest error against the clean target; the largest change of
+    a prediction by the power form; the sum of squared residuals against the data.
+    """
+
+    degree: int
+    in_x: bool
+    shared: bool
+    with_data: bool
+
+    def recipe(self) -> Recipe:
+        """How to compile this kernel."""
+        words = ("ends", self.degree, self.in_x, self.shared, self.with_data)
+        return Recipe(" ".join(map(str, words)), _SOURCES, lambda: (self._run, self._examples()))
+
+    def _examples(self) -> list[Tensor]:
+        size = self.degree + 1
+
+        def some(*shape: int) -> Tensor:
+            return torch.ones(shape, dtype=torch.float64)
+
+        vectors = [some(_B_POINTWISE) for _ in range(size if self.in_x else 2 * size)]
+        table = [] if self.in_x else [some(size, _N)]
+        rows = 1 if self.shared else _B_POINTWISE
+        x = [some(1, _N)] if self.shared else [some(rows), some(rows), some(_N)]
+        return [*vectors, *table, *x, *(some(rows, _N) for _ in range(1 + self.with_data))]
+
+    def _run(self, *inputs: Tensor) -> Sequence[Tensor]:
+        size, rest = self.degree + 1, list(inputs)
+
+        def take(count: int) -> list[Tensor]:
+            taken = rest[:count]
+            del rest[:count]
+            return taken
+
+        c = take(size)
+        powers = c if self.in_x else take(size)
+        table = [] if self.in_x else take(1)[0].unbind(0)
+        if self.shared:
+            (x,) = take(1)
+        else:
+            middle, half, t = take(3)
+            x = middle.unsqueeze(1) + half.unsqueeze(1) * t
+        in_powers = _horner(powers, x)
+        predicted, told = in_powers, []
+        if not self.in_x:
+            predicted = model.predicted(c, table)
+            told = [(in_powers - predicted).abs().amax(dim=1)]
+        clean, *data = rest
+        found = [(predicted - clean).abs().amax(dim=1), *told]
+        if data:
+            residual = predicted - data[0]
+            found.append((residual * residual).sum(dim=1))
+        return found
+
+
+def _horner(powers: Coefficients, x: Tensor) -> Tensor:
+    """The polynomials at ``x``, shape (B, N)."""
+    value = powers[-1].unsqueeze(1).expand(-1, x.shape[1])
+    for power in reversed(powers[:-1]):
+        value = value * x + power.unsqueeze(1)
+    return value
+
+
+def finite(c: Coefficients, losses: Tensor) -> Tensor:
+    """Which fits have a finite loss and finite coefficients, shape (B,), bool."""
+    sound = torch.isfinite(losses)
+    for value in c:
+        sound = sound & torch.isfinite(value)
+    return sound
+
+
+def stopped(
+    rule: str, losses: Tensor, last: Tensor, g: Coefficients, tolerance: Tensor | float
+) -> Tensor:
+    """Which fits meet the stop rule, shape (B,), bool."""
+    if rule == "gradient":
+        return norm(g) <= tolerance
+    return (last - losses).abs() <= tolerance * last.abs()

@@ -1,0 +1,571 @@
+"""Commands, progress and exit codes. Heavy modules are imported by the command that needs them.
+
+stdout holds what was asked for; everything else (progress, remarks, errors) goes to stderr.
+"""
+
+import atexit
+import csv
+import json
+import math
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from polyfit import __version__
+from polyfit.errors import DamagedRun, Exit, PolyfitError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from polyfit.driver import Progress
+    from polyfit.results import Group, Run
+    from polyfit.spec import Spec
+
+__all__ = ["main", "program"]
+
+LINE_EVERY_S: Final = 5.0
+DEFAULT_LIMIT: Final = 20
+MAX_PROBLEMS: Final = 20
+
+Command = Callable[..., Any]
+
+
+class _Unheard(Exception):
+    """A broken pipe, under a name that click does not turn into exit code 1."""
+
+
+class _Commands(click.Group):
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BrokenPipeError as error:
+            raise _Unheard from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="polyfit")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Many small polynomial fits by autograd, as one batch job.
+
+    Exit codes: 0 complete; 1 internal error; 2 bad spec or usage; 3 shards failed or rows damaged;
+    4 another driver holds the run; 5 storage unreachable or unsafe; 6 the cluster cannot do it;
+    130 interrupted; 143 drained on SIGTERM.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line; a user's mistake ends in a message, not in a traceback."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        cli.main(arguments, prog_name="polyfit", standalone_mode=False)
+        sys.stdout.flush()
+        code = int(Exit.COMPLETE)
+    except PolyfitError as error:
+        code = _tell(str(error), error.exit_code, debug)
+    except click.ClickException as error:
+        error.show()
+        code = int(Exit.USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        code = _tell("interrupted; the same command goes on from here", Exit.INTERRUPTED, debug)
+    except (_Unheard, BrokenPipeError):
+        code = _unheard()
+    except Exception as error:
+        told = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
+        code = _tell(told, Exit.INTERNAL, debug)
+    sys.exit(code)
+
+
+def program() -> NoReturn:
+    """``main`` as a process of its own.
+
+    It ends after the exit handlers (Ray's among them) and without the interpreter's teardown:
+    native threads of the numeric libraries were seen to abort there, after all was done, in some
+    of the shortest runs on a busy machine.
+    """
+    try:
+        main()
+    except SystemExit as ended:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        atexit._run_exitfuncs()
+        os._exit(ended.code if isinstance(ended.code, int) else Exit.INTERNAL)
+
+
+def _unheard() -> int:
+    """Whoever read our output has seen enough: the rest goes nowhere, without a word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
+
+
+def _tell(message: str, code: Exit, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    click.echo("\n".join(f"polyfit: {line}" for line in message.splitlines()), err=True)
+    return int(code)
+
+
+def _remark(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _endpoint(command: Command) -> Command:
+    return click.option(
+        "--endpoint-url", metavar="URL", help="An S3 endpoint; else AWS_ENDPOINT_URL_S3."
+    )(command)
+
+
+def _as_json(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")(
+        command
+    )
+
+
+@cli.command()
+@click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
+def validate(specs: tuple[str, ...]) -> None:
+    """Read specs and say what is wrong in them."""
+    from polyfit.errors import SpecError
+    from polyfit.plan import Plan
+    from polyfit.spec import Spec
+
+    problems: list[str] = []
+    for path in specs:
+        try:
+            plan = Plan.of(Spec.load(path))
+            click.echo(f"{path}: {_count(plan.fits, 'fit')}")
+        except SpecError as error:
+            problems += error.problems
+        except PolyfitError as error:
+            problems.append(str(error))
+    if problems:
+        raise SpecError(problems)
+
+
+@cli.command()
+@click.argument("spec", metavar="SPEC")
+@_as_json
+def plan(spec: str, as_json: bool) -> None:
+    """Say what would run: fits, shards, axes, engine, projected bytes, plan hash."""
+    from polyfit.plan import Plan
+    from polyfit.spec import Spec
+
+    loaded = Spec.load(spec)
+    made = Plan.of(loaded)
+    facts = {
+        "name": loaded.name,
+        "fits": made.fits,
+        "shards": made.shards,
+        "fits_per_shard": made.shard_fits,
+        "axes": [{"fields": list(axis.fields), "values": len(axis)} for axis in loaded.axes],
+        "engine": made.engine,
+        "projected_bytes": made.projected_bytes,
+        "projected_core_seconds": made.seconds,
+        "plan_hash": made.hash,
+        "run_id": made.run_id,
+    }
+    if as_json:
+        click.echo(json.dumps(facts, allow_nan=False))
+        return
+    axes = " x ".join(f"{'+'.join(axis.fields)} {len(axis):,}" for axis in loaded.axes)
+    lines = [
+        ("fits", f"{made.fits:,}"),
+        ("axes", axes or "none"),
+        ("shards", f"{made.shards:,} of {made.shard_fits:,} fits"),
+        ("engine", made.engine),
+        ("work", f"{_duration(made.seconds)} on one core, nominal"),
+        ("bytes", f"{_bytes(made.projected_bytes)} projected, before compression"),
+        ("plan hash", made.hash),
+        ("run id", made.run_id),
+    ]
+    for name, value in lines:
+        click.echo(f"{name:<10} {value}")
+
+
+@cli.command()
+@click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
+@click.option("--store", metavar="URI", help="A folder or s3://bucket/prefix  [./runs]")
+@_endpoint
+@click.option("--run-id", metavar="ID", help="The run's name in the store  [from the plan]")
+@click.option("--executor", type=click.Choice(["auto", "ray", "inline"]), default="auto",
+              help="Where to fit: Ray actors, or this process.")  # fmt: skip
+@click.option("--address", metavar="ADDR", help="A Ray cluster to join; else RAY_ADDRESS.")
+@click.option("--placement-timeout", type=click.FloatRange(min=0), default=600.0, metavar="S",
+              help="Seconds to wait while the cluster has no room  [600]")  # fmt: skip
+@_as_json
+def run(
+    specs: tuple[str, ...],
+    store: str | None,
+    endpoint_url: str | None,
+    run_id: str | None,
+    executor: str,
+    address: str | None,
+    placement_timeout: float,
+    as_json: bool,
+) -> None:
+    """Run specs to their end; the same command resumes what broke off.
+
+    With --json one spec gives its summary, several give {"runs": [...]}.
+    """
+    from polyfit.spec import Spec
+
+    loaded = [Spec.load(path) for path in specs]  # all are read before any is run
+    from polyfit.driver import execute
+
+    summaries = []
+    for spec in loaded:
+        # Ray prints what befalls its nodes to stdout, which is for what was asked for.
+        with _Shown(spec.name) as shown, redirect_stdout(sys.stderr):
+            finished = execute(
+                spec,
+                store=store,
+                endpoint_url=endpoint_url,
+                run_id=run_id,
+                executor=executor,
+                address=address,
+                placement_timeout_s=placement_timeout,
+                on_progress=shown.update,
+                tell=shown.tell,
+            )
+        if as_json:
+            summaries.append(_summary(spec, finished))
+        else:
+            _present(finished)
+    if as_json:
+        whole = summaries[0] if len(summaries) == 1 else {"runs": summaries}
+        click.echo(json.dumps(whole, allow_nan=False))
+
+
+@cli.command()
+@click.argument("run", metavar="RUN")
+@_endpoint
+@click.option("--sort", metavar="COLUMN", help="Smallest first; -COLUMN for largest first.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N",
+              help=f"Rows to show  [{DEFAULT_LIMIT}; all with --json and --csv]")  # fmt: skip
+@click.option("--where", metavar="EXPR", help="For example: degree == 3 and loss < 0.1")
+@_as_json
+@click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout.")
+def results(
+    run: str,
+    endpoint_url: str | None,
+    sort: str | None,
+    limit: int | None,
+    where: str | None,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """Show rows of RUN, a run's folder: <store>/<name>/<run id>."""
+    from polyfit.results import Run
+
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other")
+    opened = Run.open(run, endpoint_url)
+    if as_json or as_csv:
+        parts = (
+            [opened.top(sort, limit, where=where)] if sort or limit else opened.batches(where=where)
+        )
+        _write_json(opened, parts) if as_json else _write_csv(parts)
+        return
+    shown = ("fit", *_varied(opened), "status", "steps_taken", "loss", "excess_loss", "max_error")
+    columns = list(dict.fromkeys((*shown, *([sort.removeprefix("-")] if sort else ()))))
+    rows = opened.top(sort, limit or DEFAULT_LIMIT, columns, where)
+    _print_rows(rows)
+    told = _count(len(rows), "row")
+    _remark(told if where else f"{told} of {opened.plan.fits:,}")
+    if not opened.complete:
+        _remark("this run is not complete: what is at rest is shown")
+
+
+@cli.command()
+@click.argument("run", metavar="RUN")
+@_endpoint
+@_as_json
+def verify(run: str, endpoint_url: str | None, as_json: bool) -> None:
+    """Prove that RUN holds every fit of its plan exactly once, every shard intact."""
+    from polyfit.results import Run
+
+    opened = Run.open(run, endpoint_url)
+    verdict = opened.verify()
+    if as_json:
+        facts = {
+            "run": opened.uri,
+            "plan_hash": opened.plan.hash,
+            "intact": not verdict.problems,
+            "shards": verdict.shards,
+            "fits": verdict.fits,
+            "bytes": verdict.bytes,
+            "statuses": verdict.statuses,
+            "problems": verdict.problems,
+        }
+        click.echo(json.dumps(facts, allow_nan=False))
+    if verdict.problems:
+        count = len(verdict.problems)
+        more = [f"... and {count - MAX_PROBLEMS:,} more"] if count > MAX_PROBLEMS else []
+        head = f"{opened.uri}: {_count(count, 'problem')}"
+        raise DamagedRun("\n".join([head, *verdict.problems[:MAX_PROBLEMS], *more]))
+    if not as_json:
+        click.echo(
+            f"intact: {_count(verdict.fits, 'fit')}, each once, "
+            f"in {_count(verdict.shards, 'shard')} ({_bytes(verdict.bytes)}); "
+            f"{_statuses(verdict.statuses)}"
+        )
+
+
+# --- progress --------------------------------------------------------------------------------
+
+
+class _Shown:
+    """Progress on stderr: a bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar: Any = None
+        self._task: Any = None
+        self._line_at = -math.inf
+
+    def __enter__(self) -> "_Shown":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def tell(self, line: str) -> None:
+        """Show a line above the bar."""
+        _remark(f"{self._name}: {line}")
+
+    def update(self, progress: "Progress") -> None:
+        """Show how far the run is."""
+        if sys.stderr is not None and sys.stderr.isatty():
+            self._on_terminal(progress)
+        else:
+            self._in_lines(progress)
+
+    def _on_terminal(self, progress: "Progress") -> None:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn(self._name),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("fits"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task("", total=progress.fits)
+            self._bar.start()
+        self._bar.update(self._task, completed=progress.fits_done)
+
+    def _in_lines(self, progress: "Progress") -> None:
+        import time
+
+        last = progress.fits_done == progress.fits
+        if not last and time.monotonic() - self._line_at < LINE_EVERY_S:
+            return
+        self._line_at = time.monotonic()
+        failed = f", {progress.failed} shards failed" if progress.failed else ""
+        _remark(
+            f"{self._name}: {progress.fits_done:,} of {_count(progress.fits, 'fit')}, "
+            f"{progress.shards_done:,} of {_count(progress.shards, 'shard')} at rest{failed}"
+        )
+
+
+# --- what came out ---------------------------------------------------------------------------
+
+
+def _present(run: "Run") -> None:
+    if run.plan.fits == 1:
+        _print_single(run)
+    else:
+        _print_groups(run.groups())
+    manifest = run.manifest
+    assert manifest is not None
+    click.echo(f"{_count(run.plan.fits, 'fit')}: {_statuses(manifest.statuses)}")
+    click.echo(f"results: {run.uri}")
+
+
+def _print_single(run: "Run") -> None:
+    """As the tutorial prints it: update and loss, then the polynomial."""
+    fit = run.plan.sweep.fit(0)
+    row = run.row(0)
+    for update, loss in zip(
+        run.plan.record.updates(fit.steps), row.get("loss_history") or (), strict=False
+    ):
+        click.echo(f"{update} {loss}")
+    click.echo(_equation(row))
+
+
+def _equation(row: dict[str, Any]) -> str:
+    """``Result: y = a + b x + ...``, in powers of x where they are known."""
+    powers = row["power_coefficients"]
+    values = powers or row["coefficients"]
+    if powers or row["basis"] == "power":
+        names = ["", " x", *(f" x^{k}" for k in range(2, len(values)))]
+    else:
+        letter = {"chebyshev": "T", "legendre": "P"}[row["basis"]]
+        names = [f" {letter}{k}(t)" for k in range(len(values))]
+    terms = " + ".join(
+        f"{'?' if value is None else value}{name}"
+        for value, name in zip(values, names, strict=False)
+    )
+    if powers or row["basis"] == "power":
+        return f"Result: y = {terms}"
+    middle = (row["range_low"] + row["range_high"]) / 2
+    half = (row["range_high"] - row["range_low"]) / 2
+    return f"Result: y = {terms}, t = (x - {middle}) / {half}"
+
+
+def _print_groups(groups: "list[Group]") -> None:
+    """Per degree and range; the last but one column counts fits over 1% above the optimum."""
+    table = _table("degree", "range", "fits", "best loss", "median loss", ">1% off", "statuses")
+    for group in groups:
+        table.add_row(
+            str(group.degree),
+            f"[{group.low:.5g}, {group.high:.5g}]",
+            f"{group.fits:,}",
+            _number(group.best_loss),
+            _number(group.median_loss),
+            _share(group),
+            _statuses(group.statuses),
+        )
+    _print_table(table)
+
+
+def _share(group: "Group") -> str:
+    """Fits over 1% above the optimum; out of how many, where not all have a known optimum."""
+    if group.above_optimum is None:
+        return "-"
+    of_all = group.with_optimum == group.fits
+    return f"{group.above_optimum:,}" + ("" if of_all else f" of {group.with_optimum:,}")
+
+
+def _summary(spec: "Spec", run: "Run") -> dict[str, Any]:
+    manifest = run.manifest
+    assert manifest is not None
+    summary: dict[str, Any] = {
+        "name": spec.name,
+        "run": run.uri,
+        "plan_hash": run.plan.hash,
+        "fits": run.plan.fits,
+        "shards": run.plan.shards,
+        "statuses": manifest.statuses,
+        "groups": [
+            {
+                "degree": group.degree,
+                "range": [group.low, group.high],
+                "fits": group.fits,
+                "best_loss": group.best_loss,
+                "median_loss": group.median_loss,
+                "statuses": group.statuses,
+                "with_optimum": group.with_optimum,
+                "above_optimum": group.above_optimum,
+            }
+            for group in run.groups()
+        ],
+    }
+    if run.plan.fits == 1:
+        summary["fit"] = run.row(0)
+    return summary
+
+
+def _varied(run: "Run") -> list[str]:
+    """The columns of the fields that this run's sweep varies."""
+    fields = [field for axis in run.plan.sweep.axes for field in axis.fields]
+    columns = ("range_low", "range_high")
+    return [name for field in fields for name in (columns if field == "range" else (field,))]
+
+
+def _print_rows(rows: "pa.Table") -> None:
+    table = _table(*rows.column_names)
+    for row in rows.to_pylist():
+        table.add_row(*(_cell(value) for value in row.values()))
+    _print_table(table)
+
+
+def _write_json(run: "Run", parts: Any) -> None:
+    """One object, written row by row so that memory holds one shard."""
+    head = {"run": run.uri, "plan_hash": run.plan.hash, "complete": run.complete}
+    click.echo(json.dumps(head)[:-1] + ', "rows": [', nl=False)
+    first = True
+    for part in parts:
+        for row in part.to_pylist():
+            click.echo(("" if first else ",") + "\n" + json.dumps(row, allow_nan=False), nl=False)
+            first = False
+    click.echo("\n]}")
+
+
+def _write_csv(parts: Any) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    for number, part in enumerate(parts):
+        if number == 0:
+            writer.writerow(part.column_names)
+        for row in part.to_pylist():
+            writer.writerow(
+                json.dumps(value) if isinstance(value, list) else value for value in row.values()
+            )
+
+
+def _table(*names: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in names:
+        words = name in ("range", "statuses", "status", "basis", "target", "optimizer", "objective")
+        table.add_column(name, justify="left" if words else "right", no_wrap=True)
+    return table
+
+
+def _print_table(table: Any) -> None:
+    """As wide as it needs to be: a line that wraps is better than a number cut short."""
+    from rich.console import Console
+
+    needed = Console(width=10_000).measure(table).maximum
+    Console(highlight=False, width=needed).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_cell(item) for item in value) + "]"
+    return str(value)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def _statuses(statuses: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in statuses.items())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:,.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} TiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:,.3g} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -1,0 +1,367 @@
+"""todo = plan - done; dispatch; retry; seal.
+
+The driver holds shard numbers and receipts, never rows: its memory does not grow with the number
+of fits. Nothing is needed from a driver that died; the store tells what is left.
+"""
+
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from polyfit.dispatch import (
+    PLACEMENT_TIMEOUT_S,
+    Executor,
+    InlineExecutor,
+    Job,
+    Outcome,
+    RayExecutor,
+    Task,
+    connect,
+    inside_ray_job,
+    named_cluster,
+)
+from polyfit.errors import Exit, FailedShards, PolyfitError, UsageError
+from polyfit.ledger import Ledger, Receipt, now
+from polyfit.plan import Plan
+from polyfit.results import Run
+from polyfit.spec import NAME, Spec
+from polyfit.store import StoreAddress
+
+__all__ = ["EXECUTORS", "Drained", "Progress", "execute"]
+
+EXECUTORS: Final = ("auto", "ray", "inline")
+ATTEMPTS: Final = 3
+"""Times a shard is tried before it is set aside."""
+
+LOSSES: Final = 10
+"""Times a shard's worker may go away before the shard itself is suspected."""
+
+STATUS_EVERY_S: Final = 5.0
+INLINE_BELOW_S: Final = 10.0
+"""Nominal work, in seconds of one core, that is done before a Ray could have started."""
+
+DEFAULT_STORE: Final = "./runs"
+
+
+class Drained(PolyfitError):
+    """Ended by SIGTERM; the same command goes on from here."""
+
+    exit_code = Exit.DRAINED
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: shards and fits at rest, and what the shards at rest hold."""
+
+    shards: int
+    shards_done: int
+    fits: int
+    fits_done: int
+    failed: int
+
+
+Listener = Callable[[Progress], None]
+Teller = Callable[[str], None]
+
+
+def execute(
+    spec: Spec,
+    *,
+    store: str | None = None,
+    endpoint_url: str | None = None,
+    run_id: str | None = None,
+    executor: str = "auto",
+    address: str | None = None,
+    placement_timeout_s: float = PLACEMENT_TIMEOUT_S,
+    on_progress: Listener = lambda progress: None,
+    tell: Teller = lambda line: None,
+) -> Run:
+    """Run ``spec`` to its end, from wherever an earlier attempt left it.
+
+    Args:
+        spec: what to run.
+        store: a folder or ``s3://bucket/prefix``; the spec's own if None, else ``./runs``.
+        endpoint_url: an S3 endpoint; the spec's own, or the environment's, if None.
+        run_id: the run's name in the store; the plan's hash, shortened, if None.
+        executor: "ray", "inline" (this process), or "auto".
+        address: a Ray cluster; RAY_ADDRESS or the surrounding job's if None.
+        placement_timeout_s: seconds to wait while no actor can be placed.
+        on_progress: called now and then with how far the run is.
+        tell: called with single lines worth knowing.
+
+    Returns:
+        The sealed run.
+
+    Raises:
+        SpecError, LimitExceeded, UsageError: what is asked for cannot be run.
+        PlanMismatch: the run id belongs to another plan.
+        StoreError, ClusterError: the world around does not play along.
+        FailedShards: some shards could not be computed; the others are at rest.
+        Drained: SIGTERM came; the same call goes on from there.
+    """
+    plan = Plan.of(spec)
+    home = place(spec, plan, store, endpoint_url, run_id)
+    ledger = Ledger(home.open(), plan)
+    if not ledger.open(spec.text):
+        tell(
+            "this store ignores If-None-Match: two drivers at once would write shards twice (the "
+            "same bytes); every shard is inspected before the seal"
+        )
+    sealed = ledger.manifest() is not None
+    if sealed and len(ledger.done()) == plan.shards:
+        tell(f"{home.uri} is complete already: nothing to do")
+    else:
+        if sealed:
+            tell(f"shards of the complete run {home.uri} are missing: fitting them again")
+        how = _choose(executor, address, plan, tell)
+        sigterm = _Sigterm()
+        try:
+            _Drive(plan, ledger, Job(home, _attempt()), on_progress, sigterm).run(
+                spec, how, address, placement_timeout_s, tell
+            )
+        finally:
+            sigterm.release()
+    return Run.open(home.uri, home.endpoint_url)
+
+
+def place(
+    spec: Spec, plan: Plan, store: str | None, endpoint_url: str | None, run_id: str | None
+) -> StoreAddress:
+    """Where the run of ``plan`` lies.
+
+    Raises:
+        UsageError: no store is named inside a Ray job, or the run id is no name.
+    """
+    uri = store or (spec.store.uri if spec.store else None)
+    if uri is None:
+        if inside_ray_job():
+            raise UsageError(
+                "a Ray job needs a store that outlives it: name one in the spec, or with "
+                "--store s3://bucket/prefix"
+            )
+        uri = DEFAULT_STORE
+    if run_id is not None and not NAME.fullmatch(run_id):
+        raise UsageError(
+            f"run id {run_id!r}; allowed: 1 to 63 of a-z, 0-9 and -, not beginning with -"
+        )
+    if endpoint_url is None and spec.store is not None and store is None:
+        endpoint_url = spec.store.endpoint_url
+    return StoreAddress.of(uri, endpoint_url).under(f"{spec.name}/{run_id or plan.run_id}")
+
+
+def _choose(executor: str, address: str | None, plan: Plan, tell: Teller) -> str:
+    if executor not in EXECUTORS:
+        raise UsageError(f"executor {executor!r}; allowed: {' | '.join(EXECUTORS)}")
+    if executor != "auto":
+        return executor
+    if named_cluster(address) is None and plan.seconds < INLINE_BELOW_S:
+        tell("running in this process: the work is smaller than starting Ray (--executor ray)")
+        return "inline"
+    return "ray"
+
+
+def _attempt() -> str:
+    return f"{now().replace(':', '').replace('-', '').lower()}-{secrets.token_hex(4)}"
+
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Sigterm:
+    """SIGTERM asks once: the driver looks between outcomes. A second one ends it at once.
+
+    An exception raised wherever the signal happens to arrive could be lost in a callback. Ctrl-C is
+    such an exception, since it is not to wait for an outcome; lost, it counts at the next one.
+    """
+
+    def __init__(self) -> None:
+        self.came = self.interrupted = False
+        self._main = threading.current_thread() is threading.main_thread()
+        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def watch(self) -> None:
+        """Take the signal over; after ``ray.init``, which sets a handler of its own."""
+        if self._main:
+            for number in _SIGNALS:
+                signal.signal(number, self._note)
+
+    def release(self) -> None:
+        """Give the signal back."""
+        if self._main:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise what a signal that came asks for: Drained or KeyboardInterrupt."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        if self.came:
+            raise Drained("ended by SIGTERM; the same command goes on from here")
+
+    def _note(self, signum: int, frame: Any) -> None:
+        if signum == signal.SIGINT:
+            self.interrupted = True
+        if self.came or self.interrupted:
+            self.check()
+        self.came = True
+
+
+@dataclass(slots=True)
+class _Drive:
+    """One attempt at a run."""
+
+    plan: Plan
+    ledger: Ledger
+    job: Job
+    on_progress: Listener
+    sigterm: _Sigterm
+    receipts: dict[int, Receipt] = field(default_factory=dict)
+    tries: Counter[int] = field(default_factory=Counter)
+    losses: Counter[int] = field(default_factory=Counter)
+    causes: dict[int, list[str]] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
+    at_rest: set[int] = field(default_factory=set)
+    fits_done: int = 0
+    noted_at: float = 0.0
+
+    def run(
+        self,
+        spec: Spec,
+        how: str,
+        address: str | None,
+        placement_timeout_s: float,
+        tell: Teller,
+    ) -> None:
+        """Do what is left, and seal."""
+        facts = {
+            "attempt": self.job.attempt,
+            "started_at": now(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "executor": how,
+        }
+        self.ledger.note_attempt(self.job.attempt, facts)
+        exit_code = Exit.INTERNAL
+        try:
+            done = self.ledger.done()
+            for number in done:
+                self._came_to_rest(number)
+            if done:
+                tell(f"{len(done):,} of {self.plan.shards:,} shards are at rest already")
+            with _executor(how, self.job, spec, address, placement_timeout_s) as executor:
+                self.sigterm.watch()
+                tell(f"running {executor.describe()}")
+                self._dispatch(executor, done)
+            if self.failed:
+                raise FailedShards(self._failures())
+            self.ledger.seal(self.receipts.values())
+            exit_code = Exit.COMPLETE
+        except PolyfitError as error:
+            exit_code = error.exit_code
+            raise
+        except KeyboardInterrupt:
+            exit_code = Exit.INTERRUPTED
+            raise
+        finally:
+            self._note_end(facts, exit_code)
+
+    def _note_end(self, facts: dict[str, Any], exit_code: Exit) -> None:
+        """Say how the attempt ended; where the store is what failed, it stays unsaid."""
+        try:
+            ended = {**facts, "ended_at": now(), "exit_code": int(exit_code)}
+            self.ledger.note_attempt(self.job.attempt, ended)
+            self._note("complete" if exit_code == Exit.COMPLETE else "ended")
+        except PolyfitError:
+            if exit_code == Exit.COMPLETE:
+                raise
+
+    def _dispatch(self, executor: Executor, done: set[int]) -> None:
+        """Compute what is missing and inspect what is at rest without a receipt."""
+        todo = deque(self._tasks(done))
+        self._note("running")
+        for outcome in executor.run(todo):
+            if outcome is not None:
+                self._settle(outcome, todo)
+                self._listen()
+            self.sigterm.check()
+
+    def _tasks(self, done: set[int]) -> Iterator[Task]:
+        missing = (number for number in range(self.plan.shards) if number not in done)
+        for number in self.plan.costly_first(missing):
+            yield Task("compute", int(number))
+        for number in sorted(done):
+            yield Task("inspect", number)
+
+    def _settle(self, outcome: Outcome, todo: deque[Task]) -> None:
+        if outcome.fatal is not None:
+            raise outcome.fatal
+        number = outcome.task.shard
+        if outcome.receipt is not None:
+            if number not in self.receipts:
+                self.receipts[number] = outcome.receipt
+                self._came_to_rest(number)
+            return
+        self.causes.setdefault(number, []).append(outcome.cause or "no cause was told")
+        (self.losses if outcome.lost else self.tries)[number] += 1
+        if self.tries[number] >= ATTEMPTS or self.losses[number] >= LOSSES:
+            self.failed.add(number)
+            self.ledger.note_failure(number, self.causes[number])
+        else:
+            todo.append(outcome.task)
+
+    def _came_to_rest(self, number: int) -> None:
+        if number not in self.at_rest:
+            self.at_rest.add(number)
+            self.fits_done += self.plan.shard(number).fits
+
+    def _failures(self) -> str:
+        number = min(self.failed)
+        last = self.causes[number][-1].strip().splitlines()[-1]
+        return (
+            f"{len(self.failed):,} of {self.plan.shards:,} shards failed, the others are at rest; "
+            f"shard {number}: {last} (causes in {self.job.run.uri}/failed/); "
+            "the same command tries them again"
+        )
+
+    def _listen(self) -> None:
+        self.on_progress(
+            Progress(
+                self.plan.shards,
+                len(self.at_rest),
+                self.plan.fits,
+                self.fits_done,
+                len(self.failed),
+            )
+        )
+        if time.monotonic() - self.noted_at > STATUS_EVERY_S:
+            self._note("running")
+
+    def _note(self, state: str) -> None:
+        self.noted_at = time.monotonic()
+        self.ledger.note_status(self.job.attempt, len(self.at_rest), len(self.failed), state)
+
+
+@contextmanager
+def _executor(
+    how: str, job: Job, spec: Spec, address: str | None, placement_timeout_s: float
+) -> Iterator[Executor]:
+    if how == "inline":
+        yield InlineExecutor(job)
+        return
+    connection = connect(address)
+    try:
+        executor = RayExecutor(job, spec.resources, connection, placement_timeout_s)
+        try:
+            yield executor
+        finally:
+            executor.close()
+    finally:
+        connection.close()

@@ -1,0 +1,107 @@
+"""Every exception a user can meet, and the exit code it ends the command with.
+
+A failure of a fit is a status in its row, not an exception. These are failures of the user's
+input and of the world around the run.
+"""
+
+from enum import IntEnum
+
+__all__ = [
+    "ClusterError",
+    "DamagedRun",
+    "EngineError",
+    "Exit",
+    "FailedShards",
+    "FormulaError",
+    "LimitExceeded",
+    "PlanMismatch",
+    "PolyfitError",
+    "RunNotFound",
+    "SpecError",
+    "StoreError",
+    "UsageError",
+]
+
+
+class Exit(IntEnum):
+    """Exit codes of the ``polyfit`` command; batch systems tell failures apart by them."""
+
+    COMPLETE = 0
+    INTERNAL = 1
+    USAGE = 2
+    FAILED_SHARDS = 3
+    HELD = 4
+    STORAGE = 5
+    CLUSTER = 6
+    INTERRUPTED = 130
+    DRAINED = 143
+
+
+class PolyfitError(Exception):
+    """A failure with a message made for its reader: no traceback is needed to act on it."""
+
+    exit_code: Exit = Exit.INTERNAL
+
+
+class UsageError(PolyfitError):
+    """The command or call does not make sense as given."""
+
+    exit_code = Exit.USAGE
+
+
+class FormulaError(UsageError):
+    """A formula that cannot be read; the message says what was found and what is allowed."""
+
+
+class SpecError(UsageError):
+    """A spec that cannot be used. ``problems`` holds one line per defect, all of them at once."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+    def __reduce__(self) -> tuple[type["SpecError"], tuple[list[str]]]:
+        return SpecError, (self.problems,)
+
+
+class LimitExceeded(UsageError):
+    """The plan is larger than the spec's ``limits`` or than a run can be."""
+
+
+class PlanMismatch(UsageError):
+    """The run holds another plan; rows of two plans are never mixed."""
+
+
+class RunNotFound(UsageError):
+    """There is no run at the given place."""
+
+
+class FailedShards(PolyfitError):
+    """Some shards could not be computed; the others are at rest."""
+
+    exit_code = Exit.FAILED_SHARDS
+
+
+class EngineError(PolyfitError):
+    """Two ways to the same numbers do not agree: a defect, or arithmetic that this CPU does not do.
+
+    The rows are not written.
+    """
+
+
+class DamagedRun(PolyfitError):
+    """Rows are missing, doubled or unreadable."""
+
+    exit_code = Exit.FAILED_SHARDS
+
+
+class StoreError(PolyfitError):
+    """The store cannot be reached, refuses us, or holds something that is not ours."""
+
+    exit_code = Exit.STORAGE
+
+
+class ClusterError(PolyfitError):
+    """The cluster cannot do the work: no room, no such device, no connection."""
+
+    exit_code = Exit.CLUSTER

@@ -1,0 +1,408 @@
+"""Functions of tensors compiled to one C function each, once per node.
+
+``torch.compile``'s Inductor fuses a function into a single C++ loop. That loop is kept in the
+user's cache as a library of its own, so that the next process calls it within milliseconds:
+nothing is traced or compiled again, and a call costs a few microseconds. On an accelerator
+``torch.compile`` itself is used, with its own cache.
+
+The cache lies in ``POLYFIT_CACHE``, else ``$XDG_CACHE_HOME/polyfit``, else ``~/.cache/polyfit``.
+A kernel's file is named by all that decides its code: the function's sources, torch and the CPU.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from math import prod
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from polyfit.errors import ClusterError
+
+__all__ = ["Kernel", "Recipe", "cache_folder", "load", "prepare"]
+
+Function = Callable[..., Sequence[Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A function to compile.
+
+    ``name`` tells it from all others; ``sources`` are the files that its meaning depends on.
+    ``make`` gives the function and example arguments on the CPU: contiguous tensors, of which
+    every size above 1 that may vary occurs as one number, and differs from the others.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    make: Callable[[], tuple[Function, list[Tensor]]]
+
+
+class Kernel:
+    """A compiled function; ``bind`` fixes its arguments, once for many calls."""
+
+    def __init__(self, function: Any, arguments: Sequence[Sequence[Any]]) -> None:
+        self._function = function
+        self._arguments = arguments
+
+    def bind(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Callable[[], None]:
+        """A call that reads ``inputs`` and writes ``outputs``: contiguous, none of them shared.
+
+        The tensors must outlive the call. It runs on one thread and lets others run beside it.
+        """
+        values: list[Any] = []
+        kept: list[Tensor] = []
+        for kind, *place in self._arguments:
+            if kind == "size":
+                values.append(ctypes.c_int64(inputs[place[0]].shape[place[1]]))
+                continue
+            if kind == "scratch":
+                itemsize, sizes = place
+                shape = [inputs[i].shape[dim] for i, dim in sizes]
+                tensor = torch.empty(itemsize * prod(shape), dtype=torch.uint8)
+                kept.append(tensor)
+            else:
+                tensor = (inputs if kind == "in" else outputs)[place[0]]
+            values.append(ctypes.c_void_p(tensor.data_ptr()))
+        return partial(self._call, kept, values)
+
+    def _call(self, kept: list[Tensor], values: list[Any]) -> None:
+        self._function(*values)
+
+
+class _Accelerated(Kernel):
+    """The same for a device other than the CPU."""
+
+    def __init__(self, function: Function) -> None:
+        self._compiled = torch.compile(function, dynamic=True)
+
+    def bind(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Callable[[], None]:
+        def call() -> None:
+            with torch.no_grad():
+                for kept, made in zip(outputs, self._compiled(*inputs), strict=True):
+                    kept.copy_(made)
+
+        return call
+
+
+def load(recipe: Recipe, device: torch.device) -> Kernel:
+    """The kernel of ``recipe``; compiled now unless this user has it already.
+
+    Raises:
+        ClusterError: there is no C++ compiler that works, or no folder to keep kernels in.
+    """
+    if device.type != "cpu":
+        return _accelerated(recipe)
+    return _loaded(_place(recipe), recipe)
+
+
+def prepare(recipes: Sequence[Recipe], device: torch.device) -> None:
+    """Have all kernels ready; what another process is compiling already is left to it for now.
+
+    Raises:
+        ClusterError: as ``load``.
+    """
+    if device.type == "cpu":
+        for recipe in recipes:
+            place = _place(recipe)
+            with _locked(place, wait=False) as ours:
+                if ours and not _whole(place):
+                    _build(recipe, place)
+    for recipe in recipes:
+        load(recipe, device)
+
+
+_kernels: dict[str, Kernel] = {}
+
+
+def _accelerated(recipe: Recipe) -> Kernel:
+    if recipe.name not in _kernels:
+        _kernels[recipe.name] = _Accelerated(recipe.make()[0])
+    return _kernels[recipe.name]
+
+
+def _loaded(place: Path, recipe: Recipe) -> Kernel:
+    known = _kernels.get(str(place))
+    if known is not None:
+        return known
+    if not _whole(place):
+        with _locked(place, wait=True):
+            if not _whole(place):
+                _build(recipe, place)
+    try:
+        library = ctypes.CDLL(str(place))
+    except OSError as error:  # the folder's file system may forbid to run what lies on it
+        raise ClusterError(
+            f"a compiled kernel cannot be loaded: {error}; set POLYFIT_CACHE to a folder where "
+            "programs may run, or use engine: eager"
+        ) from None
+    library.kernel.restype = None
+    library.polyfit_arguments.restype = ctypes.c_char_p
+    arguments = json.loads(library.polyfit_arguments())
+    kernel = _kernels[str(place)] = Kernel(library.kernel, arguments)
+    return kernel
+
+
+_DIGEST: Final = hashlib.sha256().digest_size
+"""Bytes that stand behind a library: its digest. The dynamic loader does not look there."""
+
+
+def _whole(place: Path) -> bool:
+    """Whether a kernel is there as it was written: to load half a library may kill the process."""
+    try:
+        data = place.read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(data[:-_DIGEST]).digest() == data[-_DIGEST:]
+
+
+def _place(recipe: Recipe) -> Path:
+    digest = hashlib.sha256(f"{recipe.name} {_machine()}".encode())
+    for source in (*recipe.sources, __file__):
+        digest.update(_digest(source))
+    return cache_folder() / f"{digest.hexdigest()[:32]}.so"
+
+
+@lru_cache
+def _digest(source: str) -> bytes:
+    return hashlib.sha256(Path(source).read_bytes()).digest()
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """What code made here needs to run elsewhere: the home folder may be shared by machines."""
+    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        lines = {line.split(":")[0].strip(): line for line in file if ":" in line}
+    kind = [lines.get(name, "") for name in ("model name", "flags", "Features")]
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{torch.__version__} {platform.machine()} {capability} {kind} {platform.libc_ver()}"
+
+
+@lru_cache(maxsize=1)
+def cache_folder() -> Path:
+    """Where kernels are kept; made if need be, and ours alone.
+
+    Raises:
+        ClusterError: it cannot be made or belongs to somebody else.
+    """
+    named = os.environ.get("POLYFIT_CACHE")
+    if named:
+        wanted = [Path(named)]
+    else:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polyfit"
+        wanted = [home, Path(tempfile.gettempdir()) / f"polyfit-{os.getuid()}"]
+    for folder in wanted:
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Code is loaded from here: nobody else may write it.
+            found = folder.stat()
+            sound = found.st_uid == os.getuid() and not found.st_mode & 0o022
+            if sound and os.access(folder, os.W_OK | os.X_OK):
+                return folder
+    raise ClusterError(
+        f"no folder for compiled kernels: {' and '.join(map(str, wanted))} cannot be written, or "
+        "others can write there; set POLYFIT_CACHE to a folder of your own, or use engine: eager"
+    )
+
+
+@contextlib.contextmanager
+def _locked(place: Path, wait: bool) -> Iterator[bool]:
+    """Hold the lock of one kernel; it goes with its process. False if another has it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(place.with_suffix(".lock"), "a", encoding="utf-8"))
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        except OSError as error:  # not every file system of a network has locks
+            raise ClusterError(
+                f"compiled kernels cannot be kept in {place.parent}: {error}; set POLYFIT_CACHE "
+                "to a folder of this machine, or use engine: eager"
+            ) from None
+        yield True
+
+
+# --- compiling -------------------------------------------------------------------------------
+
+
+_building: Final = Lock()
+"""Inductor is told what to do by settings of the process: one thread compiles at a time."""
+
+
+def _build(recipe: Recipe, place: Path) -> None:
+    """Compile ``recipe`` into the library ``place``, which appears whole or not at all."""
+    with (
+        _building,
+        warnings.catch_warnings(),
+        tempfile.TemporaryDirectory(prefix="polyfit-") as folder,
+    ):
+        warnings.simplefilter("ignore")  # what torch says of its own insides
+        _check_compiler()  # torch asks for one already while it writes the code
+        source = Path(folder) / "kernel.cpp"
+        code, arguments = _generated(recipe, folder)
+        told = json.dumps(json.dumps(arguments))
+        source.write_text(
+            f'{code}\nextern "C" const char* polyfit_arguments() {{ return {told}; }}\n'
+        )
+        library = _compiled(source)
+        kept = place.with_suffix(f".{os.getpid()}")
+        try:
+            data = library.read_bytes()
+            kept.write_bytes(data + hashlib.sha256(data).digest())
+            kept.replace(place)
+        except OSError as error:
+            kept.unlink(missing_ok=True)
+            raise ClusterError(f"a compiled kernel cannot be kept in {place.parent}: {error}; "
+                               "use engine: eager, or POLYFIT_CACHE") from None  # fmt: skip
+
+
+def _check_compiler() -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    with _compiler_wanted():
+        get_cpp_compiler()
+
+
+@contextlib.contextmanager
+def _compiler_wanted() -> Iterator[None]:
+    """What a missing or broken compiler makes torch raise, in words."""
+    from torch._inductor import exc
+
+    try:
+        yield
+    except (exc.CppCompileError, exc.InvalidCxxCompiler, OSError, RuntimeError) as error:
+        last = [line for line in str(error).splitlines() if line.strip()]
+        raise ClusterError(
+            "this machine cannot compile the engine's kernels: a C++ compiler (g++ or clang++, or "
+            "the one that CXX names) is needed; install one, or use engine: eager "
+            f"({last[0] if last else type(error).__name__})"
+        ) from None
+
+
+def _compiled(source: Path) -> Path:
+    """The shared library of a C++ file, for this machine's vector units."""
+    from torch._inductor.cpp_builder import CppBuilder, CppTorchOptions
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    with _compiler_wanted(), _settings(), _inductor_folder(str(source.parent)):
+        builder = CppBuilder(
+            name=source.stem,
+            sources=str(source),
+            output_dir=str(source.parent),
+            BuildOption=CppTorchOptions(vec_isa=pick_vec_isa(), warning_all=False),
+        )
+        builder.build()
+    return Path(builder.get_target_file_path())
+
+
+def _settings() -> Any:
+    """Inductor's, for one thread and the vector units that torch itself uses here."""
+    from torch._inductor import config
+
+    widths = {"AVX512": 512, "AVX2": 256}
+    width = widths.get(torch.backends.cpu.get_cpu_capability())
+    return config.patch(
+        {
+            "cpp.threads": 1,
+            "cpp.simdlen": width,
+            # What torch runs with needs no trial compilations, which take many seconds.
+            "cpp.vec_isa_ok": True if width else None,
+            "compile_threads": 1,
+            "fx_graph_cache": False,
+            # One loop, whatever its length: intermediate values stay in registers.
+            "max_fusion_size": 1_000_000,
+            "size_asserts": False,
+        }
+    )
+
+
+def _generated(recipe: Recipe, folder: str) -> tuple[str, list[list[Any]]]:
+    """Inductor's C++ for ``recipe``, and what each argument of its function is."""
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))  # long chains of steps
+    from torch._inductor import async_compile, compile_fx
+    from torch._inductor.decomposition import select_decomp_table
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    function, examples = recipe.make()
+    graph = make_fx(function, tracing_mode="symbolic", decomposition_table=select_decomp_table())(
+        *examples
+    )
+    placeholders = [n.meta["val"] for n in graph.graph.nodes if n.op == "placeholder"]
+    sources: list[str] = []
+    calls: list[tuple[Any, ...]] = []
+
+    def note(self: Any, types: list[str], code: str) -> Callable[..., None]:
+        # Everything but the compiler's run: the library is made from the code, by us.
+        sources.append(code)
+        return lambda *arguments: calls.append(arguments)
+
+    original = async_compile.AsyncCompile.cpp_pybinding
+    async_compile.AsyncCompile.cpp_pybinding = note  # type: ignore[method-assign, assignment]
+    try:
+        with _settings(), _inductor_folder(folder), torch.no_grad():
+            compiled = compile_fx.compile_fx_inner(graph, placeholders)
+            outputs = compiled(list(examples))
+    finally:
+        async_compile.AsyncCompile.cpp_pybinding = original  # type: ignore[method-assign]
+    if len(sources) != 1 or len(calls) != 1:
+        raise RuntimeError(f"{recipe.name}: {len(sources)} kernels and {len(calls)} calls, not one")
+    return sources[0], _arguments(recipe.name, calls[0], examples, list(outputs))
+
+
+def _arguments(
+    name: str, call: Sequence[Any], examples: Sequence[Tensor], outputs: Sequence[Tensor]
+) -> list[list[Any]]:
+    """Which input, output or size each argument of the one call was."""
+    known: dict[int, list[Any]] = {t.data_ptr(): ["in", i] for i, t in enumerate(examples)}
+    known |= {t.data_ptr(): ["out", i] for i, t in enumerate(outputs)}
+    sizes = {
+        size: ["size", i, dim]
+        for i, tensor in enumerate(examples)
+        for dim, size in enumerate(tensor.shape)
+        if size > 1
+    }
+    found = []
+    for value in call:
+        if not isinstance(value, Tensor):
+            place = sizes.get(value)
+        else:
+            place = known.get(value.data_ptr())
+            dims = [sizes.get(size) for size in value.shape if size > 1]
+            if place is None and None not in dims:
+                place = ["scratch", value.element_size(), [dim[1:] for dim in dims if dim]]
+        if place is None:
+            raise RuntimeError(f"{name}: an argument is neither input, output, size nor scratch")
+        found.append(place)
+    written = {place[1] for place in found if place[0] == "out"}
+    if written != set(range(len(outputs))):
+        raise RuntimeError(f"{name}: outputs {written} of {len(outputs)} are written")
+    return found
+
+
+@contextlib.contextmanager
+def _inductor_folder(folder: str) -> Iterator[None]:
+    """Inductor's own files go where ours do, and go away with them."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    before = os.environ.get(name)
+    os.environ[name] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

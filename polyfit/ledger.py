@@ -1,0 +1,226 @@
+"""A run's keys, which shards are done, receipts, and the manifest that seals the run.
+
+The store is the only memory of a run: what is left to do is the plan less what a listing finds,
+whoever wrote it. Keys of shards carry the plan's hash, so that another plan's are never taken
+for this one's.
+"""
+
+import builtins
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from polyfit.errors import DamagedRun, PlanMismatch
+from polyfit.plan import Plan, Shard, dump_json
+from polyfit.store import NoSuchKey, Store
+
+__all__ = [
+    "MANIFEST",
+    "PLAN",
+    "Ledger",
+    "Manifest",
+    "Receipt",
+    "attempt_key",
+    "now",
+    "shard_key",
+]
+
+PLAN: Final = "plan.json"
+SPEC: Final = "spec.yaml"
+STATUS: Final = "status.json"
+MANIFEST: Final = "manifest.json"
+
+
+def shard_key(plan: Plan, number: int) -> str:
+    """The key of a shard; it names shard and plan."""
+    return f"shards/{number:06d}-{plan.hash[:8]}.parquet"
+
+
+def attempt_key(attempt: str) -> str:
+    """The key under which a driver says that it is at work."""
+    return f"attempts/{attempt}.json"
+
+
+def failed_key(number: int) -> str:
+    """The key of the causes for which a shard was set aside."""
+    return f"failed/{number:06d}.json"
+
+
+def now() -> str:
+    """The time in UTC to the second, as JSON holds it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What is known of a shard at rest; a few hundred bytes."""
+
+    shard: int
+    bytes: int
+    sha256: str
+    rows: int
+    statuses: dict[str, int]
+
+    @classmethod
+    def of(cls, shard: Shard, data: builtins.bytes, statuses: dict[str, int]) -> "Receipt":
+        """The receipt of a shard whose object is ``data``."""
+        digest = hashlib.sha256(data).hexdigest()
+        return cls(shard.number, len(data), digest, shard.fits, statuses)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The seal: every shard's receipt in order, and totals."""
+
+    plan: str
+    receipts: tuple[Receipt, ...]
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for receipt in self.receipts:
+            total.update(receipt.statuses)
+        return dict(sorted(total.items()))
+
+    def to_json(self) -> bytes:
+        """As it stands in the store."""
+        return dump_json(
+            {
+                "plan": self.plan,
+                **self._totals(),
+                "shards": [asdict(receipt) for receipt in self.receipts],
+            }
+        )
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Manifest":
+        """The manifest that ``to_json`` wrote.
+
+        Raises:
+            DamagedRun: it cannot be read, or its totals are not those of its receipts.
+        """
+        try:
+            source = json.loads(data)
+            manifest = cls(source["plan"], tuple(Receipt(**item) for item in source["shards"]))
+            totals = manifest._totals()
+            stated = {name: source[name] for name in totals}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedRun(f"{MANIFEST} cannot be read: {error}") from None
+        for name, total in totals.items():
+            if stated[name] != total:
+                raise DamagedRun(
+                    f"{MANIFEST}: {name} {stated[name]} stands there, its receipts say {total}"
+                )
+        return manifest
+
+    def _totals(self) -> dict[str, Any]:
+        return {
+            "fits": sum(receipt.rows for receipt in self.receipts),
+            "bytes": sum(receipt.bytes for receipt in self.receipts),
+            "statuses": self.statuses,
+        }
+
+
+class Ledger:
+    """The books of one run: ``store`` is the run's own folder."""
+
+    def __init__(self, store: Store, plan: Plan) -> None:
+        self.store = store
+        self.plan = plan
+        self._shards = re.compile(rf"shards/(\d{{6}})-{plan.hash[:8]}\.parquet")
+
+    def open(self, spec_text: str) -> bool:
+        """Write plan and spec, or find the same plan there.
+
+        Returns whether the store honours conditions: the plan is written a second time, byte
+        for byte, which it should refuse.
+
+        Raises:
+            PlanMismatch: the run is another plan's.
+        """
+        try:
+            there = self._stated_plan()
+        except NoSuchKey:
+            self.store.create(PLAN, self.plan.to_json())
+            there = self._stated_plan()
+        if there != self.plan.hash:
+            raise PlanMismatch(
+                f"the run {self.store.uri} belongs to plan {there[:12]}, this spec makes plan "
+                f"{self.plan.hash[:12]}; choose another --run-id, or leave it out"
+            )
+        if self.manifest() is not None:
+            return True  # sealed: nothing is written any more
+        self.store.create(SPEC, spec_text.encode())
+        return not self.store.create(PLAN, self.store.get(PLAN))
+
+    def _stated_plan(self) -> str:
+        try:
+            return str(json.loads(self.store.get(PLAN))["hash"])
+        except (ValueError, KeyError, TypeError):
+            raise PlanMismatch(f"{self.store.uri}/{PLAN} is no plan") from None
+
+    def done(self) -> set[int]:
+        """The numbers of the plan's shards that are at rest; one listing."""
+        found = (self._shards.fullmatch(entry.key) for entry in self.store.list("shards/"))
+        return {int(match[1]) for match in found if match and int(match[1]) < self.plan.shards}
+
+    def manifest(self) -> Manifest | None:
+        """The seal, None while the run is not complete.
+
+        Raises:
+            PlanMismatch: it seals another plan.
+        """
+        try:
+            manifest = Manifest.from_json(self.store.get(MANIFEST))
+        except NoSuchKey:
+            return None
+        if manifest.plan != self.plan.hash:
+            raise PlanMismatch(f"{self.store.uri}/{MANIFEST} seals plan {manifest.plan[:12]}")
+        return manifest
+
+    def seal(self, receipts: Iterable[Receipt]) -> Manifest:
+        """Write the manifest from the receipts of all shards.
+
+        Raises:
+            DamagedRun: a shard has no receipt, two, or one of another size; or the run was sealed
+            before, with other receipts. Nothing is written.
+        """
+        ordered = sorted(receipts, key=lambda receipt: receipt.shard)
+        if [receipt.shard for receipt in ordered] != list(range(self.plan.shards)):
+            raise DamagedRun(
+                f"{len(ordered)} receipts for {self.plan.shards} shards; the run is not sealed"
+            )
+        for receipt in ordered:
+            if receipt.rows != self.plan.shard(receipt.shard).fits:
+                raise DamagedRun(f"shard {receipt.shard} has {receipt.rows} rows; not sealed")
+        manifest = Manifest(self.plan.hash, tuple(ordered))
+        if not self.store.create(MANIFEST, manifest.to_json()) and self.manifest() != manifest:
+            raise DamagedRun(
+                f"{self.store.uri}/{MANIFEST} was sealed over other bytes than are there now"
+            )
+        return manifest
+
+    def note_attempt(self, attempt: str, facts: dict[str, Any]) -> None:
+        """Write what is known of a driver's attempt."""
+        self.store.put(attempt_key(attempt), dump_json(facts))
+
+    def note_status(self, attempt: str, done: int, failed: int, state: str) -> None:
+        """Write how far the run is; old means stale."""
+        facts = {
+            "attempt": attempt,
+            "updated_at": now(),
+            "state": state,
+            "shards": self.plan.shards,
+            "done": done,
+            "failed": failed,
+        }
+        self.store.put(STATUS, dump_json(facts))
+
+    def note_failure(self, number: int, causes: list[str]) -> None:
+        """Write why a shard was set aside."""
+        self.store.put(failed_key(number), dump_json({"shard": number, "causes": causes}))

@@ -1,0 +1,435 @@
+"""Grids, bases, QR reduction, rates, optimum: all in float64 on the CPU, many problems at once.
+
+Shapes: ``N`` points, ``M`` = degree + 1 coefficients, ``P`` problems. Matrices are kept with the
+points along the last axis (``MN``: one row per basis function). A problem has the same bits
+whichever others are set up beside it: arithmetic on problems is elementwise, or a sum along one
+problem's own contiguous row, which numpy and the BLAS add in an order that depends on its length
+alone, as long as the BLAS stays on one thread.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from polyfit.expression import Formula
+from polyfit.fields import Optimizer, Rate
+
+__all__ = [
+    "Design",
+    "Frame",
+    "Grid",
+    "basis_functions",
+    "curvature",
+    "design",
+    "frame",
+    "functions_at",
+    "in_powers",
+    "learning_rate",
+    "noise",
+    "noisy",
+    "reduce",
+    "stability_limit",
+    "target_values",
+]
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
+
+_SMALL: Final = 1 << 16  # numbers in a frame of which many are kept, half a megabyte each
+_CACHED: Final = 1 << 15  # numbers of a chunk of problems, a quarter megabyte: in the cache
+_PASSING: Final = 12_288  # numbers of its passing arrays: from 128 KB on, malloc maps fresh pages
+_REGISTERS: Final = 64  # numbers: a multiple of every vector loop of numpy, unrolled as it may be
+_DOT: Final = 8_192  # from 10,001 numbers on, OpenBLAS adds a dot product on several threads
+_GEMV: Final = 9_215  # from 9,216 numbers on, OpenBLAS spreads a matrix over several threads
+ADAM_RATE: Final = 0.01
+NEWTON_RATE: Final = 1.0
+
+
+def _chunks(count: int, width: int, most: int) -> Iterator[slice]:
+    """``count`` rows of ``width`` numbers, at most ``most`` numbers at a time, or one row."""
+    rows = max(1, most // width)
+    return (slice(low, min(low + rows, count)) for low in range(0, count, rows))
+
+
+def _pieces(points: int, most: int) -> Iterator[slice]:
+    """A row of ``points`` numbers in fixed pieces of at most ``most``."""
+    return (slice(low, low + most) for low in range(0, points, most))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """The points and the functions that a problem is made of.
+
+    ``low`` and ``high`` are two numbers, or float64 arrays of shape (P,) for P grids that differ
+    in their range alone; what is made of those has a first axis P.
+    """
+
+    low: float | Array
+    high: float | Array
+    points: int
+    degree: int
+    basis: str
+
+    @property
+    def middle(self) -> float | Array:
+        return self.low + self.half
+
+    @property
+    def half(self) -> float | Array:
+        return (self.high - self.low) / 2
+
+    def t(self) -> Array:
+        """The points on [-1, 1], shape (N,)."""
+        return np.linspace(-1.0, 1.0, self.points)
+
+    def x(self) -> Array:
+        """The points on [low, high], shape (N,) or (P, N)."""
+        return _column(self.middle) + _column(self.half) * self.t()
+
+
+def _column(values: float | Array) -> Array:
+    """One number per grid, to go with rows of numbers: shape (1,) or (P, 1)."""
+    return np.asarray(values)[..., None]
+
+
+# --- bases -----------------------------------------------------------------------------------
+
+
+def basis_functions(basis: str, degree: int, argument: Array) -> Iterator[Array]:
+    """The basis functions at ``argument`` (any shape), one after the other, by their recurrences.
+
+    ``argument`` is t for Chebyshev and Legendre polynomials, x for powers. Yields degree + 1
+    arrays of its shape, not to be written to; what is beyond float64 is infinite or NaN.
+    """
+    before = now = np.ones_like(argument)
+    for k in range(degree):
+        yield now
+        with np.errstate(all="ignore"):
+            if k == 0 or basis == "power":
+                before, now = now, now * argument
+            elif basis == "chebyshev":
+                before, now = now, 2.0 * argument * now - before
+            else:
+                before, now = now, ((2 * k + 1) * argument * now - k * before) / (k + 1)
+    yield now
+
+
+def functions_at(grid: Grid, x: Array) -> Array:
+    """The basis functions of ``grid`` at any ``x``: (n,) gives (M, n), (P, n) gives (P, M, n)."""
+    if grid.basis == "power":
+        return _functions(grid, x)
+    with np.errstate(all="ignore"):
+        return _functions(grid, (x - _column(grid.middle)) / _column(grid.half))
+
+
+def _functions(grid: Grid, argument: Array) -> Array:
+    rows = np.empty((grid.degree + 1, *argument.shape))
+    functions = basis_functions(grid.basis, grid.degree, argument)
+    for row, function in zip(rows, functions, strict=True):
+        row[...] = function
+    return np.moveaxis(rows, 0, -2)
+
+
+def _matrices(grid: Grid) -> Array:
+    """Zeros, shape (M, M) or (P, M, M), with the problems along the last axis of the memory."""
+    size = grid.degree + 1
+    return np.moveaxis(np.zeros((size, size, *np.shape(grid.low))), (0, 1), (-2, -1))
+
+
+def in_powers(grid: Grid) -> Array:
+    """The basis functions as polynomials in x: row k holds function k, shape (M, M) or (P, M, M).
+
+    With coefficients c, the power of x number j has the coefficient sum(c[k] * row[k][j]).
+    """
+    rows = _matrices(grid)
+    rows[..., 0, 0] = 1.0
+    half, middle = _column(grid.half), _column(grid.middle)
+    with np.errstate(all="ignore"):
+        slope, offset = 1.0 / half, -middle / half
+        for k in range(grid.degree):
+            shifted = offset * rows[..., k, :]
+            shifted[..., 1:] += slope * rows[..., k, :-1]
+            if grid.basis == "power":
+                rows[..., k + 1, k + 1] = 1.0
+            elif k == 0:
+                rows[..., 1, :] = shifted
+            elif grid.basis == "chebyshev":
+                rows[..., k + 1, :] = 2.0 * shifted - rows[..., k - 1, :]
+            else:
+                rows[..., k + 1, :] = ((2 * k + 1) * shifted - k * rows[..., k - 1, :]) / (k + 1)
+    return rows
+
+
+def _in_chebyshev(grid: Grid) -> Array:
+    """The basis functions as Chebyshev series in t: column k holds function k."""
+    columns = _matrices(grid)
+    columns[..., 0, 0] = 1.0
+    half, middle = _column(grid.half), _column(grid.middle)
+    for k in range(grid.degree):
+        if grid.basis == "chebyshev":
+            columns[..., k + 1, k + 1] = 1.0
+            continue
+        by_t = _times_t(columns[..., k])
+        if grid.basis == "power":
+            columns[..., k + 1] = middle * columns[..., k] + half * by_t
+        else:
+            columns[..., k + 1] = ((2 * k + 1) * by_t - k * columns[..., k - 1]) / (k + 1)
+    return columns
+
+
+def _times_t(series: Array) -> Array:
+    """A Chebyshev series times t, shape (..., M): t T_j is the mean of T_(j+1) and T_|j-1|."""
+    product = np.zeros_like(series)
+    product[..., 1:] = 0.5 * series[..., :-1]
+    product[..., 1] += 0.5 * series[..., 0]
+    product[..., :-1] += 0.5 * series[..., 1:]
+    return product
+
+
+# --- designs ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """Orthonormal rows ``Q_MN`` that span the polynomials on the points.
+
+    ``R_MM`` is upper triangular: the Chebyshev polynomials at the points are R'Q.
+    """
+
+    Q_MN: Array
+    R_MM: Array
+
+
+def frame(points: int, degree: int) -> Frame:
+    """The frame of all grids of so many points and that degree, whatever their basis and range.
+
+    Householder QR: Golub and Van Loan, Matrix Computations, 4th ed., algorithms 5.1.1 and 5.2.1,
+    and Q by backward accumulation, section 5.1.6. The arrays are shared and read-only.
+    """
+    small = points * (degree + 1) <= _SMALL
+    return (_small_frame if small else _large_frame)(points, degree)
+
+
+def _framed(points: int, degree: int) -> Frame:
+    grid = Grid(-1.0, 1.0, points, degree, "chebyshev")
+    work = _functions(grid, grid.t())
+    triangle = _matrices(grid)
+    for k in range(degree + 1):
+        v = work[k, k:]
+        pivot = -np.copysign(np.sqrt((v * v).sum()), v[0])
+        triangle[:k, k], triangle[k, k] = work[k, :k], pivot
+        v[0] -= pivot
+        v /= np.sqrt((v * v).sum())
+        _reflect(work[k + 1 :, k:], v)
+    for k in reversed(range(degree + 1)):
+        v = work[k, k:].copy()
+        work[k] = 0.0
+        work[k, k] = 1.0
+        _reflect(work[k:, k:], v)
+    work.flags.writeable = triangle.flags.writeable = False
+    return Frame(work, triangle)
+
+
+def _reflect(rows: Array, v: Array) -> None:
+    for row in rows:  # one by one: the largest design fills a quarter of a gigabyte
+        row -= (2.0 * (row * v).sum()) * v
+
+
+_small_frame = lru_cache(maxsize=64)(_framed)
+_large_frame = lru_cache(maxsize=1)(_framed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Design:
+    """The design matrix of a grid, or of each of P grids.
+
+    ``R_MM``, shape (M, M) or (P, M, M), is upper triangular: the functions at the points are R'Q,
+    with Q the grid's frame. ``sigma``, shape () or (P,), is its largest singular value, NaN where
+    the square of that is beyond float64.
+    """
+
+    grid: Grid
+    R_MM: Array
+    sigma: Array
+
+    @property
+    def functions_MN(self) -> Array:
+        """The basis functions at the points, shape (M, N) or (P, M, N).
+
+        Made anew each time: they are large, and the reduction does without them.
+        """
+        grid = self.grid
+        if grid.basis == "power":
+            return _functions(grid, grid.x())
+        one = _functions(grid, grid.t())
+        return np.broadcast_to(one, (*np.shape(grid.low), *one.shape))
+
+
+def design(grid: Grid) -> Design:
+    """The design of ``grid``: R is the frame's triangle times the basis as Chebyshev series.
+
+    Chebyshev and Legendre do not depend on the range: one triangle serves all. Where a power is
+    beyond float64 at the points, R is not finite.
+    """
+    one = grid if grid.basis == "power" else Grid(-1.0, 1.0, grid.points, grid.degree, grid.basis)
+    with np.errstate(all="ignore"):
+        series = _in_chebyshev(one)
+        triangle = frame(grid.points, grid.degree).R_MM
+        R = np.zeros_like(series)
+        for j in range(grid.degree + 1):
+            R[..., : j + 1, j:] += triangle[: j + 1, j, None] * series[..., j, None, j:]
+        sigma = _largest_singular_value(R)
+    shape = np.shape(grid.low)
+    return Design(grid, np.broadcast_to(R, (*shape, *R.shape[-2:])), np.broadcast_to(sigma, shape))
+
+
+def _largest_singular_value(R_MM: Array) -> Array:
+    """Of each triangle: the root of the largest eigenvalue of R'R, which squaring does not harm."""
+    gram = np.zeros_like(R_MM)
+    for i in range(R_MM.shape[-1]):
+        gram[..., i:, i:] += R_MM[..., i, i:, None] * R_MM[..., i, None, i:]
+    finite = np.isfinite(gram).all(axis=(-2, -1))
+    sigma = np.full(finite.shape, np.nan)
+    sigma[finite] = np.sqrt(np.linalg.eigvalsh(gram[finite])[..., -1])
+    return sigma
+
+
+# --- data ------------------------------------------------------------------------------------
+
+
+def target_values(target: str, grid: Grid) -> Array:
+    """The noise-free target, a checked formula, at the points: shape (N,) or (P, N)."""
+    formula = Formula(target)
+    middle, half = (_column(np.ravel(value)) for value in (grid.middle, grid.half))
+    values = np.empty((len(half), grid.points))
+    # The end of a vector loop may have other bits than its body: rows of whole registers keep
+    # each point at one place in them, whichever rows stand beside its own.
+    t = np.pad(grid.t(), (0, -grid.points % _REGISTERS), mode="edge")
+    for rows in _chunks(len(values), len(t), _PASSING):
+        x = half[rows] * t
+        x += middle[rows]
+        values[rows] = formula(x)[:, : grid.points]
+    return values.reshape(*np.shape(grid.low), grid.points)
+
+
+def noise(noise_seeds: npt.NDArray[np.uint64], points: int) -> Array:
+    """Standard normal noise, shape (P, points): a row per seed, shape (P,).
+
+    A row is ``Generator(Philox(key=seed)).standard_normal(points)``, the same for every degree,
+    basis, range and number of points; seeds that occur several times are drawn once.
+    """
+    _, first, of = np.unique(noise_seeds, return_index=True, return_inverse=True)
+    rows = np.empty((len(noise_seeds), points))
+    # A new generator per seed would first draw a seed of its own from the system.
+    bits = np.random.Philox(key=0)
+    generator, state = np.random.Generator(bits), bits.state
+    for row in first:
+        state["state"]["key"][0] = noise_seeds[row]
+        bits.state = state
+        generator.standard_normal(out=rows[row])
+    again = np.flatnonzero(first[of] != np.arange(len(rows)))
+    rows[again] = rows[first[of[again]]]
+    return rows
+
+
+def noisy(
+    clean_CN: Array, clean_of_P: Index, scale_P: Array, noise_seed_P: npt.NDArray[np.uint64]
+) -> Array:
+    """The data of P problems, shape (P, N): each has a clean target and ``scale`` times noise."""
+    y = noise(noise_seed_P, clean_CN.shape[1])
+    with np.errstate(all="ignore"):
+        for rows in _chunks(len(y), y.shape[1], _PASSING):
+            clean, scale = clean_CN[clean_of_P[rows]], _column(scale_P[rows])
+            y[rows] = np.where(scale == 0.0, clean, clean + scale * y[rows])
+    return y
+
+
+# --- reduction -------------------------------------------------------------------------------
+
+
+def reduce(degree: int, y_PN: Array) -> tuple[Array, Array]:
+    """Reduce sums of squares over N points to M rows.
+
+    For every basis, range and c, sum((V'c - y)^2) = sum((R c - q)^2) + r: returns q, shape (P, M),
+    and r, shape (P,), the least-squares optimum.
+
+    The residual is taken from y once, without a second orthogonalisation: what rounding leaves in
+    it of the polynomials is of the size of its own rounding.
+    """
+    y_PN = np.ascontiguousarray(y_PN)
+    count, points = y_PN.shape
+    Q = frame(points, degree).Q_MN
+    q, rest = np.empty((count, degree + 1)), np.zeros(count)
+    with np.errstate(all="ignore"):
+        for rows in _chunks(count, points, _CACHED):
+            y = y_PN[rows]
+            q[rows] = _dot(y[:, None], Q)
+            if points > degree + 1:  # else nothing is left
+                residual = _combined(q[rows], Q)
+                np.subtract(y, residual, out=residual)
+                rest[rows] = _dot(residual, residual)
+    return q, rest
+
+
+def _dot(one: Array, other: Array) -> Array:
+    """Sums of products along the last axis."""
+    total: Array | None = None
+    for piece in _pieces(one.shape[-1], _DOT):
+        part = np.vecdot(one[..., piece], other[..., piece])
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def _combined(q_PM: Array, Q_MN: Array) -> Array:
+    """q Q, shape (P, N): a product of its own per problem, whose bits P does not change."""
+    combined = np.empty((len(q_PM), 1, Q_MN.shape[1]))
+    for piece in _pieces(Q_MN.shape[1], _GEMV // len(Q_MN)):
+        np.matmul(q_PM[:, None], Q_MN[:, piece], out=combined[..., piece])
+    return combined[:, 0]
+
+
+# --- rates -----------------------------------------------------------------------------------
+
+
+def curvature(objective: str, sigma: Array, points: int) -> Array:
+    """Lambda, an upper bound of the objective's Hessian; NaN for l1, which has none."""
+    with np.errstate(all="ignore"):
+        match objective:
+            case "sse":
+                return 2.0 * sigma * sigma
+            case "mse":
+                return 2.0 * sigma * sigma / points
+            case "huber" | "log_cosh":
+                return sigma * sigma
+    return np.full_like(sigma, np.nan)
+
+
+def stability_limit(optimizer: Optimizer, bound: Array) -> Array:
+    """The rates from which on gd or momentum diverges on quadratics of curvature ``bound``."""
+    with np.errstate(all="ignore"):
+        return 2.0 * (1.0 + optimizer.beta) / bound
+
+
+def learning_rate(
+    rates: Sequence[Rate], of_B: Index, optimizer: Optimizer, bound_B: Array
+) -> Array:
+    """The rate used by each fit, shape (B,): fit b asks for ``rates[of_B[b]]``.
+
+    It may be 0 or not finite, which its fit's status tells.
+    """
+    numbers = np.array([rate.kind == "number" for rate in rates])
+    values = np.array([0.5 if rate.kind == "auto" else rate.value for rate in rates])
+    with np.errstate(all="ignore"):
+        match optimizer.name:
+            case "adam":
+                own: float | Array = ADAM_RATE
+            case "newton":
+                own = NEWTON_RATE
+            case _:
+                own = values[of_B] * stability_limit(optimizer, bound_B)
+    return np.where(numbers[of_B], values[of_B], own)

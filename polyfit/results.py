@@ -1,0 +1,510 @@
+"""Read runs: tables, groups, predictions; and prove that a run is whole.
+
+Nothing here needs torch or Ray, and nothing needs the driver: the store alone tells. Rows are
+read a shard at a time, and of a shard only the columns asked for.
+"""
+
+import ast
+import hashlib
+import io
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from polyfit.errors import DamagedRun, PlanMismatch, RunNotFound, UsageError
+from polyfit.ledger import PLAN, Ledger, Manifest, Receipt, shard_key
+from polyfit.plan import Plan
+from polyfit.problem import Grid, functions_at
+from polyfit.rows import MEND, counted, examine, schema
+from polyfit.store import NoSuchKey, Store, StoreAddress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Group", "Run", "Verdict", "condition"]
+
+ABOVE_OPTIMUM: Final = 0.01
+"""A fit counts as far from the optimum if its loss is above it by more than this share."""
+
+MEDIAN_FITS: Final = 1_000_000
+"""Losses that a summary keeps; of a larger run it takes every second, third, ... fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The fits of one degree and range. Losses are None where no fit has a finite one.
+
+    ``with_optimum`` counts the fits whose objective has a closed-form optimum, ``above_optimum``
+    those of them that ended more than 1% above it (or without a loss); None where there are none.
+    """
+
+    degree: int
+    low: float
+    high: float
+    fits: int
+    best_loss: float | None
+    median_loss: float | None
+    statuses: dict[str, int]
+    with_optimum: int
+    above_optimum: int | None
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What ``verify`` found. ``problems`` is empty where every fit is there exactly once."""
+
+    shards: int
+    fits: int
+    bytes: int
+    statuses: dict[str, int]
+    problems: list[str] = field(default_factory=list)
+
+
+class Run:
+    """One run in a store.
+
+    Open it with ``Run.open``; a run that is still going on, or broke off, opens too, and holds
+    the shards that are at rest.
+    """
+
+    def __init__(self, address: StoreAddress, store: Store, plan: Plan) -> None:
+        self.address = address
+        self.plan = plan
+        self._store = store
+        self._ledger = Ledger(store, plan)
+
+    @classmethod
+    def open(cls, uri: str, endpoint_url: str | None = None) -> "Run":
+        """The run at ``uri``, its own folder: ``<store>/<name>/<run id>``.
+
+        Raises:
+            RunNotFound: there is no plan.
+            PlanMismatch: another version of polyfit made the plan.
+            StoreError: the store cannot be used.
+        """
+        address = StoreAddress.of(uri, endpoint_url)
+        store = address.open()
+        try:
+            data = store.get(PLAN)
+        except NoSuchKey:
+            raise RunNotFound(
+                f"{address.uri} holds no run; expected {PLAN} there, as in <store>/<name>/<run id>"
+            ) from None
+        return cls(address, store, Plan.from_json(data, f"{address.uri}/{PLAN}"))
+
+    def __repr__(self) -> str:
+        return f"Run({self.uri!r}: {self.plan.fits:,} fits)"
+
+    @property
+    def uri(self) -> str:
+        return self.address.uri
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The seal; None while the run is not complete."""
+        return self._ledger.manifest()
+
+    @property
+    def complete(self) -> bool:
+        return self.manifest is not None
+
+    def batches(
+        self, columns: Sequence[str] | None = None, where: str | None = None
+    ) -> Iterator[pa.Table]:
+        """The rows shard by shard, in the order of their fits.
+
+        Args:
+            columns: which columns, in this order; all if None.
+            where: a condition on columns, such as ``degree == 3 and loss < 0.1``.
+
+        Raises:
+            UsageError: no such column, or a condition that cannot be read.
+            DamagedRun: a shard cannot be read.
+        """
+        known = schema(self.plan).names
+        wanted = list(columns) if columns is not None else known
+        _known_columns(wanted, known)
+        test = condition(where, known) if where else None
+        read = wanted if test is None else known
+        # Of a sealed run every shard must be there; of another, what is at rest is what there is.
+        numbers = range(self.plan.shards) if self.complete else sorted(self._ledger.done())
+        for number in numbers:
+            rows = self._read(number, read)
+            if test is not None:
+                rows = _filtered(rows, test, where or "")
+            yield rows.select(wanted)
+
+    def table(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+        """All rows as one Arrow table; see ``batches``."""
+        wanted = schema(self.plan)
+        names = list(columns) if columns is not None else wanted.names
+        _known_columns(names, wanted.names)
+        empty = wanted.empty_table().select(names)
+        parts = [part.unify_dictionaries() for part in self.batches(columns, where)]
+        return pa.concat_tables([empty, *parts]) if parts else empty
+
+    def to_pandas(
+        self, columns: Sequence[str] | None = None, where: str | None = None
+    ) -> "pd.DataFrame":
+        """All rows as one pandas frame; see ``batches``."""
+        frame: pd.DataFrame = self.table(columns, where).to_pandas()
+        return frame
+
+    def top(
+        self,
+        sort: str | None = None,
+        limit: int | None = None,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+    ) -> pa.Table:
+        """The first ``limit`` rows by column ``sort`` (descending with a leading ``-``, nulls
+        last), or by fit; memory holds one shard and ``limit`` rows."""
+        name, order = (sort or "fit").removeprefix("-"), "ascending"
+        if sort is not None and sort.startswith("-"):
+            order = "descending"
+        known = schema(self.plan).names
+        _known_columns([name], known)
+        if pa.types.is_nested(schema(self.plan).field(name).type):
+            raise UsageError(f"--sort {name}: a list has no order; name another column")
+        wanted = list(columns or known)
+        best: pa.Table | None = None
+        for part in self.batches([*wanted, *(() if name in wanted else (name,))], where):
+            both = part if best is None else pa.concat_tables([best, part])
+            both = both.unify_dictionaries()
+            indices = _sorted(both.column(name), order)
+            best = both.take(indices[:limit] if limit is not None else indices)
+            if sort is None and limit is not None and len(best) >= limit:
+                break
+        if best is None:
+            best = schema(self.plan).empty_table()
+        return best.select(wanted)
+
+    def row(self, fit: int) -> dict[str, Any]:
+        """One fit's row.
+
+        Raises:
+            UsageError: the plan has no such fit.
+            DamagedRun: its shard is not at rest or cannot be read.
+        """
+        if not 0 <= fit < self.plan.fits:
+            raise UsageError(f"fit {fit}; this run has fits 0 to {self.plan.fits - 1:,}")
+        number, place = divmod(fit, self.plan.shard_fits)
+        rows = self._read(number, None)
+        found: dict[str, Any] = rows.slice(place, 1).to_pylist()[0]
+        return found
+
+    def predict(self, fit: int, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """The fitted polynomial at ``x`` (any shape): same shape, float64."""
+        row = self.row(fit)
+        points = np.asarray(x, dtype=np.float64)
+        grid = Grid(row["range_low"], row["range_high"], row["points"], row["degree"], row["basis"])
+        coefficients = np.array(row["coefficients"], dtype=np.float64)
+        functions = functions_at(grid, points.ravel())
+        total = np.zeros(points.size)
+        for value, function in zip(coefficients, functions, strict=True):
+            total = total + value * function
+        return total.reshape(points.shape)
+
+    def groups(self) -> list[Group]:
+        """The run per degree and range, in that order."""
+        stride = -(-self.plan.fits // MEDIAN_FITS)
+        found: dict[tuple[int, float, float], _Tally] = {}
+        names = (
+            "fit", "degree", "range_low", "range_high", "loss", "optimum_loss", "status",
+        )  # fmt: skip
+        for part in self.batches(names):
+            _tally(part, found, stride)
+        return [tally.group(*key) for key, tally in sorted(found.items())]
+
+    def verify(self) -> Verdict:
+        """Prove from the store alone that every fit is there exactly once and every shard whole.
+
+        Every object is read in full: its size, SHA-256, page checksums, footer, the fits it
+        holds, and the manifest's totals.
+        """
+        verdict = Verdict(0, 0, 0, {})
+        statuses: Counter[str] = Counter()
+        manifest = None
+        try:
+            manifest = self.manifest
+            if manifest is None:
+                verdict.problems.append("no manifest: the run is not complete; run it again")
+        except (DamagedRun, PlanMismatch) as error:
+            verdict.problems.append(str(error))
+        sealed = {receipt.shard: receipt for receipt in manifest.receipts} if manifest else {}
+        if manifest and sorted(r.shard for r in manifest.receipts) != list(range(self.plan.shards)):
+            verdict.problems.append("the manifest does not name every shard of the plan once")
+        for number in range(self.plan.shards):
+            problem = self._check(number, sealed.get(number), verdict, statuses)
+            if problem:
+                shard = self.plan.shard(number)
+                verdict.problems.append(
+                    f"{shard_key(self.plan, number)} (fits {shard.start} to {shard.stop - 1}): "
+                    f"{problem}"
+                )
+        verdict.statuses = dict(sorted(statuses.items()))
+        return verdict
+
+    def _check(
+        self, number: int, receipt: Receipt | None, verdict: Verdict, statuses: Counter[str]
+    ) -> str | None:
+        """Read one shard in full; what is wrong with it, None if nothing."""
+        shard = self.plan.shard(number)
+        try:
+            data = self._store.get(shard_key(self.plan, number))
+        except NoSuchKey:
+            return "missing"
+        if receipt is not None:
+            if len(data) != receipt.bytes:
+                return f"{len(data)} bytes, the manifest says {receipt.bytes}"
+            if hashlib.sha256(data).hexdigest() != receipt.sha256:
+                return "other bytes than the manifest's SHA-256"
+            if receipt.rows != shard.fits:
+                return f"the manifest says {receipt.rows} rows"
+        try:
+            found = examine(self.plan, shard, data)
+        except DamagedRun as error:
+            return str(error)
+        if receipt is not None and found != receipt.statuses:
+            return f"statuses {found}, its receipt says {receipt.statuses}"
+        verdict.shards += 1
+        verdict.fits += shard.fits
+        verdict.bytes += len(data)
+        statuses.update(found)
+        return None
+
+    def _read(self, number: int, columns: Sequence[str] | None) -> pa.Table:
+        key = shard_key(self.plan, number)
+        try:
+            source = pa.PythonFile(_Remote(self._store, key), mode="r")
+            return pq.ParquetFile(source, pre_buffer=True, page_checksum_verification=True).read(
+                list(columns) if columns is not None else None
+            )
+        except NoSuchKey:
+            raise DamagedRun(f"{self.uri}/{key} is missing; run the same spec again") from None
+        except (OSError, pa.ArrowException) as error:
+            raise DamagedRun(f"{self.uri}/{key} cannot be read: {error}; {MEND}") from None
+
+
+class _Remote(io.RawIOBase):
+    """An object of a store as a file that reads only what is asked for."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        super().__init__()
+        self._store, self._key = store, key
+        self._size = store.size(key)
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._size - self._at)
+        length = left if size < 0 else min(size, left)
+        data = self._store.get(self._key, self._at, length) if length else b""
+        self._at += len(data)
+        return data
+
+
+# --- groups ----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Tally:
+    fits: int = 0
+    best: float = np.inf
+    losses: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    above: int = 0
+    judged: int = 0
+
+    def group(self, degree: int, low: float, high: float) -> Group:
+        losses = np.concatenate(self.losses) if self.losses else np.empty(0)
+        return Group(
+            degree,
+            low,
+            high,
+            self.fits,
+            self.best if np.isfinite(self.best) else None,
+            float(np.median(losses)) if len(losses) else None,
+            dict(sorted(self.statuses.items())),
+            self.judged,
+            self.above if self.judged else None,
+        )
+
+
+def _tally(part: pa.Table, found: dict[tuple[int, float, float], _Tally], stride: int) -> None:
+    fit = part["fit"].to_numpy()
+    keys = [part[name].to_numpy() for name in ("degree", "range_low", "range_high")]
+    loss, optimum = (part[name].to_numpy(zero_copy_only=False) for name in ("loss", "optimum_loss"))
+    if not len(fit):
+        return
+    changed = np.any([np.diff(key) != 0 for key in keys], axis=0)
+    cuts = [0, *(np.flatnonzero(changed) + 1), len(fit)]
+    for low, high in pairwise(cuts):
+        some = slice(int(low), int(high))
+        key = (int(keys[0][low]), float(keys[1][low]), float(keys[2][low]))
+        tally = found.setdefault(key, _Tally())
+        finite = np.isfinite(loss[some])
+        tally.fits += int(high - low)
+        tally.best = min(tally.best, float(loss[some][finite].min(initial=np.inf)))
+        tally.losses.append(loss[some][finite & (fit[some] % stride == 0)])
+        tally.statuses.update(counted(part["status"].slice(int(low), int(high - low))))
+        judged = np.isfinite(optimum[some])
+        near = loss[some] <= optimum[some] * (1 + ABOVE_OPTIMUM)
+        tally.above += int((judged & ~near).sum())
+        tally.judged += int(judged.sum())
+
+
+# --- sorting and conditions ------------------------------------------------------------------
+
+
+def _known_columns(names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no column {name!r}; the columns are {', '.join(known)}")
+
+
+def _sorted(column: pa.ChunkedArray, order: str) -> pa.Array:
+    """The places of ``column`` in order, nulls last, equal values as they stood."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
+    keys = pa.table({"key": column, "place": pa.array(np.arange(len(column)))})
+    return pc.sort_indices(
+        keys, sort_keys=[("key", order, "at_end"), ("place", "ascending", "at_end")]
+    )
+
+
+_COMPARISONS: Final[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_ARITHMETIC: Final[dict[type[ast.operator], Callable[[Any, Any], Any]]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+_UNREADABLE: Final = (
+    SyntaxError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+    pa.ArrowException,
+)
+_CONDITION_HELP: Final = (
+    "allowed: columns, numbers, 'text', None, + - * /, == != < <= > >=, in [...], and, or, not"
+)
+
+
+def condition(text: str, columns: Sequence[str]) -> pc.Expression:
+    """A condition on columns, such as ``degree == 3 and loss < 0.1``, for Arrow to test.
+
+    Raises:
+        UsageError: what cannot be read, and what is allowed.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        result = _expression(tree, columns)
+    except _UNREADABLE:
+        raise UsageError(f"--where {text!r} cannot be read; {_CONDITION_HELP}") from None
+    if not isinstance(result, pc.Expression):
+        raise UsageError(f"--where {text!r} names no column; {_CONDITION_HELP}")
+    return result
+
+
+def _expression(node: ast.expr, columns: Sequence[str]) -> Any:
+    def read(inner: ast.expr) -> Any:
+        return _expression(inner, columns)
+
+    match node:
+        case ast.Constant(value=bool() | int() | float() | str() | None as value):
+            return value
+        case ast.Name(id=name):
+            _known_columns([name], columns)
+            return pc.field(name)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            value = read(operand)
+            return pc.negate(value) if isinstance(value, pc.Expression) else -value
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return ~_scalar(read(operand))
+        case ast.BoolOp(op=op, values=values):
+            parts = [_scalar(read(value)) for value in values]
+            result = parts[0]
+            for part in parts[1:]:
+                result = result & part if isinstance(op, ast.And) else result | part
+            return result
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+            return _ARITHMETIC[type(op)](read(left), read(right))
+        case ast.Compare(left=left, ops=ops, comparators=comparators):
+            return _compared([read(left), *(_operand(c, read) for c in comparators)], ops)
+    raise ValueError
+
+
+def _operand(node: ast.expr, read: Callable[[ast.expr], Any]) -> Any:
+    if isinstance(node, ast.List | ast.Tuple | ast.Set):
+        return [read(item) for item in node.elts]
+    return read(node)
+
+
+def _compared(values: list[Any], ops: list[ast.cmpop]) -> Any:
+    """A chain such as ``1 < degree <= 3``; ``== None`` asks for null."""
+    result: Any = None
+    for left, op, right in zip(values, ops, values[1:], strict=False):
+        if isinstance(op, ast.In | ast.NotIn) and isinstance(right, list):
+            part = _scalar(left).isin(right)
+            part = ~part if isinstance(op, ast.NotIn) else part
+        elif type(op) in _COMPARISONS and not isinstance(right, list):
+            if left is None or right is None:
+                if not isinstance(op, ast.Eq | ast.NotEq):
+                    raise ValueError
+                part = _scalar(left if right is None else right).is_null()
+                part = ~part if isinstance(op, ast.NotEq) else part
+            else:
+                part = _COMPARISONS[type(op)](left, right)
+        else:
+            raise ValueError
+        result = part if result is None else result & part
+    return result
+
+
+def _scalar(value: Any) -> pc.Expression:
+    return value if isinstance(value, pc.Expression) else pc.scalar(value)
+
+
+def _filtered(rows: pa.Table, test: pc.Expression, text: str) -> pa.Table:
+    plain = rows.cast(
+        pa.schema(
+            f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in rows.schema
+        )
+    )
+    try:
+        return plain.filter(test).cast(rows.schema)
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--where {text!r} cannot be tested: {reason}") from None

@@ -1,0 +1,579 @@
+"""YAML text -> frozen, validated Spec.
+
+All schema is here and in ``fields``. Every defect of a spec is reported at once, each with file,
+line, key path, what was found and what is allowed.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from polyfit.document import MAX_BYTES, Document, Path
+from polyfit.errors import SpecError
+from polyfit.fields import CANONICAL_ORDER, FIELDS, Fit, ItemError, Optimizer, Rate, Values
+
+__all__ = ["ENGINES", "NAME", "Actors", "Axis", "Limits", "Record", "Resources", "Spec", "StoreAt"]
+
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+ENGINES: Final = ("auto", "eager", "compiled", "affine")
+RECORDABLE: Final = ("loss", "coefficients", "gradient_norm")
+MAX_RECORDED: Final = 10_000
+MAX_SHARD_FITS: Final = 1_000_000_000
+
+
+def _plain(raw: Any) -> Any:
+    """Numbers only where numbers are meant: pydantic would take True for 1."""
+    if isinstance(raw, bool):
+        raise PydanticCustomError("type", "not a boolean")
+    return raw
+
+
+_Count = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=1)]
+_Share = Annotated[float, BeforeValidator(_plain), Field(gt=0, allow_inf_nan=False)]
+
+
+def _gpus(raw: Any) -> Any:
+    if isinstance(raw, float) and raw > 1 and not raw.is_integer():
+        raise PydanticCustomError("type", "a share of more than one GPU")
+    return _plain(raw)
+
+
+_Gpus = Annotated[float, BeforeValidator(_gpus), Field(ge=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _uri(raw: Any) -> Any:
+    if isinstance(raw, str) and raw and raw.isprintable():
+        parts = urlsplit(raw)
+        if "@" in parts.netloc:
+            raise PydanticCustomError("type", "no credentials in a URI")
+        if parts.scheme == "s3" and parts.netloc and not parts.query and not parts.fragment:
+            return raw
+        if "://" not in raw:
+            return raw
+    raise PydanticCustomError("type", "not a place")
+
+
+def _url(raw: Any) -> Any:
+    if raw is None:
+        return raw
+    if isinstance(raw, str):
+        parts = urlsplit(raw)
+        if parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc:
+            return raw
+    raise PydanticCustomError("type", "not an endpoint")
+
+
+class StoreAt(_Section):
+    """Where runs are kept: a folder, or ``s3://bucket/prefix`` at an endpoint."""
+
+    uri: Annotated[str, BeforeValidator(_uri)] = Field(
+        description="a folder or s3://bucket/prefix, without credentials"
+    )
+    endpoint_url: Annotated[str | None, BeforeValidator(_url)] = Field(
+        None, description="an http:// or https:// URL without credentials, or null"
+    )
+
+
+class Actors(_Section):
+    """How many actors to run: ``max: auto`` is what the cluster has room for."""
+
+    min: _Count = Field(1, description="an integer from 1")
+    max: _Count | Literal["auto"] = Field("auto", description="auto or an integer from 1")
+
+
+class Resources(_Section):
+    """What one actor asks of the cluster."""
+
+    gpus_per_actor: _Gpus | Literal["auto"] = Field(
+        "auto", description="auto, or a number from 0; a share such as 0.5, or whole GPUs"
+    )
+    cpus_per_actor: _Share = Field(1, description="a number above 0")
+    actors: Actors = Field(Actors(), description="a mapping of min and max")
+
+
+class Limits(_Section):
+    """The plan refuses to go beyond these; null is no limit."""
+
+    fits: _Count | None = Field(None, description="an integer from 1, or null")
+    core_hours: _Share | None = Field(None, description="a number above 0, or null")
+    bytes: _Count | None = Field(None, description="an integer from 1, or null")
+
+
+class Record(_Section):
+    """What is kept of a fit's way: ``of`` at every ``every``-th update, or at updates ``at``."""
+
+    every: _Count | None = Field(None, description="an integer from 1")
+    at: Annotated[tuple[Annotated[int, Field(strict=True, ge=0)], ...], Field(strict=False)] = (
+        Field(
+            (),
+            min_length=1,
+            max_length=MAX_RECORDED,
+            description="a rising list of integers from 0",
+        )
+    )
+    of: Annotated[
+        tuple[Literal["loss", "coefficients", "gradient_norm"], ...], Field(strict=False)
+    ] = Field(
+        ("loss",),
+        min_length=1,
+        description="a list out of " + ", ".join(RECORDABLE) + ", each once",
+    )
+
+    def updates(self, steps: int) -> list[int]:
+        """The updates recorded in a fit of ``steps`` updates, counted from 0, rising."""
+        if self.every is not None:
+            return list(range(self.every - 1, steps, self.every))
+        return [u for u in self.at if u < steps]
+
+    def canonical(self) -> Any:
+        """As JSON; ``none`` where nothing is recorded."""
+        if not self.of:
+            return "none"
+        when = {"every": self.every} if self.every is not None else {"at": list(self.at)}
+        return {**when, "of": [name for name in RECORDABLE if name in self.of]}
+
+    @classmethod
+    def restore(cls, source: Any) -> "Record":
+        """The record that ``canonical`` wrote."""
+        return _NOTHING if source == "none" else cls.model_validate(source)
+
+
+_NOTHING: Final = Record.model_construct(every=None, at=(), of=())
+
+
+def _record(raw: Any) -> Any:
+    if raw == "none":
+        return _NOTHING
+    known = isinstance(raw, dict) and set(raw) <= set(Record.model_fields)
+    if known and ("every" in raw) == ("at" in raw):  # a misspelt key is told as such instead
+        raise PydanticCustomError("type", "either every or at")
+    return raw
+
+
+def _name(raw: Any) -> Any:
+    if isinstance(raw, str) and NAME.fullmatch(raw):
+        return raw
+    raise PydanticCustomError("type", "not a name")
+
+
+class _Schema(_Section):
+    """The top level of a spec. fit and sweep are read by the table of fields."""
+
+    name: Annotated[str, BeforeValidator(_name)] = Field(
+        description="1 to 63 of a-z, 0-9 and -, not beginning with -"
+    )
+    fit: Annotated[dict[str, Any], Field(strict=True)] = Field(
+        {}, description="a mapping of fields"
+    )
+    sweep: Annotated[dict[str, Any], Field(strict=True)] = Field(
+        {}, description="a mapping of fields to lists or generators, and zip"
+    )
+    record: Annotated[Record, BeforeValidator(_record)] = Field(
+        Record(every=100), description="{every: n, of: [...]}, {at: [...], of: [...]} or none"
+    )
+    engine: Literal["auto", "eager", "compiled", "affine"] = Field(
+        "auto", description=" | ".join(ENGINES)
+    )
+    shard: Annotated[_Count, Field(le=MAX_SHARD_FITS)] | Literal["auto"] = Field(
+        "auto", description=f"auto or an integer from 1 to {MAX_SHARD_FITS:,}"
+    )
+    store: StoreAt | None = Field(None, description="a mapping of uri and endpoint_url")
+    resources: Resources = Field(Resources(), description="a mapping")
+    limits: Limits = Field(Limits(), description="a mapping of fits, core_hours and bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Fields that vary together; one field alone, or the fields of a zip entry."""
+
+    values: tuple[Values, ...]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(values.field for values in self.values)
+
+    def __len__(self) -> int:
+        return len(self.values[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One job: what to fit, what to sweep, where to keep it, what to run on.
+
+    ``fit`` holds the value of every field that no axis varies (and the default of those that
+    one does); ``axes`` stand in canonical order, the slowest first.
+    """
+
+    name: str
+    fit: Fit
+    axes: tuple[Axis, ...]
+    record: Record
+    engine: str
+    shard: int | None
+    store: StoreAt | None
+    resources: Resources
+    limits: Limits
+    text: str
+    source: str
+    lines: dict[Path, int] = field(default_factory=dict, compare=False, repr=False)
+
+    def where(self, *paths: Path) -> str:
+        """File, line and key of the first of ``paths`` that the spec states, for a message."""
+        for path in paths:
+            if path in self.lines:
+                return f"{self.source}:{self.lines[path]}: {_dotted(path)}"
+        return f"{self.source}: {_dotted(paths[0])}"
+
+    @classmethod
+    def load(cls, path: str | FilePath) -> "Spec":
+        """Read the spec in the file at ``path``.
+
+        Raises:
+            SpecError: the file cannot be read, or all that is wrong in it, a line each.
+        """
+        try:
+            with open(path, "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise SpecError([f"{path}: {error.strerror or error}; allowed: a YAML file"]) from None
+        return cls.parse(data, str(path))
+
+    @classmethod
+    def parse(cls, data: str | bytes, source: str = "<spec>") -> "Spec":
+        """Read a spec from YAML text; ``source`` names it in messages.
+
+        Raises:
+            SpecError: all that is wrong in it, a line each.
+        """
+        if isinstance(data, str):
+            data = data.encode("utf-8", "surrogatepass")
+        document = Document.read(data)
+        reader = _Reader(document, source)
+        if document.problems:
+            raise SpecError(_lines(source, document.problems))
+        return reader.spec(data.decode("utf-8"))
+
+
+class _Reader:
+    """Reads one document and gathers what is wrong in it."""
+
+    def __init__(self, document: Document, source: str) -> None:
+        self.document = document
+        self.source = source
+        self.problems: list[tuple[int, str]] = []
+
+    def spec(self, text: str) -> Spec:
+        raw = self.document.value
+        if not isinstance(raw, dict):
+            found = "an empty file" if raw is None else _shown(raw)
+            self.refuse((), found, "a mapping with at least `name`")
+            self.finish()
+        top = self.schema(raw)
+        fit = self.fit(raw.get("fit", {}))
+        axes = self.axes(raw.get("sweep", {}))
+        self.finish()
+        assert top is not None
+        actors = top.resources.actors
+        if actors.max != "auto" and actors.max < actors.min:
+            path = ("resources", "actors", "max")
+            self.refuse(path, str(actors.max), f"auto or at least min, {actors.min}")
+        self.combinations(fit, axes)
+        self.recorded(top.record, fit, axes)
+        self.finish()
+        return Spec(
+            name=top.name,
+            fit=fit,
+            axes=axes,
+            record=top.record,
+            engine=top.engine,
+            shard=None if top.shard == "auto" else top.shard,
+            store=top.store,
+            resources=top.resources,
+            limits=top.limits,
+            text=text,
+            source=self.source,
+            lines=self.document.lines,
+        )
+
+    def refuse(self, path: Path, found: str, allowed: str) -> None:
+        where = f"{_dotted(path)}: " if path else ""
+        told = allowed if "; allowed: " in allowed else f"found {found}; allowed: {allowed}"
+        self.problems.append((self.document.line(path), where + told))
+
+    def unknown(self, path: Path, names: tuple[str, ...]) -> None:
+        close = difflib.get_close_matches(str(path[-1]), names, 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        self.problems.append(
+            (
+                self.document.line(path),
+                f"{_dotted(path)}: unknown key{hint}; allowed: {', '.join(names)}",
+            )
+        )
+
+    def finish(self) -> None:
+        if self.problems:
+            raise SpecError(_lines(self.source, self.problems))
+
+    def schema(self, raw: dict[str, Any]) -> _Schema | None:
+        try:
+            return _Schema.model_validate(raw)
+        except ValidationError as error:
+            seen: set[Path] = set()
+            for item in error.errors(include_url=False, include_context=False):
+                path, info, model = _described(item["loc"])
+                if item["type"] == "extra_forbidden":
+                    self.unknown(path, tuple(model.model_fields))
+                elif path not in seen:
+                    missing = item["type"] == "missing"
+                    found = "nothing" if missing else _shown(_reach(raw, path))
+                    self.refuse(path, found, info)
+                seen.add(path)
+            return None
+
+    def fit(self, raw: Any) -> Fit:
+        values = {}
+        for name, value in raw.items() if isinstance(raw, dict) else ():
+            field = FIELDS.get(name)
+            if field is None:
+                self.unknown(("fit", name), CANONICAL_ORDER)
+                continue
+            try:
+                values[name] = field.read(value)
+            except ValueError as error:
+                self.refuse(("fit", name), _shown(value), str(error) or field.allowed)
+        return Fit(**values)
+
+    def axes(self, raw: Any) -> tuple[Axis, ...]:
+        if not isinstance(raw, dict):
+            return ()
+        axes = []
+        taken: dict[str, Path] = {}
+        for path, group in self.groups(raw):
+            columns = []
+            for name, value in group.items():
+                here = (*path, name)
+                if name not in FIELDS:
+                    self.unknown(here, (*CANONICAL_ORDER, *(() if len(path) > 1 else ("zip",))))
+                    continue
+                if name in taken:
+                    self.refuse(here, f"the field a second time ({_dotted(taken[name])})", "once")
+                taken[name] = here
+                column = self.values(here, name, value, distinct=len(path) == 1)
+                if column is not None:
+                    columns.append(column)
+            if columns and self.zipped(path, columns):
+                columns.sort(key=lambda column: CANONICAL_ORDER.index(column.field))
+                axes.append(Axis(tuple(columns)))
+        return tuple(sorted(axes, key=lambda axis: CANONICAL_ORDER.index(axis.fields[0])))
+
+    def groups(self, raw: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+        for name, value in raw.items():
+            if name != "zip":
+                yield ("sweep",), {name: value}
+        zips = raw.get("zip", [])
+        if not isinstance(zips, list):
+            self.refuse(("sweep", "zip"), _shown(zips), "a list of mappings, one per axis")
+            return
+        for i, entry in enumerate(zips):
+            if isinstance(entry, dict) and len(entry) > 1:
+                yield ("sweep", "zip", i), entry
+            else:
+                self.refuse(("sweep", "zip", i), _shown(entry), "a mapping of two fields or more")
+
+    def values(self, path: Path, name: str, raw: Any, distinct: bool) -> Values | None:
+        try:
+            return Values.read(name, raw, distinct=distinct)
+        except ItemError as error:
+            for i, found, allowed in error.problems:
+                self.refuse((*path, i), _shown(found), allowed)
+        except ValueError as error:
+            self.refuse(path, _shown(raw), str(error) or FIELDS[name].allowed)
+        return None
+
+    def zipped(self, path: Path, columns: list[Values]) -> bool:
+        """Whether the columns of a zip entry fit together: equal lengths, no row twice."""
+        if len(columns) == 1:
+            return True
+        lengths = {column.field: len(column) for column in columns}
+        if len(set(lengths.values())) > 1:
+            shown = ", ".join(f"{n} values of {name}" for name, n in lengths.items())
+            self.refuse(path, shown, "equally many of each")
+            return False
+        if any(isinstance(column.source, dict) for column in columns):
+            return True  # a generator makes no value twice, so no row stands twice
+        seen: dict[tuple[Any, ...], int] = {}
+        for i, row in enumerate(zip(*(column.items for column in columns), strict=True)):
+            if row in seen:
+                self.refuse((*path, columns[0].field, i), f"row {seen[row]} again", "each row once")
+            seen.setdefault(row, i)
+        return True
+
+    def combinations(self, fit: Fit, axes: tuple[Axis, ...]) -> None:
+        """Refuse fields that cannot go together in any one fit of the sweep."""
+        for combination in _combinations(fit, axes, ("degree", "points"), lambda name, v: v):
+            degree, points = combination
+            if points < degree + 1:
+                self.refuse(
+                    self.varied(axes, "points", "degree"),
+                    f"{points} points at degree {degree}",
+                    f"at least degree + 1 = {degree + 1} points",
+                )
+                break
+        names = ("objective", "optimizer", "lr")
+        for objective, optimizer, rate in _combinations(fit, axes, names, _kind):
+            for allowed in _refusals(objective, optimizer, rate):
+                self.refuse(
+                    self.varied(axes, "lr", "optimizer", "objective"),
+                    f"objective {objective} with optimizer {optimizer} and lr {rate}",
+                    allowed,
+                )
+
+    def recorded(self, record: Record, fit: Fit, axes: tuple[Axis, ...]) -> None:
+        (longest,) = max(_combinations(fit, axes, ("steps",), lambda name, v: v))
+        path: Path = ("record",)
+        if list(record.at) != sorted(set(record.at)):
+            self.refuse((*path, "at"), _shown(list(record.at)), "a rising list, each update once")
+        elif record.at and record.at[-1] >= longest:
+            self.refuse(
+                (*path, "at"), str(record.at[-1]), f"updates from 0 to steps - 1 = {longest - 1}"
+            )
+        elif record.every and longest // record.every > MAX_RECORDED:
+            self.refuse(
+                (*path, "every"),
+                f"{longest // record.every:,} records of a fit of {longest:,} steps",
+                f"at most {MAX_RECORDED:,}, so every: {-(-longest // MAX_RECORDED):,} or more",
+            )
+        if len(set(record.of)) != len(record.of):
+            self.refuse((*path, "of"), _shown(list(record.of)), "each name once")
+
+    def varied(self, axes: tuple[Axis, ...], *names: str) -> Path:
+        """Where to point: the first of the fields that the spec sweeps or states."""
+        for name in names:
+            zipped = (p for p in self.document.lines if p[:2] == ("sweep", "zip") and len(p) == 4)
+            within = [path for path in zipped if path[3] == name]
+            for path in (("sweep", name), *within, ("fit", name)):  # an axis overrides fit
+                if path in self.document.lines:
+                    return path
+        return ()
+
+
+def _kind(name: str, value: Any) -> Any:
+    """What decides whether objective, optimizer and rate go together: names, not numbers."""
+    if isinstance(value, Rate):
+        return value.kind
+    return value.name if isinstance(value, Optimizer) else value
+
+
+def _refusals(objective: str, optimizer: str, rate: str) -> Iterator[str]:
+    if rate != "number" and objective == "l1" and optimizer != "adam":
+        yield "a number for lr: l1 has no stability limit"
+    elif rate == "auto" and objective == "l1":
+        yield "a number for lr: l1 has no automatic rate"
+    elif rate == "of_limit" and optimizer in ("adam", "newton"):
+        yield f"auto or a number for lr: {optimizer} has no stability limit"
+    if optimizer == "newton" and objective == "l1":
+        yield "another optimizer: l1 has no Hessian"
+
+
+def _combinations(
+    fit: Fit, axes: tuple[Axis, ...], names: tuple[str, ...], view: Any
+) -> Iterator[tuple[Any, ...]]:
+    """All distinct combinations of (a view of) the named fields, without walking the sweep."""
+    choices: list[list[dict[str, Any]]] = [
+        [{name: view(name, getattr(fit, name)) for name in names}]
+    ]
+    for axis in axes:
+        columns = [values for values in axis.values if values.field in names]
+        if columns:
+            rows = zip(*_few(columns), strict=True)
+            distinct = {tuple(view(c.field, v) for c, v in zip(columns, row, strict=True)): None
+                        for row in rows}  # fmt: skip
+            choices.append(
+                [dict(zip((c.field for c in columns), row, strict=True)) for row in distinct]
+            )
+    for parts in product(*choices):
+        merged: dict[str, Any] = {}
+        for part in parts:
+            merged.update(part)
+        yield tuple(merged[name] for name in names)
+
+
+def _few(columns: list[Values]) -> list[Any]:
+    """Even steps of integers are judged by their ends: every rule here is monotone."""
+    items = [values.items for values in columns]
+    if all(isinstance(one, range) for one in items) and len(items[0]) > 100_000:
+        return [(one[0], one[-1]) for one in items]
+    return items
+
+
+def _described(loc: tuple[str | int, ...]) -> tuple[Path, str, type[BaseModel]]:
+    """An error's place as a path of the document, what is allowed there, and its section.
+
+    pydantic adds the names of union members to a place; they are no keys of the document.
+    """
+    model: type[BaseModel] = _Schema
+    path: Path = ()
+    allowed = ""
+    for i, part in enumerate(loc):
+        path = (*path, part)
+        info = model.model_fields.get(str(part))
+        if info is None:
+            break
+        allowed = info.description or ""
+        section = next((s for s in _SECTIONS if info.annotation in (s, s | None)), None)
+        if section is None or i + 1 == len(loc) or (
+            not isinstance(loc[i + 1], str)
+        ):  # fmt: skip
+            break
+        model = section
+    return path, allowed, model
+
+
+_SECTIONS: Final = (StoreAt, Actors, Resources, Limits, Record)
+
+
+def _reach(raw: Any, path: Path) -> Any:
+    for part in path:
+        if isinstance(raw, dict) and part in raw:
+            raw = raw[part]
+    return raw
+
+
+def _dotted(path: Path) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _shown(value: Any) -> str:
+    """A value as a message shows it: YAML's words, cut short."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = _masked(repr(value))
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _masked(text: str) -> str:
+    """``text`` without what may be a credential: all from ``//`` to a word's last ``@``."""
+    return re.sub(r"//\S*@", "//***@", text)
+
+
+def _lines(source: str, problems: list[tuple[int, str]]) -> list[str]:
+    """One line per problem, each once, in the order of the file."""
+    ordered = sorted(dict.fromkeys(problems))
+    return [f"{source}:{line}: {_masked(text)}" for line, text in ordered]

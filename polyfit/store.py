@@ -1,0 +1,355 @@
+"""Bytes in and out: a local folder or S3, behind one small interface.
+
+Keys are relative paths with ``/``. Objects are written whole or not at all. Nothing here deletes.
+"""
+
+import contextlib
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from polyfit.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+__all__ = ["Entry", "FolderStore", "NoSuchKey", "S3Store", "Store", "StoreAddress"]
+
+CONNECT_TIMEOUT_S: Final = 5
+READ_TIMEOUT_S: Final = 30
+ATTEMPTS: Final = 5
+CONFLICT_ATTEMPTS: Final = 5
+DEFAULT_REGION: Final = "us-east-1"
+
+
+class NoSuchKey(LookupError):
+    """There is no object under this key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object of a listing; ``size`` in bytes."""
+
+    key: str
+    size: int
+
+
+class Store(Protocol):
+    """A place for objects. Every method raises StoreError where the place cannot be used."""
+
+    uri: str
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object that is not there yet; False where one is, which stays as it is.
+
+        A store that ignores the condition overwrites, and says True.
+        """
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object, in place of an older one."""
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """An object's bytes from ``start`` on, ``length`` at most.
+
+        Raises:
+            NoSuchKey: there is none.
+        """
+
+    def size(self, key: str) -> int:
+        """An object's size in bytes.
+
+        Raises:
+            NoSuchKey: there is none.
+        """
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """The objects whose keys begin with ``prefix``, in the order of their keys.
+
+        Within one folder, that is: some servers list folder by folder.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAddress:
+    """How to open a store anywhere: it travels to the actors, credentials do not."""
+
+    uri: str
+    endpoint_url: str | None = None
+    region: str | None = None
+
+    @classmethod
+    def of(cls, uri: str, endpoint_url: str | None = None) -> "StoreAddress":
+        """The address of ``uri`` as seen from here: a relative folder becomes absolute, and an
+        endpoint or region from this machine's environment is made explicit.
+
+        Raises:
+            UsageError: the URI or the endpoint cannot be read.
+        """
+        try:
+            secret = "@" in urlsplit(uri).netloc or "@" in urlsplit(endpoint_url or "").netloc
+        except ValueError as error:
+            raise UsageError(f"a store's URI or endpoint cannot be read: {error}") from None
+        if secret:
+            raise UsageError("a store's URI holds credentials; boto3's own chain finds them")
+        if not uri.isprintable():
+            raise UsageError(f"{uri!r} is no store; allowed: a folder or s3://bucket/prefix")
+        if uri.startswith("s3://"):
+            if not re.fullmatch(r"s3://[^/?#]+(/[^?#]*)?", uri):
+                raise UsageError(f"{uri!r} is no bucket; allowed: s3://bucket/prefix")
+            return cls(uri.rstrip("/"), *_surroundings(endpoint_url))
+        if "://" in uri:
+            raise UsageError(f"{uri!r} is no store; allowed: a folder or s3://bucket/prefix")
+        if not uri:
+            raise UsageError("a store's URI is empty; allowed: a folder or s3://bucket/prefix")
+        try:
+            return cls(str(Path(uri).expanduser().absolute()))
+        except RuntimeError:
+            raise UsageError(f"{uri!r}: there is no such home folder") from None
+
+    def under(self, path: str) -> "StoreAddress":
+        """The address of a folder below this one."""
+        return StoreAddress(f"{self.uri}/{path}", self.endpoint_url, self.region)
+
+    def open(self) -> Store:
+        """The store; a client per call, for one process."""
+        if self.uri.startswith("s3://"):
+            return S3Store(self)
+        return FolderStore(self.uri)
+
+
+def _surroundings(endpoint_url: str | None) -> tuple[str | None, str | None]:
+    """Endpoint and region, the given ones or those of boto3's own chain on this machine."""
+    import boto3
+    import botocore.exceptions
+
+    try:
+        session = boto3.Session()
+        region = session.region_name
+        url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
+        url = url or os.environ.get("AWS_ENDPOINT_URL")
+        if url is None:
+            scoped = session._session.get_scoped_config()
+            url = scoped.get("endpoint_url")
+    except botocore.exceptions.BotoCoreError as error:
+        raise StoreError(f"the AWS configuration cannot be used: {error}") from None
+    if url and urlsplit(url).scheme not in ("http", "https"):
+        raise UsageError(f"endpoint {url!r} is no URL; allowed: http://... or https://...")
+    return url, region
+
+
+class FolderStore:
+    """A local folder. A shared file system serves several machines."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._root = Path(uri)
+
+    def create(self, key: str, data: bytes) -> bool:
+        with self._told(key, writing=True), self._written(key, data) as (temporary, path):
+            try:
+                os.link(temporary, path)  # unlike a rename, refuses to replace
+            except FileExistsError:
+                return False
+            return True
+
+    def put(self, key: str, data: bytes) -> None:
+        with self._told(key, writing=True), self._written(key, data) as (temporary, path):
+            os.replace(temporary, path)
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        with self._told(key), open(self._root / key, "rb") as file:
+            file.seek(start)
+            return file.read() if length is None else file.read(length)
+
+    def size(self, key: str) -> int:
+        with self._told(key):
+            return (self._root / key).stat().st_size
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        base = self._root / prefix.rpartition("/")[0]
+        with self._told(prefix):
+            found = sorted(
+                path.relative_to(self._root).as_posix()
+                for path in base.rglob("*")
+                if path.is_file() and not path.name.startswith(".")
+            )
+            for key in found:
+                if key.startswith(prefix):
+                    yield Entry(key, (self._root / key).stat().st_size)
+
+    @contextlib.contextmanager
+    def _written(self, key: str, data: bytes) -> Iterator[tuple[str, Path]]:
+        """A hidden file with ``data`` at rest beside ``key``'s place, gone at the end."""
+        path = self._root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+        try:
+            with open(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            yield temporary, path
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+    @contextlib.contextmanager
+    def _told(self, key: str, writing: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, FileNotFoundError | NotADirectoryError) and not writing:
+                raise NoSuchKey(key) from None
+            raise StoreError(
+                f"folder {self.uri}: {error.strerror or error} ({key or 'listing'})"
+            ) from error
+
+
+class S3Store:
+    """A bucket of an S3-compatible server, below a prefix."""
+
+    def __init__(self, address: StoreAddress) -> None:
+        self.uri = address.uri
+        bucket, _, prefix = address.uri.removeprefix("s3://").partition("/")
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._endpoint = address.endpoint_url
+        self._client = _client(address)
+
+    def create(self, key: str, data: bytes) -> bool:
+        for attempt in range(CONFLICT_ATTEMPTS):
+            try:
+                self._client.put_object(
+                    Bucket=self._bucket, Key=self._prefix + key, Body=data, IfNoneMatch="*"
+                )
+                return True
+            except Exception as error:
+                code = _code(error)
+                if code in ("PreconditionFailed", "412"):
+                    return False
+                conflict = code in ("ConditionalRequestConflict", "409")
+                if not conflict or attempt + 1 == CONFLICT_ATTEMPTS:
+                    raise self._told(error) from error
+        raise AssertionError("unreachable")
+
+    def put(self, key: str, data: bytes) -> None:
+        with self._telling(key):
+            self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        if length == 0:
+            return b""
+        asked: dict[str, Any] = {}
+        if start or length is not None:
+            end = "" if length is None else start + length - 1
+            asked["Range"] = f"bytes={start}-{end}"
+        with self._telling(key):
+            try:
+                answer = self._client.get_object(
+                    Bucket=self._bucket, Key=self._prefix + key, **asked
+                )
+            except Exception as error:
+                if _code(error) in ("InvalidRange", "416"):  # it begins behind the last byte
+                    return b""
+                raise
+            return answer["Body"].read()
+
+    def size(self, key: str) -> int:
+        with self._telling(key):
+            answer = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+            return answer["ContentLength"]
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        with self._telling(""):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    yield Entry(item["Key"].removeprefix(self._prefix), item["Size"])
+
+    @contextlib.contextmanager
+    def _telling(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (StoreError, NoSuchKey):
+            raise
+        except Exception as error:
+            if key and _code(error) in ("NoSuchKey", "404"):
+                raise NoSuchKey(key) from None
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> Exception:
+        """The error as a StoreError that names endpoint, bucket and cause; a bug stays itself."""
+        import botocore.exceptions as aws
+
+        where = f"bucket {self._bucket!r} at {self._endpoint or 'AWS'}"
+        if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError):
+            return StoreError(
+                f"{where}: no credentials on this machine ({socket.gethostname()}); "
+                "boto3 looks in AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, in ~/.aws, and asks for an instance's or a pod's role"
+            )
+        if isinstance(error, aws.ClientError):
+            code = _code(error)
+            hint = _HINTS.get(code, error.response.get("Error", {}).get("Message", ""))
+            return StoreError(f"{where}: {hint or 'refused'} ({code})")
+        cause = " ".join(str(error).split())  # some of botocore's messages have several lines
+        if isinstance(error, aws.ParamValidationError):
+            return StoreError(f"{where}: {cause}")
+        if isinstance(error, aws.BotoCoreError | aws.HTTPClientError):
+            return StoreError(f"{where}: cannot be reached ({cause})")
+        return error
+
+
+_HINTS: Final = {
+    "InvalidAccessKeyId": "the store does not know this access key",
+    "SignatureDoesNotMatch": "the store refuses this secret key",
+    "AccessDenied": "the store refuses these keys",
+    "403": "the store refuses these keys",
+    "NoSuchBucket": "there is no such bucket",
+    "404": "there is no such bucket",
+}
+
+
+def _code(error: Exception) -> str:
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def _client(address: StoreAddress) -> "S3Client":
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    options: dict[str, Any] = {}
+    if address.endpoint_url:
+        # Many S3-compatible servers know no virtual hosts, and refuse checksums they do not know.
+        options = {
+            "s3": {"addressing_style": "path"},
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        }
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        max_pool_connections=32,
+        **options,
+    )
+    try:
+        return boto3.Session().client(
+            "s3",
+            endpoint_url=address.endpoint_url,
+            region_name=address.region or DEFAULT_REGION,
+            config=config,
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise StoreError(f"{address.uri}: {error}") from None

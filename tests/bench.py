@@ -1,0 +1,1152 @@
+"""Speed, side by side in one run: the tutorial's loop, its peers, and the same fits by polyfit.
+
+Run by ``make bench``; ``--quick`` for a look, ``--only`` for some sections, ``--long`` for the run
+of 10^8 fits too. Prints tables, and writes every number to ``.local/bench.json``.
+
+How it is measured. Every contender is a process of its own, pinned to one core before it imports
+anything. All of a table warm up one after the other, and then take turns, round by round, so that
+what else the machine does meets all of them; a rate is the median of the rounds, `spread` the
+distance between the fastest and the slowest. `all cores` is one process per core, each pinned, all
+at once. `off by` is the largest difference of the first fit's coefficients to those of the
+tutorial's loop: the proof that the same work was done. `once` is what the first run took more than
+a later one, such as compiling. Ratios are of numbers of one run.
+
+Peers are timed from start values in memory to coefficients in memory. Ours is timed as users run
+it, start values, problems, iteration, judgement of the ends and Arrow rows included; rows that end
+in "iteration only" leave all but the iteration out, as the peers do.
+"""
+
+import argparse
+import importlib
+import json
+import math
+import multiprocessing
+import os
+import platform
+import secrets
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial, reduce
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+if TYPE_CHECKING:
+    from peers import Work
+    from servers import S3Server
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+OUT: Final = ROOT / ".local" / "bench.json"
+CORES: Final = sorted(os.sched_getaffinity(0))
+ANSWER_S: Final = 3600.0
+"""Longest wait for a warm-up or a round; beyond it the row says so and the bench goes on."""
+
+POINT_STEPS: Final = 2000 * 2000
+"""Updates times points of one fit of the tutorial."""
+
+Spec = dict[str, Any]
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How much to measure."""
+
+    quick: bool
+    long: bool
+
+    @property
+    def rounds(self) -> int:
+        return 2 if self.quick else 7
+
+    @property
+    def repeats(self) -> int:
+        """Of what takes minutes."""
+        return 1 if self.quick else 3
+
+    @property
+    def round_s(self) -> float:
+        return 0.3 if self.quick else 1.0
+
+
+# --- contenders: one process each ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A row of a table: ``maker`` ("module:function") returns its ``Work`` in its own process.
+
+    ``cores`` is "one", "each" (one core, then a process on each), or "all" (one process that
+    uses all of them by itself).
+    """
+
+    name: str
+    maker: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    cores: str = "one"
+
+
+@dataclass(slots=True)
+class Row:
+    """What was measured of a contender; rates are units (fits) per second."""
+
+    name: str
+    rates: list[float] = field(default_factory=list)
+    all_cores: list[float] = field(default_factory=list)
+    first_s: float = math.nan
+    units: float = math.nan
+    peak_bytes: int = 0
+    coefficients: list[float] | None = None
+    note: str = ""
+    failed: str = ""
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates) if self.rates else math.nan
+
+    @property
+    def rate_all(self) -> float:
+        return statistics.median(self.all_cores) if self.all_cores else math.nan
+
+    @property
+    def once_s(self) -> float:
+        """What the first run took more than a later one: compilation, above all."""
+        return max(0.0, self.first_s - self.units / self.rate)
+
+    @property
+    def spread(self) -> float:
+        return (max(self.rates) - min(self.rates)) / self.rate if self.rates else math.nan
+
+    def told(self) -> Table:
+        """As JSON."""
+        return {
+            "rate": _known(self.rate),
+            "rates": self.rates,
+            "rate_all_cores": _known(self.rate_all),
+            "rates_all_cores": self.all_cores,
+            "first_run_s": _known(self.first_s),
+            "once_s": _known(self.once_s),
+            "peak_bytes": self.peak_bytes,
+            "coefficients": self.coefficients and [_known(one) for one in self.coefficients],
+            "note": self.note,
+            "failed": self.failed,
+        }
+
+
+class Failed(Exception):
+    """A child could not do its work; the text says why, for the table."""
+
+
+def _serve(pipe: Connection, contender: Contender, cores: Sequence[int]) -> None:
+    """In the child: prepare, warm up, then one round per request until None comes."""
+    os.sched_setaffinity(0, cores)  # before anything starts threads: they stay here too
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)  # the table is told there; Ray Tune would write into it
+    try:
+        module, _, name = contender.maker.partition(":")
+        work: Work = getattr(importlib.import_module(module), name)(**contender.arguments)
+        try:
+            start = time.perf_counter()
+            found = work.run()
+            first_s = time.perf_counter() - start
+            first = None if found is None else [float(value) for value in found[0]]
+            told = {"first_s": first_s, "coefficients": first}
+            pipe.send({**told, "units": work.units, "note": work.note})
+            while (round_s := pipe.recv()) is not None:
+                pipe.send({"rate": _one_round(work, round_s), "peak_bytes": _peak(os.getpid())})
+        finally:
+            work.close()
+    except Exception as error:
+        pipe.send({"failed": _why(error)})
+
+
+def _one_round(work: "Work", round_s: float) -> float:
+    runs, start = 0, time.perf_counter()
+    while True:
+        work.run()
+        runs += 1
+        spent = time.perf_counter() - start
+        if spent >= round_s:
+            return runs * work.units / spent
+
+
+def _why(error: Exception) -> str:
+    """One line for the table: an engine that this version refuses is no failure."""
+    text = " ".join(str(error).split())[:300]
+    return f"not available: {text}" if type(error).__name__ == "SpecError" else (
+        f"failed: {type(error).__name__}: {text}"
+    )  # fmt: skip
+
+
+class Runner:
+    """A contender's process, seen from here. It ends by its own handle."""
+
+    def __init__(self, contender: Contender, cores: Sequence[int]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, contender, cores))
+        self.process.start()
+        theirs.close()
+
+    def answer(self) -> Table:
+        """The next message.
+
+        Raises:
+            Failed: the child failed, died, or takes too long.
+        """
+        try:
+            if not self.pipe.poll(ANSWER_S):
+                raise Failed(f"failed: no answer within {ANSWER_S:g} s")
+            told: Table = self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join(10)
+            raise Failed(f"failed: its process died ({self.process.exitcode})") from None
+        if "failed" in told:
+            raise Failed(told["failed"])
+        return told
+
+    def ask(self, round_s: float) -> None:
+        """Have it do a round; that it died is told by ``answer``."""
+        with suppress(OSError):
+            self.pipe.send(round_s)
+
+    def end(self) -> None:
+        """Let it finish, then make it."""
+        with suppress(OSError):
+            self.pipe.send(None)
+        self.process.join(30)
+        for stop in (self.process.terminate, self.process.kill):
+            if self.process.is_alive():
+                stop()
+                self.process.join(10)
+        self.pipe.close()
+
+
+def race(contenders: Sequence[Contender], options: Options) -> dict[str, Row]:
+    """Measure contenders side by side; those that use all cores come after, one by one."""
+    rows = {one.name: Row(one.name) for one in contenders}
+    alone = [one for one in contenders if one.cores != "all"]
+    runners: dict[str, Runner] = {}
+    try:
+        for one in alone:
+            _progress(f"warming up: {one.name}")
+            runners[one.name] = Runner(one, CORES[-1:])
+            _attempt(rows[one.name], partial(_warm, rows[one.name], runners[one.name]))
+        for number in range(options.rounds):
+            for one in alone:
+                row = rows[one.name]
+                if not row.failed:
+                    _progress(f"round {number + 1} of {options.rounds}: {one.name}")
+                    _attempt(row, partial(_round, row, runners[one.name], options))
+    finally:
+        for runner in runners.values():
+            runner.end()
+    for one in contenders:
+        if one.cores != "one" and not rows[one.name].failed:
+            _progress(f"on all cores: {one.name}")
+            _attempt(rows[one.name], partial(_everywhere, rows[one.name], one, options))
+    _progress("")
+    return rows
+
+
+def _attempt(row: Row, measure: Callable[[], None]) -> None:
+    try:
+        measure()
+    except Failed as error:
+        row.failed = str(error)
+
+
+def _warm(row: Row, runner: Runner) -> None:
+    told = runner.answer()
+    row.first_s, row.units = told["first_s"], told["units"]
+    row.coefficients, row.note = told["coefficients"], told["note"]
+
+
+def _round(row: Row, runner: Runner, options: Options) -> None:
+    runner.ask(options.round_s)
+    told = runner.answer()
+    row.rates.append(told["rate"])
+    row.peak_bytes = told["peak_bytes"]
+
+
+def _everywhere(row: Row, contender: Contender, options: Options) -> None:
+    """A process on each core, or one on all: all go at once, and their rates add up."""
+    places = [CORES] if contender.cores == "all" else [[core] for core in CORES]
+    runners: list[Runner] = []
+    try:
+        for place in places:
+            runners.append(Runner(contender, place))
+            told = runners[-1].answer()
+            row.note, row.coefficients = row.note or told["note"], told["coefficients"]
+        for _ in range(max(2, options.rounds // 2)):
+            for runner in runners:
+                runner.ask(options.round_s)
+            row.all_cores.append(sum(runner.answer()["rate"] for runner in runners))
+    finally:
+        for runner in runners:
+            runner.end()
+
+
+def in_child(maker: str, cores: Sequence[int], **arguments: Any) -> Any:
+    """What ``maker`` ("module:function") returns in a process of its own.
+
+    Raises:
+        Failed: it raised, or died.
+    """
+    runner = Runner(Contender("", "bench:told", {"maker": maker, "arguments": arguments}), cores)
+    try:
+        return json.loads(runner.answer()["note"])
+    finally:
+        runner.end()
+
+
+def told(maker: str, arguments: dict[str, Any]) -> "Work":
+    """A work without rounds whose note is a function's result."""
+    from peers import Work
+
+    module, _, name = maker.partition(":")
+    found = getattr(importlib.import_module(module), name)(**arguments)
+    return Work(0, lambda: None, json.dumps(found))
+
+
+# --- ours ------------------------------------------------------------------------------------
+
+
+def tutorial_spec(engine: str, fits: int, losses: bool = False, **fit: Any) -> Spec:
+    """The tutorial's job for many seeds; ``losses`` records twenty of them."""
+    return {
+        "name": "bench",
+        "fit": {"basis": "power", "lr": 1e-6, **fit},
+        "sweep": {"seed": {"count": fits}},
+        "record": {"every": 100, "of": ["loss"]} if losses else "none",
+        "engine": engine,
+    }
+
+
+def ours(spec: Spec, iteration_only: bool = False, in_flops: bool = False) -> "Work":
+    """All fits of ``spec`` as one shard through ``compute``, the general code as users run it.
+
+    ``iteration_only`` runs the calls that the shard makes to the engine, and nothing else.
+    ``in_flops`` counts the operations of the updates taken instead of fits.
+    """
+    import torch
+    from peers import Work
+
+    from polyfit import worker
+    from polyfit.plan import Shard
+
+    plan = _plan(spec)
+    shard = Shard(0, 0, plan.fits)
+    compute = partial(worker.compute, plan, shard, torch.device("cpu"))
+    if not iteration_only:
+        work = Work(plan.fits, lambda: None)
+
+        def run() -> Any:
+            rows = compute()
+            if in_flops and not work.note:
+                work.units, work.note = _flops(rows), _statuses(rows)
+            # Another optimizer's coefficients are not to be compared with the tutorial's.
+            same = "optimizer" not in spec.get("fit", {})
+            return rows["coefficients"].slice(0, 1).to_pylist() if same else None
+
+        work.run = run
+        return work
+    torch.set_num_threads(1)
+    calls: list[Callable[[], Any]] = []
+    engine: Any = worker.fit  # type: ignore[attr-defined]
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        calls.append(partial(engine, *arguments, **named))
+        return engine(*arguments, **named)
+
+    setattr(worker, "fit", noted)  # noqa: B010 (not an attribute that mypy knows as exported)
+    compute()
+    setattr(worker, "fit", engine)  # noqa: B010
+    if not calls:
+        raise RuntimeError("worker.compute does not call worker.fit")
+
+    def iterate() -> Any:
+        outcomes = [call() for call in calls]
+        return outcomes[0].coefficients_BM
+
+    return Work(plan.fits, iterate)
+
+
+def _plan(spec: Spec) -> Any:
+    from polyfit.plan import Plan
+    from polyfit.spec import Spec as Read
+
+    return Plan.of(Read.parse(json.dumps(spec)))  # JSON is YAML
+
+
+def step_flops(degree: int) -> int:
+    """Operations of one update of a reduced cubic's kind: residual, gradient and c -= lr g.
+
+    With M = degree + 1: residual R c - q, a triangle of M (M + 1) / 2 products, as many sums;
+    gradient 2 R'r, the same number again; and 2 M for the update.
+    """
+    size = degree + 1
+    return 2 * size * (size + 1) + 2 * size
+
+
+def _flops(rows: Any) -> int:
+    import numpy as np
+
+    degrees, steps = (rows[name].to_numpy().astype(np.int64) for name in ("degree", "steps_taken"))
+    size = degrees + 1
+    return int(((2 * size * (size + 1) + 2 * size) * steps).sum())
+
+
+def _statuses(rows: Any) -> str:
+    counts = rows["status"].combine_chunks().value_counts().to_pylist()
+    return ", ".join(f"{one['counts']:,} {one['values']}" for one in counts)
+
+
+# --- whole processes -------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Ran:
+    """A process from its start to its end, and the most memory that it and its actors had."""
+
+    wall_s: float
+    driver_bytes: int = 0
+    actor_bytes: dict[int, int] = field(default_factory=dict)
+    driver_bytes_at_seal: int = 0
+    sealed_s: float = math.nan
+
+    def told(self) -> Table:
+        """As JSON."""
+        return {
+            "wall_s": self.wall_s,
+            "sealed_s": _known(self.sealed_s),
+            "driver_bytes": self.driver_bytes,
+            "driver_bytes_at_seal": self.driver_bytes_at_seal,
+            "actor_bytes": sorted(self.actor_bytes.values()),
+        }
+
+
+def whole(
+    command: Sequence[str],
+    env: Mapping[str, str],
+    cores: Sequence[int],
+    sealed: Callable[[], bool] = lambda: False,
+    look_s: float = 0.2,
+) -> Ran:
+    """Run ``command`` on ``cores``; ``sealed`` is asked whether the run is complete.
+
+    Raises:
+        Failed: it did not exit with 0.
+    """
+    with tempfile.TemporaryFile() as log:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            env=dict(env),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=partial(os.sched_setaffinity, 0, list(cores)),
+        )
+        ran = Ran(math.nan)
+        try:
+            _look_on(process, ran, start, sealed, look_s)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(60)
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        if process.returncode:
+            log.seek(0)
+            lines = log.read().decode(errors="replace").strip().splitlines()
+            raise Failed(f"failed: exit {process.returncode}: {' '.join(lines[-3:])[-400:]}")
+    return ran
+
+
+def _look_on(
+    process: subprocess.Popen[bytes],
+    ran: Ran,
+    start: float,
+    sealed: Callable[[], bool],
+    look_s: float,
+) -> None:
+    """Wait for the end, and note memory and the moment of the seal on the way."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(look_s)
+        ran.wall_s = time.perf_counter() - start
+        if process.returncode is not None:
+            return
+        if ran.wall_s > ANSWER_S:
+            raise Failed(f"failed: not at its end after {ANSWER_S:g} s")
+        ran.driver_bytes = max(ran.driver_bytes, _peak(process.pid))
+        for pid in _actors(process.pid):
+            ran.actor_bytes[pid] = max(ran.actor_bytes.get(pid, 0), _peak(pid))
+        if math.isnan(ran.sealed_s) and sealed():
+            ran.sealed_s, ran.driver_bytes_at_seal = ran.wall_s, ran.driver_bytes
+
+
+def _peak(pid: int) -> int:
+    """The most resident memory that a process has had, in bytes; 0 if it is gone."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _actors(driver: int) -> list[int]:
+    """The live Ray actors among the descendants of ``driver``."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            stat = (folder / "stat").read_text(errors="replace")
+            parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
+    found = []
+    for pid in parents:
+        above = pid
+        while above in parents and above != driver:
+            above = parents[above]
+        if above == driver:
+            with suppress(OSError):
+                title = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if title.startswith(b"ray::_Actor"):
+                    found.append(pid)
+    return found
+
+
+def _run(
+    spec: Spec,
+    folder: Path,
+    store: str,
+    env: Mapping[str, str],
+    executor: str,
+    cores: Sequence[int],
+    sealed: Callable[[], bool] = lambda: False,
+) -> Ran:
+    """``polyfit run`` as a user types it, into a store that has nothing of it yet."""
+    actors = {"actors": {"max": len(cores)}}
+    path = folder / f"{secrets.token_hex(4)}.yaml"
+    path.write_text(json.dumps({**spec, "resources": {"gpus_per_actor": 0, **actors}}))
+    command = ["-m", "polyfit", "run", str(path), "--executor", executor, "--store", store]
+    return whole(command, env, cores, sealed)
+
+
+@contextmanager
+def surroundings() -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder, and an environment without the developer's settings and with caches in it."""
+    from servers import isolate
+
+    # Short, because a Unix socket's path has at most 107 bytes and Ray's own part is long.
+    folder = Path(tempfile.mkdtemp(prefix="pf", dir="/tmp"))
+    env = dict(os.environ)
+    isolate(env)
+    env["RAY_TMPDIR"] = str(folder)
+    # Ray would leave a token of its own in the home folder, where it turns authentication on.
+    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    try:
+        yield folder, {**env, **_caches(folder)}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _caches(folder: Path) -> dict[str, str]:
+    """A kernel cache of its own; torch's too, which a compiler behind ours would fill."""
+    place = folder / f"cache-{secrets.token_hex(4)}"
+    return {"POLYFIT_CACHE": str(place), "TORCHINDUCTOR_CACHE_DIR": str(place / "torch")}
+
+
+# --- the report ------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Report:
+    """Tables on the terminal as they come, and everything as JSON."""
+
+    machine: Table
+    sections: dict[str, Table] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
+
+    def head(self, section: str, title: str) -> None:
+        """Begin a table."""
+        self.sections.setdefault(section, {})
+        print(f"\n{title}\n{'─' * min(len(title), 100)}", flush=True)
+
+    def line(self, text: str) -> None:
+        """A line of a table."""
+        print(text, flush=True)
+
+    def fact(self, section: str, name: str, found: Table) -> None:
+        """Keep numbers for the JSON."""
+        self.sections.setdefault(section, {})[name] = found
+
+    def keep(self, section: str, rows: Mapping[str, Row]) -> None:
+        """Keep all that a race measured."""
+        for row in rows.values():
+            self.fact(section, row.name, row.told())
+
+    def number(self, name: str, value: float) -> None:
+        """A ratio, told plainly."""
+        if math.isfinite(value):
+            self.ratios[name] = value
+            print(f"  {name}: {value:,.{0 if value >= 1000 else 1 if value >= 10 else 3}f}x")
+
+    def ratio(self, name: str, rows: Mapping[str, Row], of: Contender, to: Contender) -> None:
+        """The ratio of two rates of one race, where both are there."""
+        self.number(name, rows[of.name].rate / rows[to.name].rate)
+
+    def rates(
+        self, section: str, title: str, rows: Mapping[str, Row], base: str, same: bool = True
+    ) -> None:
+        """A race as a table; ``base`` is the row that the others are multiples of.
+
+        ``same`` tells that the rows do the same fits, so that their coefficients can be compared.
+        """
+        self.head(section, title)
+        self.keep(section, rows)
+        width = max(len(name) for name in rows) + 2
+        line = f"{{:<{width}}}" + "{:>14}{:>12}{:>8}{:>14}{:>11}{:>10}{:>10}  {}"
+        print(line.format("one core", "per second", "multiple", "spread", "all cores",
+                          "once", "memory", "off by", ""))  # fmt: skip
+        reference = rows[base]
+        for row in rows.values():
+            if row.failed:
+                print(f"{row.name:<{width}}{row.failed}")
+                continue
+            rate = row.rate if row.rates else row.rate_all
+            cells = [
+                _number(row.rate),
+                _number(rate / reference.rate),
+                f"{row.spread:.0%}" if row.rates else "-",
+                _number(row.rate_all),
+                f"{row.once_s:.2f} s" if row.rates else "-",
+                f"{row.peak_bytes >> 20} MiB" if row.rates else "-",
+                _off_by(row, reference) if same else "-",
+            ]
+            print(line.format(row.name, *cells, row.note).rstrip())
+
+    @contextmanager
+    def row(self, section: str, name: str) -> Iterator[None]:
+        """What fails within is told in the row's place, and the bench goes on."""
+        try:
+            yield
+        except Exception as error:
+            text = str(error) if isinstance(error, Failed) else _why(error)
+            self.fact(section, name, {"failed": text})
+            print(f"{name}: {text}", flush=True)
+
+    def write(self) -> None:
+        """Write what there is so far."""
+        OUT.parent.mkdir(exist_ok=True)
+        found = {"machine": self.machine, "sections": self.sections, "ratios": self.ratios}
+        OUT.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _off_by(row: Row, reference: Row) -> str:
+    """Largest difference of the first fit's coefficients to those of the reference row."""
+    mine, theirs = row.coefficients, reference.coefficients
+    if mine is None or theirs is None or len(mine) != len(theirs):
+        return "-"
+    return f"{max(abs(a - b) for a, b in zip(mine, theirs, strict=True)):.0e}"
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def _progress(line: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{line[:100]}", end="", file=sys.stderr, flush=True)
+
+
+def machine() -> Table:
+    """What the numbers were measured on, and how busy it was."""
+    with suppress(OSError):
+        known = Path("/proc/cpuinfo").read_text()
+    models = [line for line in known.splitlines() if line.startswith("model name")]
+    packages = {}
+    for name in ("torch", "jax", "jaxlib", "ray", "numpy", "pyarrow"):
+        with suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    return {
+        "cpu": models[0].partition(": ")[2] if models else platform.machine(),
+        "cores": len(CORES),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        **packages,
+    }
+
+
+# --- sections --------------------------------------------------------------------------------
+
+
+def _ours(name: str, spec: Spec, cores: str = "one", **how: Any) -> Contender:
+    return Contender(name, "bench:ours", {"spec": spec, **how}, cores)
+
+
+LOOP: Final = Contender("the tutorial's loop", "peers:loop", cores="each")
+VMAP: Final = Contender("torch.func.vmap, all points", "peers:torch_vmap", cores="each")
+EAGER: Final = _ours("ours, eager", tutorial_spec("eager", 8192), "each")
+COMPILED: Final = _ours("ours, compiled", tutorial_spec("compiled", 1 << 17), "each")
+AFFINE: Final = _ours("ours, affine, 20 losses", tutorial_spec("affine", 1 << 17, True), "each")
+RUNGS: Final = (
+    (LOOP, "one fit at a time, every operation through the interpreter"),
+    (VMAP, "many fits per call: the interpreter's share goes"),
+    (EAGER, "algebra: 2000 points become 4 rows"),
+    (COMPILED, "steps fused into kernels: the calls and the memory traffic go"),
+    (AFFINE, "one step's map raised to the power of the steps"),
+)
+
+
+def peers(options: Options, report: Report) -> None:
+    """The tutorial's job, float32, 2000 steps: peers and ours."""
+    all_cores = {"cores": len(CORES)}
+    jax_reduced = Contender("JAX, reduced, best form", "peers:jax_reduced", cores="each")
+    lean = _ours("ours, compiled, iteration only", COMPILED.arguments["spec"], iteration_only=True)
+    many = 1 << (13 if options.quick else 17)
+    contenders = [
+        LOOP,
+        Contender("the loop as Ray tasks", "peers:ray_tasks", all_cores, "all"),
+        Contender("the loop in Ray Tune", "peers:ray_tune", all_cores, "all"),
+        VMAP,
+        Contender("JAX, all points, plain", "peers:jax_points", {"best": False}),
+        Contender("JAX, all points, best form", "peers:jax_points", cores="each"),
+        jax_reduced,
+        Contender("numpy.polyfit (closed form)", "peers:polyfits"),
+        Contender("numpy.linalg.lstsq (closed form)", "peers:least_squares"),
+        EAGER,
+        COMPILED,
+        lean,
+        _ours("ours, compiled, 20 losses", tutorial_spec("compiled", many, True)),
+        AFFINE,
+    ]
+    for engine, fits in (("eager", 8192), ("compiled", many), ("affine", many)):
+        for name, change in () if options.quick else VARIANTS.items():
+            if engine != "affine" or name != "adam":
+                spec = tutorial_spec(engine, fits, engine == "affine", **change)
+                contenders.append(_ours(f"ours, {engine}, {name}", spec))
+    rows = race(contenders, options)
+    report.rates("peers", "Tutorial job: 2000 points, cubic, 2000 steps, float32", rows, LOOP.name)
+    report.ratio("compiled / tutorial's loop", rows, COMPILED, LOOP)
+    report.ratio("affine with 20 losses / tutorial's loop", rows, AFFINE, LOOP)
+    report.ratio("compiled / JAX best", rows, COMPILED, jax_reduced)
+    report.ratio("compiled, iteration only / JAX best", rows, lean, jax_reduced)
+    report.ratio("affine with 20 losses / JAX best", rows, AFFINE, jax_reduced)
+
+
+VARIANTS: Final[dict[str, dict[str, Any]]] = {
+    "float64": {"dtype": "float64"},
+    "adam": {"optimizer": "adam"},
+    "momentum": {"optimizer": "momentum"},
+}
+
+
+def objectives(options: Options, report: Report) -> None:
+    """Objectives that need every point: 2000 points, 2000 steps, one core."""
+    for objective in ("huber", "log_cosh", "l1"):
+        here: Spec = {"objective": objective}
+        torch_loop = Contender(f"a loop in torch, {objective}", "peers:loop", here)
+        jax = Contender(f"JAX, best form, {objective}", "peers:jax_points", here)
+        eager = _ours(f"ours, eager, {objective}", tutorial_spec("eager", 32, **here))
+        spec = tutorial_spec("compiled", 512, **here)
+        compiled = _ours(f"ours, compiled, {objective}", spec)
+        lean = _ours(f"ours, compiled, iteration only, {objective}", spec, iteration_only=True)
+        rows = race([torch_loop, jax, eager, compiled, lean], options)
+        report.rates("objectives", f"{objective} on all points", rows, torch_loop.name)
+        for ours in (compiled, lean):
+            report.ratio(f"{ours.name.removeprefix('ours, ')} / loop", rows, ours, torch_loop)
+            report.ratio(f"{ours.name.removeprefix('ours, ')} / JAX best", rows, ours, jax)
+
+
+def mixed(options: Options, report: Report) -> None:
+    """Sweeps whose fits differ: operations per second, and one problem per fit."""
+    for engine, steps, seeds in (("eager", 100, 4), ("compiled", 2000, 8 if options.quick else 64)):
+        most = 4 if options.quick else 9  # every degree has kernels of its own to be made
+        whole_sweep = _mixed_spec(engine, steps, seeds, list(range(1, most + 1)))
+        alone = _mixed_spec(engine, steps, most * seeds, [3])
+        mix = _ours(f"{engine}: degrees 1 to {most}", whole_sweep, in_flops=True)
+        one = _ours(f"{engine}: degree 3 alone", alone, in_flops=True)
+        rows = race([mix, one], options)
+        title = f"Mixed sweep, {engine}: 50 ranges, 3 bases, {steps} steps; flop/s"
+        report.rates("mixed", title, rows, one.name, same=False)
+        report.ratio(f"mixed / degree 3 alone, {engine}, in flop/s", rows, mix, one)
+    fits = 256 if options.quick else 4096
+    for engine in ("eager", "compiled"):
+        specs = _distinct_specs(engine, fits)
+        contenders = [_ours(f"{engine}: {name}", spec) for name, spec in specs.items()]
+        rows = race(contenders, options)
+        title = f"One problem per fit, {engine}, {fits:,} fits"
+        report.rates("mixed", title, rows, contenders[0].name, same=False)
+
+
+def _mixed_spec(engine: str, steps: int, seeds: int, degrees: list[int]) -> Spec:
+    ranges = [[-1 - i / 20, 1 + i / 25] for i in range(50)]
+    return {
+        "name": "bench-mixed",
+        "fit": {"steps": steps},
+        "sweep": {
+            "degree": degrees,
+            "basis": ["chebyshev", "legendre", "power"],
+            "range": ranges,
+            "seed": {"count": seeds},
+        },
+        "record": "none",
+        "engine": engine,
+    }
+
+
+def _distinct_specs(engine: str, fits: int) -> dict[str, Spec]:
+    """The same number of fits with one problem in all, and with one each."""
+    ranges = [[-1 - i / fits, 1 + 2 * i / fits] for i in range(fits)]
+    seeds = {"count": fits}
+    base: Spec = {"name": "bench-distinct", "record": "none", "engine": engine}
+    noisy = {"fit": {"noise": 0.1}}
+    return {
+        "one problem, many seeds": {**base, "sweep": {"seed": seeds}},
+        "ranges, chebyshev": {**base, "sweep": {"range": ranges}},
+        "ranges, power": {**base, "fit": {"basis": "power"}, "sweep": {"range": ranges}},
+        "noise of its own": {
+            **base, **noisy, "sweep": {"zip": [{"noise_seed": seeds, "seed": seeds}]}
+        },
+        "ranges and noise": {
+            **base, **noisy, "sweep": {"zip": [{"range": ranges, "noise_seed": seeds}]}
+        },
+    }  # fmt: skip
+
+
+def end(options: Options, report: Report) -> None:
+    """Whole processes: ``polyfit run`` on a local Ray into a real S3 server, cold and warm."""
+    from servers import seaweedfs
+
+    loop_s = 1 / race([LOOP], options)[LOOP.name].rate
+    two = CORES[:2]
+    with surroundings() as (folder, env), seaweedfs(folder / "s3") as server:
+        env |= server.env
+        report.head("end", f"End to end: Ray, {len(two)} one-core actors, SeaweedFS, 20 losses")
+        small, large = (20_000, 50_000) if options.quick else (1_000_000, 10_000_000)
+        for engine, fits, state in (
+            ("auto", small, "cold"),
+            ("auto", small, "warm"),
+            ("auto", large, "warm"),
+            ("affine", large, "warm"),
+        ):
+            name = f"{fits:,} fits, engine {engine}, {state}"
+            spec = tutorial_spec(engine, fits, losses=True)
+            with report.row("end", name):
+                runs: list[Ran] = []
+                for _ in range(options.repeats):
+                    env |= _caches(folder) if state == "cold" else {}
+                    runs.append(_stored(spec, folder, env, server, "ray", two))
+                ran = sorted(runs, key=lambda one: one.wall_s)[len(runs) // 2]
+                core_s = ran.wall_s * len(two)
+                walls = [one.wall_s for one in runs]
+                report.fact("end", name, {**ran.told(), "core_s": core_s, "walls_s": walls})
+                report.line(
+                    f"{name}: {ran.wall_s:.1f} s ({ran.sealed_s:.1f} s to the seal), "
+                    f"driver {_mib(ran.driver_bytes)}, actors "
+                    f"{', '.join(map(_mib, ran.actor_bytes.values())) or 'not seen'}"
+                )
+                times = loop_s * fits / core_s
+                report.number(f"{name}: tutorial's loop / ours, in core-seconds", times)
+        _cost(options, report, folder, env, server)
+
+
+def _stored(
+    spec: Spec,
+    folder: Path,
+    env: Mapping[str, str],
+    server: "S3Server",
+    executor: str,
+    cores: Sequence[int],
+) -> Ran:
+    """A run into a fresh prefix of the server, seen until its seal."""
+    uri, client = server.fresh_uri(), server.client()
+    prefix = uri.removeprefix(f"s3://{server.bucket}/")
+    key = f"{prefix}/{spec['name']}/{_checked(spec).run_id}/manifest.json"
+
+    def sealed() -> bool:
+        found = client.list_objects_v2(Bucket=server.bucket, Prefix=key, MaxKeys=1)
+        return bool(found.get("KeyCount"))
+
+    return _run(spec, folder, uri, env, executor, cores, sealed)
+
+
+def _checked(spec: Spec) -> Any:
+    """The plan of ``spec``.
+
+    Raises:
+        Failed: this version refuses it.
+    """
+    try:
+        return _plan(spec)
+    except Exception as error:
+        raise Failed(_why(error)) from None
+
+
+def _cost(
+    options: Options, report: Report, folder: Path, env: Mapping[str, str], server: "S3Server"
+) -> None:
+    """COST (McSherry, Isard and Murray, 2015): how many cores beat one process on one core."""
+    sizes = [2_000, 20_000] if options.quick else [10_000, 100_000, 1_000_000, 4_000_000]
+    robust = 200 if options.quick else 100_000
+    report.head("cost", "COST: one process on one core against Ray on so many cores, warm, seconds")
+    for job, counts, change in (
+        ("tutorial job", sizes, {}),
+        ("huber", [robust], {"objective": "huber"}),
+    ):
+        enough = None
+        for fits in counts:
+            name = f"{job}, {fits:,} fits"
+            with report.row("cost", name):
+                spec = tutorial_spec("auto", fits, True, **change)
+                few = tutorial_spec(_checked(spec).engine, 64, True, **change)
+                _stored(few, folder, env, server, "inline", CORES)  # its kernels are made here
+                inline = _stored(spec, folder, env, server, "inline", CORES[:1]).wall_s
+                walls = {
+                    count: _stored(spec, folder, env, server, "ray", CORES[:count]).wall_s
+                    for count in _counts(len(CORES))
+                }
+                beats = next((count for count, wall in walls.items() if wall < inline), None)
+                report.fact("cost", name, {"inline_s": inline, "ray_s": walls, "cores": beats})
+                listed = ", ".join(f"{count}: {wall:.1f}" for count, wall in walls.items())
+                verdict = f"from {beats} on" if beats else "at none of these"
+                report.line(f"{name}: inline {inline:.1f}; Ray on {listed}; COST: {verdict}")
+                enough = enough or (fits if walls[len(CORES)] < inline else None)
+        found = f"from {enough:,} fits on" if enough else "at none of these sizes"
+        report.line(f"{job}: Ray on all {len(CORES)} cores beats one process on one {found}")
+
+
+def _counts(cores: int) -> list[int]:
+    """1, 2, 4, ... and all."""
+    return sorted({*(1 << k for k in range(cores.bit_length()) if 1 << k <= cores), cores})
+
+
+def start(options: Options, report: Report) -> None:
+    """One tutorial fit, as whole processes that take turns."""
+    report.head("start", "One tutorial fit, whole processes, seconds")
+    walls: dict[str, list[float]] = {"the tutorial's script": [], "polyfit run jobs/sine.yaml": []}
+    with surroundings() as (folder, env), report.row("start", "one fit"):
+        for _ in range(options.rounds):
+            script, ours = walls.values()
+            script.append(whole(["tests/peers.py"], env, CORES, look_s=30).wall_s)
+            store = str(folder / secrets.token_hex(4))
+            command = ["-m", "polyfit", "run", "jobs/sine.yaml", "--store", store]
+            ours.append(whole(command, env, CORES, look_s=30).wall_s)
+        for name, times in walls.items():
+            report.fact("start", name, {"wall_s": statistics.median(times), "walls_s": times})
+            report.line(f"{name}: {statistics.median(times):.2f} s")
+        theirs, mine = (statistics.median(times) for times in walls.values())
+        report.number("one fit: polyfit run / tutorial's script", mine / theirs)
+
+
+def memory(options: Options, report: Report) -> None:
+    """The driver's memory as the number of fits grows: one step on four points."""
+    report.head("memory", "Peak memory against the number of fits: steps: 1, a folder as store")
+    sizes = [1_000, 10_000] if options.quick else [100_000, 10_000_000]
+    peaks = []
+    for fits in [*sizes, *([100_000_000] if options.long else [])]:
+        spec = {
+            "name": "bench-memory",
+            "fit": {"steps": 1, "points": 4, "degree": 1},
+            "sweep": {"seed": {"count": fits}},
+            "record": "none",
+        }
+        name = f"{fits:,} fits"
+        with surroundings() as (folder, env), report.row("memory", name):
+            manifest = folder / "runs" / "bench-memory" / _checked(spec).run_id / "manifest.json"
+            store = str(folder / "runs")
+            ran = _run(spec, folder, store, env, "ray", CORES[:2], manifest.exists)
+            peaks.append(ran.driver_bytes_at_seal or ran.driver_bytes)
+            report.fact("memory", name, ran.told())
+            report.line(
+                f"{name}: {ran.wall_s:.1f} s; driver {_mib(ran.driver_bytes_at_seal)} until the "
+                f"seal, {_mib(ran.driver_bytes)} with the summary; actors "
+                f"{', '.join(map(_mib, ran.actor_bytes.values())) or 'not seen'}"
+            )
+    if len(peaks) > 1:
+        report.number("driver's memory until the seal, most fits / fewest", peaks[-1] / peaks[0])
+
+
+def ladder(options: Options, report: Report) -> None:
+    """Where the speed comes from, rung by rung; where the time of a shard goes."""
+    peak = Contender("matmul", "peers:matmul")
+    rows = race([*(rung for rung, _ in RUNGS), peak], options)
+    report.head("ladder", "The ladder: fits/s on one core, and what each rung gains")
+    report.keep("ladder", rows)
+    before = rows[LOOP.name].rate
+    for rung, reason in RUNGS:
+        row = rows[rung.name]
+        if row.failed:
+            report.line(f"{rung.name:<30}{row.failed}")
+            continue
+        gain = row.rate / before
+        report.line(
+            f"{rung.name:<30}{row.rate:>14,.1f}{gain:>10,.1f}x  {reason}; "
+            f"{row.rate * POINT_STEPS:.2e} point-steps/s, peak memory {_mib(row.peak_bytes)}"
+        )
+        before = row.rate
+    flops = rows["matmul"].rate
+    report.line(f"floating-point peak of one core: {flops:.3g} flop/s ({rows['matmul'].note})")
+    per_fit = step_flops(3) * 2000
+    for rung in (EAGER, COMPILED):
+        report.number(
+            f"{rung.name}: share of the peak, {per_fit:,} flop a fit",
+            rows[rung.name].rate * per_fit / flops,
+        )
+    _stages(report)
+
+
+def _stages(report: Report) -> None:
+    """Stages of a shard of the tutorial job with 20 losses, in a cold and in a warm process."""
+    from servers import seaweedfs
+
+    report.head("stages", "Time per stage of one shard, one core, 20 losses, into S3; seconds")
+    with surroundings() as (folder, _), seaweedfs(folder / "s3") as server:
+        for engine in ("eager", "compiled", "affine"):
+            spec = tutorial_spec(engine, 8192 if engine == "eager" else 1 << 17, losses=True)
+            changed = {**server.env, **_caches(folder), "RAY_TMPDIR": str(folder)}
+            for state in ("cold", "warm"):
+                name = f"{engine}, {state} cache"
+                with report.row("stages", name), _changed_environment(changed):
+                    uri = server.fresh_uri()
+                    found = in_child("bench:staged", CORES[-1:], spec=spec, uri=uri, places=CORES)
+                    report.fact("stages", name, found)
+                    told = ", ".join(f"{stage} {spent:.3f}" for stage, spent in found.items())
+                    report.line(f"{name}: {told}")
+
+
+STAGES: Final = {
+    "start values": ("_starts",),
+    "problems": ("_Setup.__init__", "_Setup.problems", "_ShardWork._rates"),
+    "iteration": ("fit",),
+    "end pass": ("_ShardWork._judge",),
+    "rows": ("_ShardWork._store", "table"),
+    "Parquet": ("to_parquet",),
+}
+"""Stages by what of ``polyfit.worker`` does them; what is not named is in the rest."""
+
+
+def staged(spec: Spec, uri: str, places: list[int]) -> dict[str, float]:
+    """Seconds of each stage of one shard; run twice, so that the first shows what is made once.
+
+    Ray starts on the cores ``places``; everything else stays where this process is.
+    """
+    clock = time.perf_counter
+    begun = clock()
+    from polyfit import worker
+    from polyfit.dispatch import connect
+    from polyfit.store import StoreAddress
+
+    found = {"imports": clock() - begun}
+    here = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, places)
+    begun = clock()
+    connection = connect(None)
+    found["start of Ray"] = clock() - begun
+    begun = clock()
+    connection.close()
+    found["end of Ray"] = clock() - begun
+    os.sched_setaffinity(0, here)
+    spent = dict.fromkeys((*STAGES, "upload"), 0.0)
+
+    def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*arguments: Any, **named: Any) -> Any:
+            begun = clock()
+            try:
+                return function(*arguments, **named)
+            finally:
+                spent[stage] += clock() - begun
+
+        return wrapper
+
+    for stage, parts in STAGES.items():
+        for place in parts:
+            *path, name = place.split(".")
+            owner = reduce(getattr, path, cast(Any, worker))
+            setattr(owner, name, timed(stage, getattr(owner, name)))
+    totals = []
+    for attempt in ("first", "second"):
+        import torch
+
+        store: Any = StoreAddress.of(f"{uri}/{attempt}").open()
+        plan = _plan({**spec, "shard": spec["sweep"]["seed"]["count"]})
+        store.create = timed("upload", store.create)
+        spent.update(dict.fromkeys(spent, 0.0))
+        begun = clock()
+        worker.run_shard(plan, 0, store, torch.device("cpu"))
+        totals.append(clock() - begun)
+    first, second = totals
+    found["once: make or load kernels"] = max(0.0, first - second)
+    return {**found, **spent, "rest": second - sum(spent.values()), "shard": second}
+
+
+@contextmanager
+def _changed_environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """What a child inherits; multiprocessing hands our own environment on."""
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+SECTIONS: Final[dict[str, Callable[[Options, Report], None]]] = {
+    "peers": peers,
+    "objectives": objectives,
+    "mixed": mixed,
+    "end": end,
+    "start": start,
+    "memory": memory,
+    "ladder": ladder,
+}
+
+
+def main() -> None:
+    """Measure, show and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller work: a look")
+    parser.add_argument("--long", action="store_true", help="also the run of 10^8 fits")
+    arguments = parser.parse_args()
+    chosen = arguments.only.split(",")
+    if unknown := set(chosen) - set(SECTIONS):
+        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    options = Options(arguments.quick, arguments.long)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # children and folders go
+    report = Report(machine())
+    print(json.dumps(report.machine, indent=1))
+    with surroundings() as (_, env), _changed_environment(env):
+        for name in chosen:
+            with report.row(name, "the section"):
+                SECTIONS[name](options, report)
+            report.write()
+    print(f"\nwritten to {OUT.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

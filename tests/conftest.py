@@ -1,0 +1,75 @@
+"""What all tests share: a home and an environment of their own, servers, and kernels."""
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+from servers import ROOT, RayHead, S3Server, isolate, ray_head, rclone_s3, seaweedfs
+
+HOME = tempfile.mkdtemp(prefix="pfhome", dir="/tmp")
+
+
+def _move_in() -> None:
+    """Leave the developer's environment: now, since Ray and boto3 read it when they are imported.
+
+    One token for the whole session, because a process reads Ray's token once and keeps it: a test
+    may start Ray in this process and then join a cluster.
+    """
+    isolate(os.environ)
+    os.environ["HOME"] = HOME
+    os.environ["AWS_CONFIG_FILE"] = f"{HOME}/.aws/config"
+    os.environ["AWS_SHARED_CREDENTIALS_FILE"] = f"{HOME}/.aws/credentials"
+    os.environ["RAY_TMPDIR"] = HOME  # in /tmp/ray stands the address of the developer's cluster
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # Kept for the next session: a kernel's name covers all that it was made from.
+    os.environ["POLYFIT_CACHE"] = str(ROOT / ".local" / "test-kernels")
+
+
+_move_in()
+# A slow machine is no failure: nothing here is a test of time.
+settings.register_profile("polyfit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("polyfit")
+# Registered before Ray's own: the last registered runs first, and Ray shuts down in this home.
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that honours If-None-Match and If-Match."""
+    with seaweedfs(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that ignores conditions, and overwrites."""
+    with rclone_s3(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(seaweed: S3Server) -> Iterator[RayHead]:
+    """Two CPU cores and two logical GPUs, whose node has the keys of ``seaweed``."""
+    with ray_head(env=seaweed.env) as head:
+        yield head
+
+
+@pytest.fixture(scope="session")
+def kernels() -> None:
+    """The kernels of the kinds of fit in ``engines``."""
+    from engines import compile_ahead  # it imports boto3: not before we have moved in
+
+    compile_ahead()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first of these tests waits minutes for its kernels."""
+    for item in items:
+        if {"engine", "kernels"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.timeout(1800))

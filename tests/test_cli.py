@@ -1,0 +1,649 @@
+"""The command: exit codes, what is said, and what stands on stdout."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from local_s3 import free_port
+from servers import S3Server
+
+import polyfit
+from polyfit import driver
+from polyfit import store as store_module
+from polyfit.cli import cli, main
+from polyfit.errors import ClusterError, Exit, FailedShards
+from polyfit.results import Run
+from polyfit.spec import Spec
+
+ROOT = Path(__file__).parent.parent
+JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
+TEXT = """\
+name: small
+shard: 10
+fit: {steps: 12, points: 40}
+sweep: {degree: [1, 3], seed: {count: 10}}
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
+    """``polyfit`` in this process, with all of its handling of errors, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["polyfit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """20 fits in two shards; not to be changed."""
+    folder = str(tmp_path_factory.mktemp("store"))
+    return polyfit.execute(Spec.parse(TEXT), store=folder, executor="inline")
+
+
+def process(*arguments: object, program: tuple[str, ...] = ("-m", "polyfit")) -> Ended:
+    """``polyfit`` in a process of its own."""
+    ended = subprocess.run(
+        [sys.executable, *program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+# --- exit codes ------------------------------------------------------------------------------
+
+
+def test_a_bad_spec_ends_with_2_and_says_where(command: Command, spec: Path) -> None:
+    spec.write_text(TEXT.replace("steps: 12", "steps: -1"))
+    ended = command("run", spec)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"{spec}:3: fit.steps: " in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_missing_file_ends_with_2_and_names_it(command: Command) -> None:
+    ended = command("run", "none.yaml")
+    assert (ended.code, ended.out) == (2, "")
+    assert "none.yaml" in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "--nonsense", "x.yaml"),
+        ("nonsense",),
+        ("run",),
+        ("run", "x.yaml", "--executor", "slurm"),
+        ("results", "x", "--limit", "0"),
+        ("results", "x", "--json", "--csv"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2(command: Command, arguments: tuple[str, ...]) -> None:
+    ended = command(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert "Error: " in ended.err
+
+
+def test_a_run_id_of_another_plan_ends_with_2(command: Command, spec: Path) -> None:
+    assert command("run", spec, "--run-id", "mine").code == 0
+    spec.write_text(TEXT.replace("steps: 12", "steps: 13"))
+    ended = command("run", spec, "--run-id", "mine")
+    assert (ended.code, ended.out) == (2, "")
+    assert "belongs to plan" in ended.err
+    assert "--run-id" in ended.err
+
+
+def test_a_folder_that_is_no_run_ends_with_2(command: Command, tmp_path: Path) -> None:
+    ended = command("verify", tmp_path)
+    assert (ended.code, ended.err) == (
+        2,
+        f"polyfit: {tmp_path} holds no run; expected plan.json there, "
+        "as in <store>/<name>/<run id>\n",
+    )
+
+
+def test_a_condition_that_cannot_be_read_ends_with_2(command: Command, run: Run) -> None:
+    ended = command("results", run.uri, "--where", "loss ~ 3")
+    assert (ended.code, ended.out) == (2, "")
+    assert "--where 'loss ~ 3' cannot be read" in ended.err
+
+
+def test_an_unreachable_store_ends_with_5(
+    command: Command, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "ATTEMPTS", 1)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    ended = command("run", spec, "--store", "s3://bucket/x", "--endpoint-url", endpoint)
+    assert (ended.code, ended.out) == (5, "")
+    assert ended.err.startswith(f"polyfit: bucket 'bucket' at {endpoint}: cannot be reached")
+    assert ended.err.count("\n") == 1
+
+
+def test_refused_keys_end_with_5(
+    command: Command, spec: Path, seaweed: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in seaweed.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    ended = command("run", spec, "--store", seaweed.fresh_uri())
+    assert (ended.code, ended.out) == (5, "")
+    assert "refuses this secret key" in ended.err
+    assert "wrong-secret" not in ended.err
+
+
+def test_a_store_that_cannot_be_written_ends_with_5(
+    command: Command, spec: Path, tmp_path: Path
+) -> None:
+    ended = command("run", spec, "--store", spec / "runs")
+    assert (ended.code, ended.out) == (5, "")
+    assert "Not a directory" in ended.err
+
+
+def test_a_damaged_run_ends_with_3_and_names_the_shard(
+    command: Command, run: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(run.uri, tmp_path / "copy")
+    (missing, other) = sorted((tmp_path / "copy" / "shards").iterdir())
+    missing.unlink()
+    other.write_bytes(b"")
+    ended = command("verify", tmp_path / "copy")
+    assert (ended.code, ended.out) == (3, "")
+    head, first, second = ended.err.splitlines()
+    assert head == f"polyfit: {tmp_path}/copy: 2 problems"
+    assert first == f"polyfit: shards/{missing.name} (fits 0 to 9): missing"
+    assert second.startswith(f"polyfit: shards/{other.name} (fits 10 to 19): 0 bytes")
+
+
+def test_a_damaged_run_as_json_is_one_object_and_ends_with_3(
+    command: Command, run: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(run.uri, tmp_path / "copy")
+    next((tmp_path / "copy" / "shards").iterdir()).unlink()
+    ended = command("verify", tmp_path / "copy", "--json")
+    facts = json.loads(ended.out)
+    assert (ended.code, facts["intact"], len(facts["problems"])) == (3, False, 1)
+
+
+def test_of_many_problems_the_first_are_shown_and_the_rest_counted(
+    command: Command, tmp_path: Path, spec: Path
+) -> None:
+    spec.write_text(TEXT.replace("shard: 10", "shard: 1").replace("count: 10", "count: 15"))
+    assert command("run", spec).code == 0
+    (folder,) = (tmp_path / "runs" / "small").iterdir()
+    shutil.rmtree(folder / "shards")
+    ended = command("verify", folder)
+    assert ended.err.splitlines()[0].endswith(": 30 problems")
+    assert ended.err.splitlines()[-1] == "polyfit: ... and 10 more"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(FailedShards("two shards"), 3), (ClusterError("no room"), 6)]
+)
+def test_what_ends_a_run_ends_the_command_with_its_code(
+    command: Command, spec: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+) -> None:
+    monkeypatch.setattr(driver, "execute", raising(error))
+    ended = command("run", spec)
+    assert (ended.code, ended.out, ended.err) == (code, "", f"polyfit: {error}\n")
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def raise_it(*args: object, **options: object) -> None:
+        raise error
+
+    return raise_it
+
+
+def test_an_internal_error_ends_with_1_and_says_how_to_see_more(
+    command: Command, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "execute", raising(ZeroDivisionError("a bug")))
+    ended = command("run", spec)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == "polyfit: internal error: ZeroDivisionError: a bug (--debug shows where)\n"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_debug_shows_the_traceback_of_an_internal_error(
+    command: Command, spec: Path, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    monkeypatch.setattr(driver, "execute", raising(ZeroDivisionError("a bug")))
+    ended = command("run", spec, "--debug") if after else command("--debug", "run", spec)
+    assert ended.code == 1
+    assert "Traceback (most recent call last)" in ended.err
+    assert "in raise_it" in ended.err
+
+
+def test_debug_shows_the_traceback_of_a_users_error_too(command: Command) -> None:
+    ended = command("plan", "none.yaml", "--debug")
+    assert ended.code == 2
+    assert "Traceback" in ended.err
+
+
+def test_an_interrupt_ends_with_130(
+    command: Command, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "execute", raising(KeyboardInterrupt()))
+    ended = command("run", spec)
+    assert (ended.code, ended.out) == (130, "")
+    assert "interrupted; the same command goes on from here" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_control_c_ends_a_running_process_with_130_and_notes_it(spec: Path, tmp_path: Path) -> None:
+    spec.write_text(TEXT.replace("steps: 12", "steps: 5000").replace("count: 10", "count: 5000"))
+    arguments = ["-m", "polyfit", "run", str(spec), "--store", str(tmp_path), "--executor"]
+    running = subprocess.Popen(
+        [sys.executable, *arguments, "inline"], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("small/*/status.json")):
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "goes on from here" in err
+    assert "Traceback" not in err
+    (attempt,) = tmp_path.glob("small/*/attempts/*.json")
+    assert json.loads(attempt.read_bytes())["exit_code"] == 130
+
+
+@pytest.mark.parametrize("arguments", [("--csv",), ("--csv", "--limit", "1"), ("--json",)])
+def test_a_reader_that_has_seen_enough_is_no_error(run: Run, arguments: tuple[str, ...]) -> None:
+    """As in ``polyfit results --csv | head``: ended as by SIGPIPE, without a word."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as pipe:
+        ended = subprocess.run(
+            [sys.executable, "-m", "polyfit", "results", run.uri, *arguments],
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_exit_codes_are_those_that_are_promised() -> None:
+    assert {code.name: int(code) for code in Exit} == {
+        "COMPLETE": 0,
+        "INTERNAL": 1,
+        "USAGE": 2,
+        "FAILED_SHARDS": 3,
+        "HELD": 4,
+        "STORAGE": 5,
+        "CLUSTER": 6,
+        "INTERRUPTED": 130,
+        "DRAINED": 143,
+    }
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("-h",), ("run", "--help"), ("--version",)])
+def test_help_and_version_end_with_0_on_stdout(
+    command: Command, arguments: tuple[str, ...]
+) -> None:
+    ended = command(*arguments)
+    assert (ended.code, ended.err) == (0, "")
+    assert "polyfit" in ended.out
+
+
+# --- run -------------------------------------------------------------------------------------
+
+
+def test_run_as_json_puts_one_object_on_stdout_and_all_else_on_stderr(
+    command: Command, spec: Path, tmp_path: Path
+) -> None:
+    ended = command("run", spec, "--json")
+    assert ended.code == 0
+    facts = json.loads(ended.out)
+    assert facts["run"] == f"{tmp_path}/runs/small/{facts['plan_hash'][:12]}"
+    assert {name: facts[name] for name in ("name", "fits", "shards", "statuses")} == {
+        "name": "small",
+        "fits": 20,
+        "shards": 2,
+        "statuses": {"completed": 20},
+    }
+    assert [(group["degree"], group["fits"]) for group in facts["groups"]] == [(1, 10), (3, 10)]
+    assert "small: 20 of 20 fits, 2 of 2 shards at rest" in ended.err
+
+
+def test_what_is_printed_while_running_does_not_reach_stdout(
+    command: Command, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = driver.execute
+
+    def chatty(*args: Any, **options: Any) -> Run:
+        print("a library has something to say")
+        return execute(*args, **options)
+
+    monkeypatch.setattr(driver, "execute", chatty)
+    ended = command("run", spec, "--json")
+    assert json.loads(ended.out)["fits"] == 20
+    assert "a library has something to say" in ended.err
+
+
+def test_run_shows_a_group_per_line_and_where_the_results_are(
+    command: Command, spec: Path, tmp_path: Path
+) -> None:
+    ended = command("run", spec)
+    lines = ended.out.splitlines()
+    assert len([line for line in lines if "10 completed" in line]) == 2
+    assert lines[-2] == "20 fits: 20 completed"
+    assert re.fullmatch(rf"results: {tmp_path}/runs/small/[0-9a-f]{{12}}", lines[-1])
+
+
+def test_a_finished_run_is_a_no_op_with_the_same_answer(
+    command: Command, spec: Path, tmp_path: Path
+) -> None:
+    first = command("run", spec)
+
+    def state() -> dict[Path, int]:
+        return {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*") if p.is_file()}
+
+    before = state()
+    second = command("run", spec)
+    assert (second.code, second.out) == (0, first.out)
+    assert "is complete already: nothing to do" in second.err
+    assert state() == before
+
+
+def test_of_several_specs_none_is_run_where_one_is_bad(
+    command: Command, spec: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.yaml").write_text("name: bad\nfit: {degree: -1}\n")
+    assert command("run", spec, "bad.yaml").code == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_inside_a_ray_job_a_store_is_required(
+    command: Command, spec: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    ended = command("run", spec)
+    assert (ended.code, ended.out) == (2, "")
+    assert "a Ray job needs a store that outlives it" in ended.err
+    assert not (tmp_path / "runs").exists()
+
+
+NUMBER = r"-?\d+(\.\d+)?(e-?\d+)?"
+
+
+def test_the_single_fit_is_shown_as_in_the_tutorial(command: Command) -> None:
+    ended = command("run", ROOT / "jobs" / "sine.yaml")
+    lines = ended.out.splitlines()
+    updates = [line.split() for line in lines[:20]]
+    assert [words[0] for words in updates] == [str(u) for u in range(99, 2000, 100)]
+    assert all(re.fullmatch(NUMBER, loss) for _, loss in updates)
+    assert re.fullmatch(
+        rf"Result: y = {NUMBER} \+ {NUMBER} x \+ {NUMBER} x\^2 \+ {NUMBER} x\^3", lines[20]
+    )
+    assert lines[21] == "1 fit: 1 completed"
+
+
+def test_the_single_fit_shows_the_numbers_of_its_row(command: Command, tmp_path: Path) -> None:
+    ended = command("run", ROOT / "jobs" / "sine.yaml")
+    (folder,) = (tmp_path / "runs" / "sine").iterdir()
+    row = Run.open(str(folder)).row(0)
+    shown = [float(line.split()[1]) for line in ended.out.splitlines()[:20]]
+    assert shown == row["loss_history"]
+    a, b, c, d = row["coefficients"]
+    assert f"Result: y = {a} + {b} x + {c} x^2 + {d} x^3\n" in ended.out
+
+
+@pytest.mark.parametrize(("basis", "letter"), [("chebyshev", "T"), ("legendre", "P")])
+def test_a_fit_without_powers_of_x_is_shown_in_its_own_basis(
+    command: Command, spec: Path, basis: str, letter: str
+) -> None:
+    spec.write_text(
+        "name: far\nfit: {range: [1.0e+6, 1000001], target: x - 1000000.5, degree: 1, "
+        f"basis: {basis}, steps: 10}}\nrecord: none\n"
+    )
+    ended = command("run", spec)
+    assert re.match(
+        rf"Result: y = {NUMBER} {letter}0\(t\) \+ {NUMBER} {letter}1\(t\), "
+        r"t = \(x - 1000000\.5\) / 0\.5\n",
+        ended.out,
+    )
+
+
+def test_a_coefficient_that_is_not_known_is_shown_as_such(command: Command, spec: Path) -> None:
+    spec.write_text("name: no\nfit: {lr: 1.0e+30, steps: 50, degree: 1}\nrecord: none\n")
+    ended = command("run", spec)
+    assert ended.code == 0
+    assert "?" in ended.out.splitlines()[0]
+    assert "1 fit: 1 diverged" in ended.out
+
+
+# --- validate and plan -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda path: path.stem)
+def test_every_job_validates(command: Command, job: Path) -> None:
+    ended = command("validate", job)
+    assert (ended.code, ended.err) == (0, "")
+    assert re.fullmatch(rf"{job}: [\d,]+ fits?\n", ended.out)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda path: path.stem)
+def test_every_job_says_at_its_top_what_it_is(job: Path) -> None:
+    first = job.read_text().splitlines()[0]
+    assert re.fullmatch(r"# \S.*", first)
+
+
+def test_there_are_jobs() -> None:
+    assert {"sine", "sweep"} <= {job.stem for job in JOBS}
+
+
+def test_validate_tells_the_problems_of_all_files(
+    command: Command, spec: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "one.yaml").write_text("name: one\nfit: {degree: -1, steps: x}\n")
+    (tmp_path / "two.yaml").write_text("name: two\nfit: {lrr: 1}\n")
+    ended = command("validate", "one.yaml", spec, "none.yaml", "two.yaml")
+    assert (ended.code, ended.out) == (2, f"{spec}: 20 fits\n")
+    lines = ended.err.splitlines()
+    for start in (
+        "one.yaml:2: fit.degree",
+        "one.yaml:2: fit.steps",
+        "two.yaml:2: fit",
+        "none.yaml",
+    ):
+        assert len([line for line in lines if line.startswith(f"polyfit: {start}")]) == 1
+
+
+def test_plan_as_json_is_one_object(command: Command, spec: Path) -> None:
+    ended = command("plan", spec, "--json")
+    facts = json.loads(ended.out)
+    assert (ended.code, ended.err) == (0, "")
+    assert {name: facts[name] for name in ("name", "fits", "shards", "fits_per_shard")} == {
+        "name": "small",
+        "fits": 20,
+        "shards": 2,
+        "fits_per_shard": 10,
+    }
+    assert facts["axes"] == [
+        {"fields": ["degree"], "values": 2},
+        {"fields": ["seed"], "values": 10},
+    ]
+    assert facts["run_id"] == facts["plan_hash"][:12]
+
+
+def test_plan_says_in_words_what_it_says_in_json(command: Command, spec: Path) -> None:
+    facts = json.loads(command("plan", spec, "--json").out)
+    lines = dict(line.split(None, 1) for line in command("plan", spec).out.splitlines()[:4])
+    assert lines["fits"] == "20"
+    assert lines["axes"] == "degree 2 x seed 10"
+    assert lines["shards"] == "2 of 10 fits"
+    assert lines["engine"] == facts["engine"]
+
+
+def test_plan_writes_nothing(command: Command, spec: Path, tmp_path: Path) -> None:
+    command("plan", spec)
+    assert list(tmp_path.iterdir()) == [spec]
+
+
+# --- results and verify ----------------------------------------------------------------------
+
+
+def test_verify_says_that_a_run_is_intact(command: Command, run: Run) -> None:
+    ended = command("verify", run.uri)
+    assert (ended.code, ended.err) == (0, "")
+    assert re.fullmatch(
+        r"intact: 20 fits, each once, in 2 shards \([\d.]+ KiB\); 20 completed\n", ended.out
+    )
+
+
+def test_verify_as_json_is_one_object(command: Command, run: Run) -> None:
+    facts = json.loads(command("verify", run.uri, "--json").out)
+    assert (facts["intact"], facts["fits"], facts["problems"]) == (True, 20, [])
+
+
+def test_results_as_json_are_one_object_with_every_row(command: Command, run: Run) -> None:
+    ended = command("results", run.uri, "--json")
+    facts = json.loads(ended.out)
+    assert (ended.code, ended.err, facts["complete"]) == (0, "", True)
+    assert facts["rows"] == run.table().to_pylist()
+
+
+def test_results_as_csv_have_a_header_and_every_row(command: Command, run: Run) -> None:
+    ended = command("results", run.uri, "--csv")
+    rows = list(csv.DictReader(io.StringIO(ended.out)))
+    wanted = run.table().to_pylist()
+    assert (ended.code, ended.err, list(rows[0])) == (0, "", list(wanted[0]))
+    assert [float(row["loss"]) for row in rows] == [row["loss"] for row in wanted]
+    assert [json.loads(r["coefficients"]) for r in rows] == [r["coefficients"] for r in wanted]
+
+
+def test_a_null_is_empty_in_csv(command: Command, run: Run) -> None:
+    (row,) = csv.DictReader(io.StringIO(command("results", run.uri, "--csv", "--limit", 1).out))
+    assert row["stop"] == ""
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_a_limit_holds_in_every_form(command: Command, run: Run, form: str) -> None:
+    out = command("results", run.uri, form, "--limit", 3).out
+    rows = json.loads(out)["rows"] if form == "--json" else list(csv.DictReader(io.StringIO(out)))
+    assert [int(row["fit"]) for row in rows] == [0, 1, 2]
+
+
+def test_where_and_sort_choose_and_order_rows(command: Command, run: Run) -> None:
+    arguments = ("--where", "degree == 3 and seed < 3", "--sort", "-seed", "--json")
+    rows = json.loads(command("results", run.uri, *arguments).out)["rows"]
+    assert [row["fit"] for row in rows] == [12, 11, 10]
+
+
+def test_nothing_found_is_an_empty_list(command: Command, run: Run) -> None:
+    ended = command("results", run.uri, "--where", "degree == 2", "--json")
+    assert (ended.code, json.loads(ended.out)["rows"]) == (0, [])
+
+
+def test_nothing_found_is_a_header_in_csv(command: Command, run: Run) -> None:
+    ended = command("results", run.uri, "--where", "degree == 2", "--csv")
+    assert (ended.code, ended.out.count("\n")) == (0, 1)
+    assert ended.out.startswith("fit,degree,")
+
+
+def test_a_table_shows_what_varies_and_twenty_rows_at_most(
+    command: Command, run: Run, spec: Path
+) -> None:
+    ended = command("results", run.uri, "--limit", 5)
+    header = ended.out.split("\n", 2)[1].split()
+    assert header[:4] == ["fit", "degree", "seed", "status"]
+    assert ended.out.count("completed") == 5
+
+
+def test_results_of_a_run_that_broke_off_say_so(command: Command, run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.uri, tmp_path / "copy")
+    (tmp_path / "copy" / "manifest.json").unlink()
+    ended = command("results", tmp_path / "copy")
+    assert ended.code == 0
+    assert "not complete" in ended.err
+
+
+# --- one program, two names ------------------------------------------------------------------
+
+
+def test_the_module_is_the_same_command() -> None:
+    script = Path(sys.executable).with_name("polyfit")
+    job = ROOT / "jobs" / "sine.yaml"
+    as_module = process("plan", job, "--json")
+    as_script = process("plan", job, "--json", program=(str(script),))
+    assert as_module == as_script
+    assert json.loads(as_module.out)["fits"] == 1
+
+
+def test_the_modules_exit_code_is_the_commands() -> None:
+    ended = process("plan", "none.yaml")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("polyfit: ")
+
+
+def test_planning_imports_neither_torch_nor_ray() -> None:
+    script = (
+        "import sys; sys.argv = ['polyfit', 'plan', sys.argv[1]]\n"
+        "from polyfit.cli import cli, main\n"
+        "try: main()\n"
+        "finally: print([name for name in ('torch', 'ray') if name in sys.modules])"
+    )
+    ended = process(ROOT / "jobs" / "sine.yaml", program=("-c", script))
+    assert (ended.code, ended.out.splitlines()[-1]) == (0, "[]")
+
+
+def test_several_specs_give_one_json_object(tmp_path: Path) -> None:
+    paths = []
+    for name in ("one", "two"):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(f"name: {name}\nfit: {{steps: 5, points: 20}}\n")
+        paths.append(str(path))
+    done = CliRunner().invoke(
+        cli, ["run", *paths, "--store", str(tmp_path / "runs"), "--executor", "inline", "--json"]
+    )
+    assert [run["name"] for run in json.loads(done.stdout)["runs"]] == ["one", "two"]

@@ -1,0 +1,357 @@
+"""Through real Ray actors into a real S3 server, as processes, the three ways a user runs a job."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from servers import RayHead, S3Server, descendants
+
+import polyfit
+from polyfit.plan import Plan
+from polyfit.spec import Spec
+
+ROOT = Path(__file__).parent.parent
+SMALL = "name: small\nshard: 100\nfit: {steps: 20}\nsweep: {degree: [1, 3], seed: {count: 250}}\n"
+HUNDRED_THOUSAND = (
+    "name: many\nfit: {steps: 100, points: 100}\nsweep: {degree: [2, 3], seed: {count: 50000}}\n"
+    "resources: {actors: {max: 2}}\n"
+)
+
+
+def clean(env: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without a cluster's or a store's, plus ``env``."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RAY_"))}
+    return {**kept, "AWS_EC2_METADATA_DISABLED": "true", **env}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "polyfit", *arguments]
+
+
+def polyfit_run(
+    env: Mapping[str, str], *arguments: str, timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), env=clean(env), cwd=ROOT, text=True, capture_output=True,
+        timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def opened(summary: str, store: S3Server) -> polyfit.Run:
+    return polyfit.Run.open(json.loads(summary)["run"], store.endpoint_url)
+
+
+@pytest.fixture
+def keys(seaweed: S3Server, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
+    """The store's keys, in this process too."""
+    for name, value in seaweed.env.items():
+        monkeypatch.setenv(name, value)
+    return seaweed.env
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return str(path)
+
+
+def test_100_000_fits_on_two_actors_of_an_own_ray_come_to_rest_in_s3(
+    seaweed: S3Server, keys: Mapping[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text(HUNDRED_THOUSAND)
+    uri = seaweed.fresh_uri()
+    done = polyfit_run(keys, "run", str(path), "--store", uri, "--executor", "ray", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["fits"] == 100_000
+    verified = polyfit_run(keys, "verify", summary["run"], "--json")
+    assert verified.returncode == 0, verified.stderr
+    assert json.loads(verified.stdout)["fits"] == 100_000
+    host = seaweed.endpoint_url.removeprefix("http://")
+    with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
+        folder = tmp_path / "copy"
+        _download(seaweed, summary["run"], folder)
+        found = connection.execute(
+            "select count(*), count(distinct fit), min(fit), max(fit) "
+            f"from read_parquet('{folder}/*.parquet')"
+        ).fetchone()
+    assert found == (100_000, 100_000, 0, 99_999), host
+
+
+def _download(server: S3Server, uri: str, folder: Path) -> None:
+    """The shards as files: DuckDB's own S3 client is an extension that has to be fetched."""
+    folder.mkdir()
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    client = server.client()
+    listed = client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/shards/")
+    for item in listed["Contents"]:
+        client.download_file(bucket, item["Key"], str(folder / Path(item["Key"]).name))
+
+
+def test_actors_on_ray_make_the_bytes_that_this_process_makes(
+    seaweed: S3Server, keys: Mapping[str, str], ray_cluster: RayHead, small: str, tmp_path: Path
+) -> None:
+    done = polyfit_run(
+        {**keys, **ray_cluster.env}, "run", small, "--store", seaweed.fresh_uri(), "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    there = opened(done.stdout, seaweed)
+    here = polyfit.execute(Spec.parse(SMALL), store=str(tmp_path / "here"), executor="inline")
+    assert there.manifest == here.manifest
+
+
+def test_a_run_joins_a_cluster_whose_actors_hold_shares_of_its_gpus(
+    seaweed: S3Server, keys: Mapping[str, str], ray_cluster: RayHead, tmp_path: Path
+) -> None:
+    path = tmp_path / "shares.yaml"
+    path.write_text(SMALL + "resources: {gpus_per_actor: 0.5, cpus_per_actor: 0.5}\n")
+    env = {k: v for k, v in ray_cluster.env.items() if k != "RAY_ADDRESS"}
+    done = polyfit_run(
+        {**keys, **env}, "run", str(path), "--store", seaweed.fresh_uri(), "--json",
+        "--address", ray_cluster.address,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "on the Ray cluster: 0.5 GPU and 0.5 CPU per actor" in done.stderr
+    assert opened(done.stdout, seaweed).verify().problems == []
+
+
+def test_a_submitted_job_runs_with_the_nodes_own_keys(
+    seaweed: S3Server, keys: Mapping[str, str], ray_cluster: RayHead, tmp_path: Path
+) -> None:
+    """`ray job submit --working-dir .` with token authentication; no key travels."""
+    uri = seaweed.fresh_uri()
+    plan = Plan.of(Spec.load(ROOT / "jobs" / "stability.yaml"))
+    submitter = {
+        k: v for k, v in ray_cluster.env.items() if k.startswith(("RAY_AUTH", "RAY_API_SERVER"))
+    }
+    job = [
+        str(Path(sys.executable).parent / "ray"), "job", "submit", "--working-dir", ".",
+        "--runtime-env-json", '{"excludes": [".venv", ".local", ".git", "runs"]}', "--",
+        "python", "-m", "polyfit", "run", "jobs/stability.yaml", "--store", uri,
+    ]  # fmt: skip
+    done = subprocess.run(
+        job, env=clean(submitter), cwd=ROOT, text=True, capture_output=True, timeout=240,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 GPU and 1 CPU per actor" in done.stdout
+    run = polyfit.Run.open(f"{uri}/stability/{plan.run_id}", seaweed.endpoint_url)
+    assert run.verify().problems == []
+    for secret in (keys["AWS_SECRET_ACCESS_KEY"], keys["AWS_ACCESS_KEY_ID"]):
+        assert secret not in done.stdout + done.stderr
+
+
+def test_no_credential_is_left_in_the_store(
+    seaweed: S3Server, keys: Mapping[str, str], ray_cluster: RayHead, small: str
+) -> None:
+    uri = seaweed.fresh_uri()
+    done = polyfit_run({**keys, **ray_cluster.env}, "run", small, "--store", uri)
+    assert done.returncode == 0, done.stderr
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    client = seaweed.client()
+    listed = client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]
+    assert len(listed) > 8
+    for item in listed:
+        data = client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+        assert keys["AWS_SECRET_ACCESS_KEY"].encode() not in data
+        assert keys["AWS_ACCESS_KEY_ID"].encode() not in data
+
+
+def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
+    seaweed: S3Server, keys: Mapping[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "killed.yaml"
+    path.write_text(
+        "name: killed\nshard: 400\nfit: {steps: 4000}\nsweep: {seed: {count: 12000}}\n"
+        "resources: {actors: {max: 2}}\n"
+    )
+    plan = Plan.of(Spec.load(path))
+    uri = seaweed.fresh_uri()
+    ours = ("run", str(path), "--store", uri, "--executor", "ray")
+    shards = f"{uri.partition('polyfit/')[2]}/killed/{plan.run_id}/shards/"
+    with subprocess.Popen(
+        command(*ours), env=clean(keys), cwd=ROOT, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        client, deadline = seaweed.client(), time.monotonic() + 120
+        while len(_listed(client, shards)) < 5 and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.1)
+        family = descendants(process.pid)
+        actors = [member.pid for member in family if b"_Actor" in _title(member.pid)]
+        assert actors
+        process.send_signal(signal.SIGKILL)
+    # What its actors have in hand still comes to rest, until Ray has ended them.
+    for member in family:
+        if member.pid in actors:
+            assert member.ends_within(60), f"actor {member.pid} outlives its driver"
+    for member in family:  # Ray's own agents stay behind
+        member.signal(signal.SIGKILL)
+    left = _listed(client, shards)
+    assert 5 <= len(left) < plan.shards, "the driver was not killed half-way"
+    done = polyfit_run(keys, *ours)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(left)} of {plan.shards} shards are at rest already" in done.stderr
+    after = _listed(client, shards)
+    assert {key: after[key] for key in left} == left, "a shard at rest was written again"
+    verified = polyfit_run(keys, "verify", f"{uri}/killed/{plan.run_id}")
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout.startswith("intact: 12,000 fits, each once")
+
+
+def _title(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def _listed(client: Any, prefix: str) -> dict[str, Any]:
+    found = client.list_objects_v2(Bucket="polyfit", Prefix=prefix).get("Contents", [])
+    return {item["Key"]: item["LastModified"] for item in found}
+
+
+def test_sigterm_drains_with_its_own_exit_code_and_the_run_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "drained.yaml"
+    path.write_text("name: drained\nshard: 100\nfit: {steps: 4000}\nsweep: {seed: {count: 3000}}\n")
+    ours = command("run", str(path), "--store", str(tmp_path / "runs"), "--executor", "ray")
+    with subprocess.Popen(
+        ours, env=clean({}), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.rglob("*.parquet")) and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.terminate()
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 143, told
+    assert "the same command goes on from here" in told
+    again = polyfit_run({}, *ours[3:])
+    assert again.returncode == 0, again.stderr
+    assert "shards are at rest already" in again.stderr
+
+
+def test_an_actor_that_has_no_credentials_says_so(
+    seaweed: S3Server, keys: Mapping[str, str], small: str
+) -> None:
+    """The driver has keys, the nodes of the cluster have none."""
+    from servers import ray_head
+
+    with ray_head(num_cpus=1, num_gpus=0) as head:
+        done = polyfit_run({**keys, **head.env}, "run", small, "--store", seaweed.fresh_uri())
+    assert done.returncode == 5, done.stderr
+    assert "no credentials on this machine" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_machine_that_does_not_see_the_folder_is_told_of(
+    ray_cluster: RayHead, small: str, tmp_path: Path
+) -> None:
+    """The driver in a mount namespace of its own, where another file system covers the folder."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    inside = f'mount -t tmpfs none {hidden} && exec "$@"'
+    probe = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none {hidden}"],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if probe.returncode:
+        pytest.skip("needs the right to make a mount namespace (root)")
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", inside, "sh",
+         *command("run", small, "--store", str(hidden))],
+        env=clean(ray_cluster.env), cwd=ROOT, text=True, capture_output=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 5, done.stderr
+    assert "is not the driver's on" in done.stderr
+    assert "a folder must be shared by all machines, or use s3://" in done.stderr
+
+
+def test_a_cluster_without_room_is_given_up_with_what_was_asked_and_what_there_is(
+    ray_cluster: RayHead, tmp_path: Path
+) -> None:
+    path = tmp_path / "large.yaml"
+    path.write_text(SMALL + "resources: {gpus_per_actor: 8}\n")
+    done = polyfit_run(
+        ray_cluster.env, "run", str(path), "--store", str(tmp_path), "--placement-timeout", "3"
+    )
+    assert done.returncode == 6, done.stderr
+    assert "each asks for 8 GPU and 1 CPU" in done.stderr
+    assert "2 of 2 GPU free" in done.stderr
+
+
+def test_an_own_ray_without_a_gpu_says_so_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.yaml"
+    path.write_text(SMALL + "resources: {gpus_per_actor: 1}\n")
+    done = polyfit_run({}, "run", str(path), "--store", str(tmp_path), "--executor", "ray")
+    assert done.returncode == 6, done.stderr
+    assert "no actor could be placed: each asks for 1 GPU and 1 CPU" in done.stderr
+
+
+def test_a_cluster_that_is_not_there_is_told_in_one_line(small: str, tmp_path: Path) -> None:
+    env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    done = polyfit_run(
+        env, "run", small, "--store", str(tmp_path), "--address", "127.0.0.1:1", timeout=120
+    )
+    assert done.returncode == 6, done.stderr
+    assert "polyfit: the Ray cluster at 127.0.0.1:1 cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_own_ray_leaves_no_token_behind(tmp_path: Path, small: str) -> None:
+    """A token in the home folder would turn authentication on for the next `ray start`."""
+    home = tmp_path / "home"
+    home.mkdir()
+    done = polyfit_run(
+        {"HOME": str(home)}, "run", small, "--store", str(tmp_path / "r"), "--executor", "ray"
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (home / ".ray").exists()
+
+
+def test_an_actor_that_dies_is_replaced_and_its_shard_fitted_once(tmp_path: Path) -> None:
+    """A worker process killed from outside, on a Ray of the test's own process."""
+    script = tmp_path / "killer.py"
+    script.write_text(
+        "import os, pathlib, signal, sys\n"
+        "import polyfit\n"
+        "from polyfit.spec import Spec\n"
+        "killed = []\n"
+        "def parent(pid):\n"
+        "    stat = pathlib.Path(f'/proc/{pid}/stat').read_text()\n"
+        "    return int(stat.rpartition(')')[2].split()[1])\n"
+        "def ours(pid):\n"
+        "    while pid > 1:\n"
+        "        if pid == os.getpid(): return True\n"
+        "        pid = parent(pid)\n"
+        "def kill(progress):\n"
+        "    if progress.shards_done < 3 or killed: return\n"
+        "    for folder in pathlib.Path('/proc').glob('[0-9]*'):\n"
+        "        try:\n"
+        "            actor = b'_Actor' in (folder / 'cmdline').read_bytes()\n"
+        "            if actor and ours(int(folder.name)):\n"
+        "                os.kill(int(folder.name), signal.SIGKILL)\n"
+        "                killed.append(folder.name)\n"
+        "                return\n"
+        "        except OSError: pass\n"
+        "spec = Spec.load(sys.argv[1])\n"
+        "run = polyfit.execute(spec, store=sys.argv[2], executor='ray', on_progress=kill)\n"
+        "assert killed, 'no actor was found'\n"
+        "assert run.verify().problems == []\n"
+        "print(run.plan.fits)\n"
+    )
+    path = tmp_path / "dying.yaml"
+    path.write_text("name: dying\nshard: 200\nfit: {steps: 2000}\nsweep: {seed: {count: 4000}}\n")
+    done = subprocess.run(
+        [sys.executable, str(script), str(path), str(tmp_path / "runs")],
+        env=clean({}), cwd=ROOT, text=True, capture_output=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "4000"

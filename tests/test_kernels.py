@@ -1,0 +1,415 @@
+"""Compiled kernels: made once, kept whole, and missed with a clear word."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engines import CPU, plan_of
+from torch import Tensor
+
+from polyfit import kernels
+from polyfit.errors import ClusterError, Exit
+from polyfit.kernels import Recipe, cache_folder, load
+from polyfit.plan import Shard
+from polyfit.worker import compute
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for kernels, in a process that has none yet."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("POLYFIT_CACHE", str(folder))
+    monkeypatch.setattr(kernels, "_kernels", {})
+    monkeypatch.setattr(kernels, "cache_folder", kernels.cache_folder.__wrapped__)
+    return folder
+
+
+def added(one: Tensor, other: Tensor) -> Sequence[Tensor]:
+    return [one + other]
+
+
+def recipe(
+    name: str = "added", function: Callable[..., Sequence[Tensor]] = added, source: str = __file__
+) -> Recipe:
+    return Recipe(name, (source,), lambda: (function, [torch.ones(5), torch.ones(5)]))
+
+
+def sums(kernel: kernels.Kernel) -> list[float]:
+    """What the kernel makes of these two vectors."""
+    inputs = [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 20.0, 30.0])]
+    out = torch.empty(3)
+    kernel.bind(inputs, [out])()
+    return out.tolist()
+
+
+SUMS = [11.0, 22.0, 33.0]
+
+PROGRAM = """
+    import os, sys, time
+    from pathlib import Path
+    import torch
+    from polyfit import kernels
+    from polyfit.kernels import Recipe, load, prepare
+
+    CPU, TOLD = torch.device("cpu"), Path(os.environ["TOLD"])
+
+    def tell(word):
+        with TOLD.open("a") as file:
+            file.write(word + "\\n")
+
+    def make():
+        tell("made")
+        return (lambda one, other: [one + other]), [torch.ones(5), torch.ones(5)]
+
+    def sums(kernel):
+        inputs = [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 20.0, 30.0])]
+        out = torch.empty(3)
+        kernel.bind(inputs, [out])()
+        assert out.tolist() == [11.0, 22.0, 33.0], out
+
+    recipe = Recipe("added", (os.environ["SOURCE"],), make)
+"""
+
+
+def program(body: str, cache: Path, **env: str) -> subprocess.Popen[str]:
+    """A process that has ``recipe``; what is told, and made, it writes to the file ``told``."""
+    told = cache.parent / "told"
+    told.touch()
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM) + textwrap.dedent(body)],
+        env={
+            **os.environ, "POLYFIT_CACHE": str(cache), "TOLD": str(told), "SOURCE": __file__, **env
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+def told(cache: Path) -> list[str]:
+    return (cache.parent / "told").read_text().split()
+
+
+def kept(cache: Path) -> list[str]:
+    """The kinds of files in the cache."""
+    return sorted(path.suffix for path in cache.iterdir())
+
+
+# --- made once -------------------------------------------------------------------------------
+
+
+def test_a_kernel_is_compiled_once_and_found_by_the_next_process(cache: Path) -> None:
+    assert sums(load(recipe(), CPU)) == SUMS
+    body = """
+        load(Recipe("added", recipe.sources, None), CPU)
+        prepare([Recipe("added", recipe.sources, None)], CPU)
+        sums(load(recipe, CPU))
+        assert "torch._inductor.compile_fx" not in sys.modules
+    """
+    process = program(body, cache)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert told(cache) == []
+    assert kept(cache) == [".lock", ".so"]
+
+
+@pytest.mark.parametrize("call", ["load(recipe, CPU)", "prepare([recipe], CPU)"])
+def test_two_processes_at_once_compile_once(cache: Path, call: str) -> None:
+    body = f"""
+        tell("here")
+        while TOLD.read_text().count("here") < 2:
+            time.sleep(0.01)
+        {call}
+        sums(load(recipe, CPU))
+    """
+    processes = [program(body, cache) for _ in range(2)]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert sorted(told(cache)) == ["here", "here", "made"]
+    assert kept(cache) == [".lock", ".so"]
+
+
+def test_threads_of_one_process_may_compile_different_kernels_at_once(cache: Path) -> None:
+    """What torch is told while it compiles is told to the whole process."""
+
+    def subtracted(one: Tensor, other: Tensor) -> Sequence[Tensor]:
+        return [other - one]
+
+    recipes = [recipe("added"), recipe("subtracted", subtracted)]
+    found: dict[str, list[float]] = {}
+    threads = [
+        threading.Thread(target=lambda r=one: found.update({r.name: sums(load(r, CPU))}))
+        for one in recipes
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {"added": SUMS, "subtracted": [9.0, 18.0, 27.0]}
+
+
+@pytest.mark.parametrize("change", ["name", "source", "torch", "processor"])
+def test_a_kernels_file_is_named_by_all_that_decides_its_code(
+    change: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [tmp_path / "one.py", tmp_path / "same.py", tmp_path / "other.py"]
+    for source, text in zip(sources, ["a = 1", "a = 1", "a = 2"], strict=True):
+        source.write_text(text)
+    one, same, other = (recipe(source=str(source)) for source in sources)
+    before = kernels._place(one)
+    assert kernels._place(same) == before
+    match change:
+        case "name":
+            other = recipe("other", source=str(sources[0]))
+        case "torch":
+            monkeypatch.setattr(torch, "__version__", "9.9.9")
+            other = one
+        case "processor":
+            monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "NONE")
+            other = one
+    monkeypatch.setattr(kernels, "_machine", kernels._machine.__wrapped__)
+    assert kernels._place(other) != before
+
+
+# What a run needs is known before it begins: problems of their own, or one for all; blocks for
+# every record; pieces of a batch that are one problem's, and pieces that are not.
+RUNS = [
+    "fit: {steps: 21, points: 2000}\nsweep: {noise: [1], noise_seed: [1, 2], seed: {count: 40}}",
+    "fit: {steps: 21, basis: power}\nsweep: {noise: [1], noise_seed: [1, 2], seed: {count: 40}}",
+    "fit: {steps: 21, basis: power}\nsweep: {range: [[-1, 1], [0, 1]], seed: {count: 40}}",
+    "fit: {steps: 20, points: 40}\nrecord: {every: 1, of: [coefficients]}",
+    "fit: {steps: 20, points: 40}\nrecord: {at: [0, 9, 10, 19], of: [loss]}",
+    "fit: {steps: 20, points: 40, objective: huber, noise: 1}\nsweep: {noise_seed: [1, 2]}",
+    "fit: {steps: 20, points: 40, objective: huber, basis: power, lr: 1.0e-5}\n"
+    "sweep: {noise: [1], noise_seed: [1, 2], seed: {count: 3}}",
+    "fit: {steps: 20, points: 40, objective: huber, basis: power, lr: 1.0e-5}\n"
+    "sweep: {range: [[-1, 1], [0, 1]], seed: {count: 3}}",
+    "fit: {steps: 20, optimizer: newton}\nsweep: {objective: [sse, huber], noise: [0, 1]}",
+    "sweep: {degree: [1, 3], basis: [chebyshev, legendre], lr: [auto, 0.1], stop: "
+    "[none, {gradient: 0.5}], seed: {count: 2}}\nfit: {steps: 20}",
+]
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("text", RUNS)
+def test_every_kernel_is_there_before_the_first_fit(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that workers compile side by side, each another one, and none while others wait."""
+    prepared: set[str] = set()
+    used: set[str] = set()
+
+    def preparing(recipes: Sequence[Recipe], device: torch.device) -> None:
+        prepared.update(one.name for one in recipes)
+
+    def loading(one: Recipe, device: torch.device) -> kernels.Kernel:
+        used.add(one.name)
+        return load(one, device)
+
+    monkeypatch.setattr(kernels, "prepare", preparing)
+    monkeypatch.setattr(kernels, "load", loading)
+    plan = plan_of(text, "compiled")
+    for shard in (Shard(0, 0, plan.fits), Shard(0, 0, 1)):
+        prepared.clear()
+        used.clear()
+        compute(plan, shard, CPU)
+        assert used <= prepared
+
+
+# --- kept whole ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["empty", "begun", "half", "but one", "flipped", "not ours"])
+def test_a_damaged_kernel_is_made_again(
+    cache: Path, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(recipe(), CPU)
+    place = kernels._place(recipe())
+    whole = place.read_bytes()
+    half = len(whole) // 2
+    bad = {
+        "empty": b"",
+        "begun": whole[:40],
+        "half": whole[:half],
+        "but one": whole[:-1],
+        "flipped": whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :],
+        "not ours": whole[:-32],
+    }[damage]
+    # In another folder: the loader knows what it has loaded by its path.
+    monkeypatch.setenv("POLYFIT_CACHE", str(tmp_path / "other"))
+    place = kernels._place(recipe())
+    place.write_bytes(bad)
+    assert sums(load(recipe(), CPU)) == SUMS
+    assert len(place.read_bytes()) == len(whole)
+    assert kept(place.parent) == [".lock", ".so"]
+
+
+def test_what_cannot_be_loaded_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a file system forbids to run what lies on it."""
+    monkeypatch.setattr(kernels, "_whole", lambda place: True)
+    kernels._place(recipe()).write_bytes(b"no library")
+    with pytest.raises(ClusterError, match=r"cannot be loaded: .* POLYFIT_CACHE .* engine: eager"):
+        load(recipe(), CPU)
+
+
+@pytest.mark.parametrize("when", ["tracing", "keeping"])
+def test_who_is_killed_while_compiling_harms_nobody(cache: Path, when: str) -> None:
+    body = {
+        "tracing": """
+            def make():
+                tell("hanging")
+                time.sleep(600)
+            load(Recipe("added", recipe.sources, make), CPU)
+        """,
+        "keeping": """
+            def replace(self, target):
+                tell("hanging")
+                time.sleep(600)
+            Path.replace = replace
+            load(recipe, CPU)
+        """,
+    }[when]
+    process = program(body, cache)
+    try:
+        while "hanging" not in told(cache):
+            assert process.poll() is None, process.communicate()[0]
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert sums(load(recipe(), CPU)) == SUMS
+
+
+def test_a_kernel_that_cannot_be_written_leaves_nothing(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(ClusterError, match="No space left on device; use engine: eager") as caught:
+        load(recipe(), CPU)
+    assert caught.value.exit_code == Exit.CLUSTER
+    assert kept(cache) == [".lock"]
+
+
+# --- missed with a clear word ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o720, 0o702])
+def test_a_folder_that_others_can_write_is_refused(cache: Path, mode: int) -> None:
+    """They could put code there that we would run."""
+    cache.mkdir()
+    cache.chmod(mode)
+    check_refused(cache)
+
+
+@pytest.mark.parametrize("place", ["file/cache", "file"])
+def test_what_cannot_be_a_folder_is_refused(
+    place: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch(0o600)
+    monkeypatch.setenv("POLYFIT_CACHE", str(tmp_path / place))
+    check_refused(tmp_path / place)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_we_cannot_write_is_refused(cache: Path) -> None:
+    cache.mkdir(0o500)
+    check_refused(cache)
+
+
+def check_refused(folder: Path) -> None:
+    with pytest.raises(ClusterError) as caught:
+        load(recipe(), CPU)
+    message = str(caught.value)
+    assert str(folder) in message
+    assert "POLYFIT_CACHE" in message
+    assert "engine: eager" in message
+    assert caught.value.exit_code == Exit.CLUSTER
+
+
+def test_without_a_home_kernels_are_kept_with_the_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("POLYFIT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = cache_folder.__wrapped__()
+    assert folder == tmp_path / f"polyfit-{os.getuid()}"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    with pytest.raises(ClusterError, match="others can write there; set POLYFIT_CACHE"):
+        cache_folder.__wrapped__()
+
+
+def test_in_the_users_cache_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("POLYFIT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder.__wrapped__() == tmp_path / "polyfit"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder.__wrapped__() == tmp_path / ".cache" / "polyfit"
+
+
+def test_a_file_system_without_locks_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unable(file: Any, operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", unable)
+    with pytest.raises(
+        ClusterError, match=r"No locks available; set POLYFIT_CACHE .* engine: eager"
+    ):
+        load(recipe(), CPU)
+
+
+SPEC = "name: test\nengine: compiled\nfit: {degree: 1, steps: 20, points: 30}\n"
+
+
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_without_a_compiler_the_command_ends_with_6(executor: str, tmp_path: Path) -> None:
+    check_command(tmp_path, executor, {"CXX": "/nonexistent/g++"}, "C++ compiler")
+
+
+@pytest.mark.parametrize("kind", ["none in PATH", "broken", "unwritable", "open to others"])
+def test_what_compiling_lacks_ends_the_command_with_6(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    broken = tmp_path / "broken"
+    broken.write_text('#!/bin/sh\n[ "$1" = --version ] && exec g++ "$@"\nexit 1\n')
+    broken.chmod(0o700)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    env, word = {
+        "none in PATH": ({"PATH": str(tmp_path / "empty")}, "C++ compiler"),
+        "broken": ({"CXX": str(broken)}, "C++ compiler"),
+        "unwritable": ({"POLYFIT_CACHE": str(broken / "cache")}, "POLYFIT_CACHE"),
+        "open to others": ({"POLYFIT_CACHE": str(tmp_path / "open")}, "POLYFIT_CACHE"),
+    }[kind]
+    check_command(tmp_path, "inline", env, word)
+
+
+def check_command(folder: Path, executor: str, env: dict[str, str], word: str) -> None:
+    (folder / "spec.yaml").write_text(SPEC)
+    environ = {name: value for name, value in os.environ.items() if name != "CXX"}
+    command = ["-m", "polyfit", "run", "spec.yaml", "--executor", executor, "--store", "runs"]
+    result = subprocess.run(
+        [sys.executable, *command],
+        env={**environ, "POLYFIT_CACHE": str(folder / "cache"), **env},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == Exit.CLUSTER, result.stderr
+    assert word in result.stderr
+    assert "engine: eager" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""

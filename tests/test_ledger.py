@@ -1,0 +1,295 @@
+"""The books of a run: one plan per run, what is done, and a seal that counts every fit once."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polyfit.errors import DamagedRun, PlanMismatch
+from polyfit.ledger import (
+    MANIFEST,
+    PLAN,
+    SPEC,
+    STATUS,
+    Ledger,
+    Manifest,
+    Receipt,
+    attempt_key,
+    failed_key,
+    now,
+    shard_key,
+)
+from polyfit.plan import Plan
+from polyfit.spec import Spec
+from polyfit.store import FolderStore
+
+TEXT = "name: small\nshard: 10\nfit: {steps: 12}\nsweep: {seed: {count: 25}}\n"
+PLAN_OF_25 = Plan.of(Spec.parse(TEXT))
+OTHER = Plan.of(Spec.parse(TEXT.replace("steps: 12", "steps: 13")))
+
+
+class Overwriting(FolderStore):
+    """A store that ignores the condition."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        self.put(key, data)
+        return True
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(str(tmp_path))
+
+
+@pytest.fixture
+def ledger(store: FolderStore) -> Ledger:
+    return Ledger(store, PLAN_OF_25)
+
+
+def receipts() -> list[Receipt]:
+    """One of each shard: 10, 10 and 5 fits."""
+    return [
+        Receipt.of(PLAN_OF_25.shard(n), b"shard %d" % n, {"completed": PLAN_OF_25.shard(n).fits})
+        for n in range(3)
+    ]
+
+
+def strict(data: bytes) -> Any:
+    """JSON as other languages read it: no NaN, no Infinity, no key twice."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        assert len({key for key, _ in pairs}) == len(pairs)
+        return dict(pairs)
+
+    return json.loads(data, parse_constant=refuse, object_pairs_hook=once)
+
+
+# --- one plan per run ------------------------------------------------------------------------
+
+
+def test_opening_a_new_run_writes_plan_and_spec(ledger: Ledger, store: FolderStore) -> None:
+    ledger.open(TEXT)
+    assert store.get(PLAN) == PLAN_OF_25.to_json()
+    assert store.get(SPEC) == TEXT.encode()
+
+
+def test_a_store_that_honours_conditions_is_known_by_its_refusal(ledger: Ledger) -> None:
+    assert ledger.open(TEXT) is True
+
+
+def test_a_store_that_ignores_conditions_is_known_by_overwriting(tmp_path: Path) -> None:
+    store = Overwriting(str(tmp_path))
+    assert Ledger(store, PLAN_OF_25).open(TEXT) is False
+    assert store.get(PLAN) == PLAN_OF_25.to_json()
+
+
+def test_opening_twice_changes_nothing(ledger: Ledger, store: FolderStore) -> None:
+    ledger.open(TEXT)
+    before = list(store.list(""))
+    assert Ledger(store, PLAN_OF_25).open("# another comment\n" + TEXT) is True
+    assert store.get(SPEC) == TEXT.encode()
+    assert list(store.list("")) == before
+
+
+@pytest.mark.parametrize("kind", [FolderStore, Overwriting])
+def test_another_plan_is_refused_and_nothing_is_written(
+    kind: type[FolderStore], tmp_path: Path
+) -> None:
+    store = kind(str(tmp_path))
+    Ledger(store, PLAN_OF_25).open(TEXT)
+    before = {entry.key: store.get(entry.key) for entry in store.list("")}
+    with pytest.raises(PlanMismatch) as caught:
+        Ledger(store, OTHER).open("name: other")
+    assert {entry.key: store.get(entry.key) for entry in store.list("")} == before
+    for fact in (store.uri, PLAN_OF_25.run_id, OTHER.run_id, "--run-id"):
+        assert fact in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b"null", b"\xff"])
+def test_a_plan_that_cannot_be_read_is_refused(
+    ledger: Ledger, store: FolderStore, data: bytes
+) -> None:
+    store.put(PLAN, data)
+    with pytest.raises(PlanMismatch, match="is no plan"):
+        ledger.open(TEXT)
+
+
+def test_of_two_plans_at_once_the_second_is_refused(
+    ledger: Ledger, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other's plan comes between our look and our writing."""
+    create = store.create
+
+    def late(key: str, data: bytes) -> bool:
+        create(PLAN, OTHER.to_json())
+        return create(key, data)
+
+    monkeypatch.setattr(store, "create", late)
+    with pytest.raises(PlanMismatch, match="belongs to plan"):
+        ledger.open(TEXT)
+
+
+# --- what is done ----------------------------------------------------------------------------
+
+
+def test_a_new_run_has_nothing_done(ledger: Ledger) -> None:
+    assert ledger.done() == set()
+
+
+def test_shards_at_rest_are_done(ledger: Ledger, store: FolderStore) -> None:
+    for number in (2, 0):
+        store.put(shard_key(PLAN_OF_25, number), b"")
+    assert ledger.done() == {0, 2}
+
+
+def test_shards_of_other_plans_are_not_done(ledger: Ledger, store: FolderStore) -> None:
+    store.put(shard_key(OTHER, 1), b"")
+    assert ledger.done() == set()
+
+
+def test_shards_beyond_the_plan_are_not_done(ledger: Ledger, store: FolderStore) -> None:
+    store.put(f"shards/000003-{PLAN_OF_25.hash[:8]}.parquet", b"")
+    assert ledger.done() == set()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "shards/0-{hash}.parquet",
+        "shards/0000001-{hash}.parquet",
+        "shards/000001-{hash}.parquet.bak",
+        "shards/000001-{hash}xparquet",
+        "shards/000001.parquet",
+        "shards/in/000001-{hash}.parquet",
+        "shards/x000001-{hash}.parquet",
+        "old/shards/000001-{hash}.parquet",
+        "shards/_SUCCESS",
+        "shards-2/000001-{hash}.parquet",
+    ],
+)
+def test_strange_keys_are_not_done(ledger: Ledger, store: FolderStore, key: str) -> None:
+    store.put(key.format(hash=PLAN_OF_25.hash[:8]), b"")
+    assert ledger.done() == set()
+
+
+def test_a_shards_key_names_shard_and_plan() -> None:
+    assert shard_key(PLAN_OF_25, 7) == f"shards/000007-{PLAN_OF_25.hash[:8]}.parquet"
+
+
+# --- the seal --------------------------------------------------------------------------------
+
+
+def test_a_run_without_a_seal_has_no_manifest(ledger: Ledger) -> None:
+    assert ledger.manifest() is None
+
+
+def test_the_manifest_is_read_as_it_was_sealed(ledger: Ledger) -> None:
+    sealed = ledger.seal(reversed(receipts()))
+    assert sealed == ledger.manifest() == Manifest(PLAN_OF_25.hash, tuple(receipts()))
+
+
+def test_the_manifest_tells_every_shard_and_the_totals(ledger: Ledger, store: FolderStore) -> None:
+    ledger.seal(receipts())
+    found = strict(store.get(MANIFEST))
+    assert {name: found[name] for name in ("plan", "fits", "bytes", "statuses")} == {
+        "plan": PLAN_OF_25.hash,
+        "fits": 25,
+        "bytes": 21,
+        "statuses": {"completed": 25},
+    }
+    assert found["shards"][1] == {
+        "shard": 1,
+        "bytes": 7,
+        "sha256": receipts()[1].sha256,
+        "rows": 10,
+        "statuses": {"completed": 10},
+    }
+
+
+def test_totals_add_up_over_shards() -> None:
+    one, other, _ = receipts()
+    manifest = Manifest("", (one, replace(other, statuses={"diverged": 4, "completed": 6})))
+    assert manifest.statuses == {"completed": 16, "diverged": 4}
+
+
+@pytest.mark.parametrize(
+    ("planted", "message"),
+    [
+        ([], "0 receipts for 3 shards"),
+        (receipts()[:2], "2 receipts for 3 shards"),
+        ([*receipts(), receipts()[1]], "4 receipts for 3 shards"),
+        ([*receipts()[:2], receipts()[1]], "3 receipts for 3 shards"),
+        ([*receipts()[:2], replace(receipts()[2], shard=3)], "3 receipts for 3 shards"),
+        ([*receipts()[:2], replace(receipts()[2], rows=4)], "shard 2 has 4 rows"),
+        ([*receipts()[:2], replace(receipts()[2], rows=6)], "shard 2 has 6 rows"),
+    ],
+    ids=["none", "missing", "doubled", "doubled for another", "strange", "short", "long"],
+)
+def test_receipts_that_do_not_add_up_are_refused_and_nothing_is_written(
+    ledger: Ledger, store: FolderStore, planted: list[Receipt], message: str
+) -> None:
+    with pytest.raises(DamagedRun, match=message):
+        ledger.seal(planted)
+    assert list(store.list("")) == []
+
+
+def test_the_seal_of_another_plan_is_refused(ledger: Ledger, store: FolderStore) -> None:
+    store.put(MANIFEST, Manifest(OTHER.hash, ()).to_json())
+    with pytest.raises(PlanMismatch, match=OTHER.run_id):
+        ledger.manifest()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"[]", b"{}", b"null", b"\xff", b'{"plan": "x", "shards": [{"shard": 0}]}'],
+)
+def test_a_manifest_that_cannot_be_read_is_damage(
+    ledger: Ledger, store: FolderStore, data: bytes
+) -> None:
+    store.put(MANIFEST, data)
+    with pytest.raises(DamagedRun, match=MANIFEST):
+        ledger.manifest()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("fits", 26), ("bytes", 0), ("statuses", {"diverged": 25})]
+)
+def test_a_manifest_whose_totals_are_not_its_receipts_is_damage(
+    ledger: Ledger, store: FolderStore, name: str, wrong: object
+) -> None:
+    ledger.seal(receipts())
+    store.put(MANIFEST, json.dumps({**strict(store.get(MANIFEST)), name: wrong}).encode())
+    with pytest.raises(DamagedRun, match=f"{MANIFEST}: {name} "):
+        ledger.manifest()
+
+
+# --- what is noted ---------------------------------------------------------------------------
+
+
+def test_the_status_tells_how_far_the_run_is(ledger: Ledger, store: FolderStore) -> None:
+    ledger.note_status("one", 2, 1, "running")
+    found = strict(store.get(STATUS))
+    assert found.pop("updated_at") <= now()
+    assert found == {"attempt": "one", "state": "running", "shards": 3, "done": 2, "failed": 1}
+
+
+def test_an_attempt_is_noted_under_its_own_key(ledger: Ledger, store: FolderStore) -> None:
+    ledger.note_attempt("one", {"pid": 1})
+    ledger.note_attempt("two", {"pid": 2})
+    assert strict(store.get(attempt_key("one"))) == {"pid": 1}
+
+
+def test_a_failed_shard_is_noted_with_its_causes(ledger: Ledger, store: FolderStore) -> None:
+    ledger.note_failure(7, ["first\nline", "second"])
+    assert strict(store.get(failed_key(7))) == {"shard": 7, "causes": ["first\nline", "second"]}
+
+
+def test_what_is_no_json_is_not_written(ledger: Ledger, store: FolderStore) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        ledger.note_attempt("one", {"loss": float("nan")})
+    assert list(store.list("")) == []

@@ -1,0 +1,480 @@
+"""One contract for a folder and for S3, and what is said where a store cannot be used."""
+
+import io
+import os
+import pickle
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from local_s3 import free_port
+from servers import S3Server
+
+from polyfit import store as module
+from polyfit.errors import PolyfitError, StoreError, UsageError
+from polyfit.store import Entry, FolderStore, NoSuchKey, Store, StoreAddress
+
+BIG = bytes(range(256)) * (9 * 4096)
+"""9 MiB: above the size from which boto3's own transfers come in parts."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store to try, a second client of it, and what it is known not to do."""
+
+    address: StoreAddress
+    honours_conditions: bool = True
+    server: S3Server | None = None
+
+    @property
+    def store(self) -> Store:
+        return self.address.open()
+
+
+@pytest.fixture(params=["folder", "seaweed", "rclone"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    if request.param == "folder":
+        return Place(StoreAddress.of(str(tmp_path / "not" / "there" / "yet")))
+    server: S3Server = request.getfixturevalue(request.param)
+    use(server, monkeypatch)
+    return Place(StoreAddress.of(server.fresh_uri()), server.honours_conditions, server)
+
+
+@pytest.fixture
+def store(place: Place) -> Store:
+    return place.store
+
+
+def use(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Find the server and its keys where a user's shell would have them."""
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+
+
+def keys(store: Store, prefix: str = "") -> list[str]:
+    return [entry.key for entry in store.list(prefix)]
+
+
+# --- the contract ----------------------------------------------------------------------------
+
+
+def test_what_is_created_is_read_again(store: Store) -> None:
+    assert store.create("a/b.bin", b"\x00\xff\r\n") is True
+    assert store.get("a/b.bin") == b"\x00\xff\r\n"
+
+
+def test_a_second_create_leaves_the_firsts_bytes(place: Place, store: Store) -> None:
+    """A server that ignores the condition overwrites, and cannot be told from one that wrote."""
+    store.create("key", b"first")
+    answer = place.store.create("key", b"second")
+    if place.honours_conditions:
+        assert (answer, store.get("key")) == (False, b"first")
+    else:
+        assert (answer, store.get("key")) == (True, b"second")
+
+
+def test_of_many_creates_at_once_one_wins(place: Place, store: Store) -> None:
+    """A server that ignores the condition lets all of them win."""
+    barrier = threading.Barrier(4)
+
+    def create(number: int) -> bool:
+        barrier.wait()
+        return store.create("race", b"%d" % number)
+
+    with ThreadPoolExecutor(4) as pool:
+        won = list(pool.map(create, range(4)))
+    if place.honours_conditions:
+        assert won.count(True) == 1
+        assert store.get("race") == b"%d" % won.index(True)
+    else:
+        assert won == [True] * 4
+
+
+def test_put_writes_and_replaces(store: Store) -> None:
+    store.put("key", b"a longer first")
+    store.put("key", b"second")
+    assert store.get("key") == b"second"
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "expected"),
+    [
+        (0, None, b"0123456789"),
+        (3, None, b"3456789"),
+        (0, 1, b"0"),
+        (3, 4, b"3456"),
+        (9, 1, b"9"),
+        (8, 100, b"89"),
+        (5, 0, b""),
+        (10, None, b""),
+        (10, 5, b""),
+        (99, 1, b""),
+    ],
+)
+def test_a_range_is_read_as_a_slice_would_be(
+    store: Store, start: int, length: int | None, expected: bytes
+) -> None:
+    store.put("key", b"0123456789")
+    assert store.get("key", start, length) == expected
+
+
+def test_an_empty_object_is_an_object(store: Store) -> None:
+    assert store.create("empty", b"") is True
+    assert (store.get("empty"), store.get("empty", 0, 5)) == (b"", b"")
+    assert store.size("empty") == 0
+    assert list(store.list("")) == [Entry("empty", 0)]
+
+
+def test_a_large_object_arrives_whole(store: Store) -> None:
+    store.create("big", BIG)
+    assert store.size("big") == len(BIG)
+    assert store.get("big") == BIG
+    assert store.get("big", len(BIG) - 300, 300) == BIG[-300:]
+
+
+@pytest.mark.parametrize(
+    "read",
+    [lambda s: s.get("a/none"), lambda s: s.get("a/none", 2, 3), lambda s: s.size("a/none")],
+    ids=["get", "range", "size"],
+)
+def test_a_key_that_is_not_there_is_told(store: Store, read: Callable[[Store], object]) -> None:
+    store.put("a/other", b"")
+    with pytest.raises(NoSuchKey, match="a/none"):
+        read(store)
+
+
+def test_a_key_in_a_place_that_was_never_written_is_told(store: Store) -> None:
+    with pytest.raises(NoSuchKey):
+        store.get("plan.json")
+
+
+def test_a_place_that_was_never_written_lists_nothing(store: Store) -> None:
+    assert keys(store) == keys(store, "shards/") == []
+
+
+def test_a_listing_tells_keys_and_sizes_below_its_prefix(store: Store) -> None:
+    for key, size in {"shards/1": 3, "shards/2": 0, "shards/in/ner": 5, "plan.json": 7}.items():
+        store.put(key, b"x" * size)
+    assert list(store.list("shards/")) == [
+        Entry("shards/1", 3),
+        Entry("shards/2", 0),
+        Entry("shards/in/ner", 5),
+    ]
+
+
+def test_a_prefix_may_end_within_a_name(store: Store) -> None:
+    for key in ("shards/01-a", "shards/01-b", "shards/02-a"):
+        store.put(key, b"")
+    assert keys(store, "shards/01") == ["shards/01-a", "shards/01-b"]
+
+
+def test_the_listing_of_a_folder_is_in_the_order_of_keys(store: Store) -> None:
+    for key in ("a/x", "a/x.y", "a/x-y", "a/x0", "a/X"):
+        store.put(key, b"")
+    assert keys(store, "a/") == ["a/X", "a/x", "a/x-y", "a/x.y", "a/x0"]
+
+
+def test_a_listing_of_several_folders_is_in_the_order_of_keys(place: Place, store: Store) -> None:
+    """``-`` and ``.`` come before ``/``; SeaweedFS alone lists ``a`` before ``a-b``."""
+    for key in ("a/x", "a.b", "a-b/x", "a0", "B"):
+        store.put(key, b"")
+    if place.server is not None and place.honours_conditions:
+        assert keys(store) == ["B", "a/x", "a-b/x", "a.b", "a0"]
+    else:
+        assert keys(store) == ["B", "a-b/x", "a.b", "a/x", "a0"]
+
+
+def test_a_listing_goes_beyond_a_thousand_keys_in_order(store: Store) -> None:
+    """A page of S3's holds 1,000."""
+    wanted = [f"shards/{number:06d}" for number in range(1_003)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: store.put(key, b""), reversed(wanted)))
+    assert keys(store, "shards/") == wanted
+
+
+def test_a_prefix_does_not_list_its_neighbours(place: Place, store: Store) -> None:
+    """Runs lie side by side, and one's name may begin another's."""
+    ours, theirs = place.address.under("run").open(), place.address.under("run-2").open()
+    ours.put("shards/1", b"")
+    theirs.put("shards/2", b"")
+    store.put("running", b"")
+    assert (keys(ours), keys(theirs)) == (["shards/1"], ["shards/2"])
+
+
+def test_what_lies_under_a_prefix_is_the_same_from_above(place: Place, store: Store) -> None:
+    place.address.under("name/run").open().put("plan.json", b"{}")
+    assert store.get("name/run/plan.json") == b"{}"
+
+
+def test_another_client_sees_what_one_wrote(place: Place, store: Store) -> None:
+    store.create("shards/1", b"rows")
+    other: Store = pickle.loads(pickle.dumps(place.address)).open()
+    assert (keys(other), other.get("shards/1")) == (["shards/1"], b"rows")
+
+
+class Watched(io.BytesIO):
+    """A body that looks around whenever a piece of it is sent, and more is to come."""
+
+    def __init__(self, data: bytes, look: Callable[[], None]) -> None:
+        super().__init__(data)
+        self._look, self._size = look, len(data)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if 0 < self.tell() < self._size:
+            self._look()
+        return super().read(size)
+
+
+def test_what_is_half_written_is_not_listed(
+    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    store.put("shards/before", b"")
+
+    def look() -> None:
+        seen.extend(keys(store, "shards/"))
+
+    if place.server is None:
+        monkeypatch.setattr(os, "fsync", lambda file: look())
+        store.put("shards/now", BIG)
+    else:
+        key = f"{place.address.uri.split('/', 3)[3]}/shards/now"
+        body = Watched(BIG, look)
+        place.server.client().put_object(Bucket=place.server.bucket, Key=key, Body=body)
+    assert seen
+    assert set(seen) == {"shards/before"}
+    assert keys(store, "shards/") == ["shards/before", "shards/now"]
+
+
+def test_a_write_that_breaks_off_leaves_nothing_in_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        FolderStore(str(tmp_path)).create("shards/1", b"rows")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+# --- addresses -------------------------------------------------------------------------------
+
+
+def test_an_address_has_endpoint_and_region_of_its_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3.example:8333")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-2")
+    address = StoreAddress.of("s3://bucket/prefix/")
+    assert address == StoreAddress("s3://bucket/prefix", "http://s3.example:8333", "eu-central-2")
+
+
+def test_an_endpoint_that_is_given_goes_before_the_environments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3.example:8333")
+    assert StoreAddress.of("s3://b", "https://other").endpoint_url == "https://other"
+
+
+def test_the_endpoint_of_all_services_serves_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://all.example")
+    assert StoreAddress.of("s3://b").endpoint_url == "http://all.example"
+
+
+def test_without_an_environment_an_address_is_amazons() -> None:
+    assert StoreAddress.of("s3://bucket") == StoreAddress("s3://bucket", None, None)
+
+
+def test_an_address_pickles_to_itself_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-key-id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-secret")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "the-token")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3.example")
+    address = StoreAddress.of("s3://bucket/prefix")
+    data = pickle.dumps(address)
+    assert pickle.loads(data) == address
+    assert not any(secret in data for secret in (b"the-key-id", b"the-secret", b"the-token"))
+
+
+def test_a_relative_folder_becomes_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert StoreAddress.of("./runs").uri == str(tmp_path / "runs")
+
+
+def test_a_tilde_is_the_home() -> None:
+    assert StoreAddress.of("~/runs").uri == f"{os.environ['HOME']}/runs"
+
+
+# --- what is said ----------------------------------------------------------------------------
+
+
+def told(action: Callable[[], object], kind: type[PolyfitError] = StoreError) -> str:
+    """The one line of a StoreError, or of another kind."""
+    with pytest.raises(kind) as caught:
+        action()
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+OPERATIONS: dict[str, Callable[[Store], object]] = {
+    "create": lambda store: store.create("key", b""),
+    "put": lambda store: store.put("key", b""),
+    "get": lambda store: store.get("key"),
+    "list": lambda store: list(store.list("")),
+}
+operations = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+
+
+@operations
+def test_an_endpoint_that_does_not_answer_is_named(
+    operation: Callable[[Store], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    store = StoreAddress.of("s3://bucket/prefix", endpoint).open()
+    text = told(lambda: operation(store))
+    assert text.startswith(f"bucket 'bucket' at {endpoint}: cannot be reached")
+
+
+@operations
+def test_keys_that_the_store_refuses_are_told(
+    operation: Callable[[Store], object], seaweed: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(seaweed, monkeypatch)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    store = StoreAddress.of(seaweed.fresh_uri()).open()
+    text = told(lambda: operation(store))
+    assert text.startswith(f"bucket {seaweed.bucket!r} at {seaweed.endpoint_url}: ")
+    assert "refuses this secret key" in text
+    assert "wrong-secret" not in text
+
+
+def test_a_key_id_that_the_store_does_not_know_is_told(
+    seaweed: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(seaweed, monkeypatch)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    store = StoreAddress.of(seaweed.fresh_uri()).open()
+    assert "does not know this access key" in told(lambda: store.get("key"))
+
+
+@operations
+def test_an_unknown_bucket_is_named(
+    operation: Callable[[Store], object], rclone: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not taken for a missing key, which would look like a run that has not begun."""
+    use(rclone, monkeypatch)
+    store = StoreAddress.of("s3://nowhere/prefix").open()
+    text = told(lambda: operation(store))
+    assert text.startswith(f"bucket 'nowhere' at {rclone.endpoint_url}: there is no such bucket")
+
+
+def test_seaweedfs_names_an_unknown_bucket_when_read(
+    seaweed: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On writing it makes the bucket instead, where the keys allow it."""
+    use(seaweed, monkeypatch)
+    store = StoreAddress.of("s3://nowhere/prefix").open()
+    assert "there is no such bucket" in told(lambda: list(store.list("")))
+
+
+@operations
+def test_missing_credentials_are_told_with_where_they_are_looked_for(
+    operation: Callable[[Store], object],
+) -> None:
+    store = StoreAddress.of("s3://bucket/prefix", "http://127.0.0.1:9").open()
+    text = told(lambda: operation(store))
+    assert text.startswith("bucket 'bucket' at http://127.0.0.1:9: no credentials")
+    assert "AWS_ACCESS_KEY_ID" in text
+
+
+def test_half_of_the_credentials_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "alone")
+    text = told(lambda: StoreAddress.of("s3://bucket", "http://127.0.0.1:9").open().get("key"))
+    assert "credentials" in text
+
+
+def test_a_profile_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobodys")
+    assert "nobodys" in told(lambda: StoreAddress.of("s3://bucket"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "endpoint"),
+    [
+        ("s3://key-id:s3cret@bucket/prefix", None),
+        ("s3://bucket", "http://key-id:s3cret@host:8333"),
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_repeated(
+    uri: str, endpoint: str | None
+) -> None:
+    text = told(lambda: StoreAddress.of(uri, endpoint), UsageError)
+    assert "holds credentials" in text
+    assert "s3cret" not in text
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3:///prefix", "s3://bucket?x=1", "s3://bucket/a#b"])
+def test_an_s3_uri_without_a_bucket_is_refused(uri: str) -> None:
+    assert (
+        told(lambda: StoreAddress.of(uri), UsageError)
+        == f"{uri!r} is no bucket; allowed: s3://bucket/prefix"
+    )
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/prefix", "http://host/bucket", "file:///tmp"])
+def test_another_kind_of_uri_is_refused(uri: str) -> None:
+    assert f"{uri!r} is no store" in told(lambda: StoreAddress.of(uri), UsageError)
+
+
+def test_an_empty_uri_is_refused() -> None:
+    assert "empty" in told(lambda: StoreAddress.of(""), UsageError)
+
+
+def test_an_endpoint_that_is_no_url_is_named() -> None:
+    assert "'127.0.0.1:8333'" in told(
+        lambda: StoreAddress.of("s3://bucket", "127.0.0.1:8333"), UsageError
+    )
+
+
+def test_a_bucket_name_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    store = StoreAddress.of("s3://no bucket", "http://127.0.0.1:9").open()
+    assert "Invalid bucket name" in told(lambda: store.get("key"))
+
+
+@pytest.mark.parametrize("operation", [OPERATIONS["create"], OPERATIONS["put"]])
+def test_a_folder_that_cannot_be_written_is_named(
+    operation: Callable[[Store], object], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    text = told(lambda: operation(FolderStore(str(tmp_path / "file" / "runs"))))
+    assert text.startswith(f"folder {tmp_path}/file/runs: ")
+    assert "Not a directory" in text
+
+
+def test_a_bug_stays_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only failures of the world become StoreErrors."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    store = StoreAddress.of("s3://bucket", "http://127.0.0.1:9").open()
+
+    class Broken:
+        def __len__(self) -> int:
+            raise RuntimeError("a bug")
+
+        def read(self) -> bytes:
+            raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        store.put("key", Broken())  # type: ignore[arg-type]
