@@ -9,7 +9,7 @@ import hashlib
 import io
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -156,7 +156,7 @@ class Run:
         self, columns: Sequence[str] | None = None, where: str | None = None
     ) -> "pd.DataFrame":
         """All rows as one pandas frame; see ``batches``."""
-        frame: pd.DataFrame = self.table(columns, where).to_pandas()
+        frame: pd.DataFrame = self.table(columns, where).to_pandas(use_threads=False)
         return frame
 
     def top(
@@ -284,25 +284,59 @@ class Run:
 
     def _read(self, number: int, columns: Sequence[str] | None) -> pa.Table:
         key = shard_key(self.plan, number)
+        names = None if columns is None else list(columns)
         try:
-            source = pa.PythonFile(_Remote(self._store, key), mode="r")
-            return pq.ParquetFile(source, pre_buffer=True, page_checksum_verification=True).read(
-                list(columns) if columns is not None else None
+            remote = _Remote(self._store, key)
+            # All in this thread: a thread of Arrow's that still held a Python object when the
+            # interpreter ends would end the process with SIGABRT.
+            file = pq.ParquetFile(
+                pa.PythonFile(remote, mode="r"), pre_buffer=False, page_checksum_verification=True
             )
+            remote.fetch(_spans(file.metadata, names))
+            return file.read(names, use_threads=False)
         except NoSuchKey:
             raise DamagedRun(f"{self.uri}/{key} is missing; run the same spec again") from None
         except (OSError, pa.ArrowException) as error:
             raise DamagedRun(f"{self.uri}/{key} cannot be read: {error}; {MEND}") from None
 
 
+def _spans(metadata: pq.FileMetaData, names: Sequence[str] | None) -> list[tuple[int, int]]:
+    """Where the columns ``names`` lie in their file, in order: (start, stop) in bytes."""
+    found = []
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(number)
+            if names is None or chunk.path_in_schema.partition(".")[0] in names:
+                start = chunk.data_page_offset
+                if chunk.has_dictionary_page:
+                    start = min(start, chunk.dictionary_page_offset)
+                found.append((start, start + chunk.total_compressed_size))
+    return sorted(found)
+
+
 class _Remote(io.RawIOBase):
     """An object of a store as a file that reads only what is asked for."""
+
+    NEAR: Final = 1 << 18
+    """Spans nearer to each other than this, in bytes, are read with one request."""
 
     def __init__(self, store: Store, key: str) -> None:
         super().__init__()
         self._store, self._key = store, key
         self._size = store.size(key)
         self._at = 0
+        self._held: list[tuple[int, bytes]] = []
+
+    def fetch(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Hold these spans, (start, stop) in bytes in ascending order, in few requests."""
+        joined: list[tuple[int, int]] = []
+        for start, stop in spans:
+            if joined and start - joined[-1][1] < self.NEAR:
+                joined[-1] = joined[-1][0], max(stop, joined[-1][1])
+            else:
+                joined.append((start, stop))
+        for start, stop in joined:
+            self._held.append((start, self._store.get(self._key, start, stop - start)))
 
     def readable(self) -> bool:
         return True
@@ -320,9 +354,15 @@ class _Remote(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         left = max(0, self._size - self._at)
         length = left if size < 0 else min(size, left)
-        data = self._store.get(self._key, self._at, length) if length else b""
+        data = self._read(self._at, length) if length else b""
         self._at += len(data)
         return data
+
+    def _read(self, start: int, length: int) -> bytes:
+        for first, data in self._held:
+            if first <= start and start + length <= first + len(data):
+                return data[start - first : start - first + length]
+        return self._store.get(self._key, start, length)
 
 
 # --- groups ----------------------------------------------------------------------------------

@@ -316,9 +316,12 @@ def examine(plan: Plan, shard: Shard, data: bytes) -> dict[str, int]:
         DamagedRun: what is wrong with it.
     """
     try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        # In this thread, see Run._read.
+        file = pq.ParquetFile(
+            pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True
+        )
         footer = read_footer(file.metadata)
-        rows = file.read()
+        rows = file.read(use_threads=False)
     except (ValueError, OSError, pa.ArrowException) as error:
         raise DamagedRun(f"cannot be read ({error})") from None
     if footer.get("plan") != plan.hash:

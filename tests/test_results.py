@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -675,3 +676,19 @@ def test_reading_and_verifying_import_neither_torch_nor_ray(run: Run) -> None:
         [sys.executable, "-c", script, run.uri], capture_output=True, text=True, check=True
     )
     assert ended.stdout.strip() == f"[] {FITS} 4 []"
+
+
+def test_shards_are_read_in_few_requests_and_in_the_callers_thread(run: Run) -> None:
+    """A thread of Arrow's that held our objects could end the interpreter with SIGABRT."""
+    again = Run.open(run.uri)
+    asked: list[threading.Thread] = []
+    get = again._store.get
+
+    def recorded(key: str, start: int = 0, length: int | None = None) -> bytes:
+        asked.append(threading.current_thread())
+        return get(key, start, length)
+
+    again._store.get = recorded  # type: ignore[method-assign]
+    assert len(again.table(["fit", "loss", "loss_history"])) == FITS
+    assert set(asked) == {threading.current_thread()}
+    assert len(asked) <= 4 * SHARDS  # two for the footer, one for the columns, one more manifest
