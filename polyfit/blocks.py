@@ -97,7 +97,12 @@ class Block:
             "block", kind.degree, kind.objective, kind.optimizer.name, kind.dtype, self.count,
             *self.shared, self.testing, stop.kind if stop and self.testing else None,
         )  # fmt: skip
-        return Recipe(" ".join(map(str, words)), _SOURCES, lambda: (self._run, self._examples()))
+        return Recipe(
+            " ".join(map(str, words)),
+            _SOURCES,
+            lambda: (self._run, self._examples()),
+            fused=not kind.squared,  # those of a squared objective have the bits of eager torch
+        )
 
     def _examples(self) -> list[Tensor]:
         size, dtype = self.kind.size, self.kind.dtype
@@ -153,7 +158,7 @@ class Block:
         if self.kind.squared:
             points = parameters[POINTS] if self.kind.objective == "mse" else None
             return squared(data[0].unbind(0), data[1].unbind(0), data[2], points)
-        return pointwise(self.kind.objective, data[0].unbind(0), data[1])
+        return pointwise(self.kind.objective, data[0].unbind(0), data[1], compiled=True)
 
     def _ended(
         self, c: Coefficients, losses: Tensor, g: Coefficients, last: Tensor, parameters: Tensor

@@ -43,12 +43,14 @@ class Recipe:
 
     ``name`` tells it from all others; ``sources`` are the files that its meaning depends on.
     ``make`` gives the function and example arguments on the CPU: contiguous tensors, of which
-    every size above 1 that may vary occurs as one number, and differs from the others.
+    every size above 1 that may vary occurs as one number, and differs from the others. ``fused``
+    lets a product and a sum be rounded once, together, which no single operation of torch's does.
     """
 
     name: str
     sources: tuple[str, ...]
     make: Callable[[], tuple[Function, list[Tensor]]]
+    fused: bool = False
 
 
 class Kernel:
@@ -170,7 +172,7 @@ def _whole(place: Path) -> bool:
 
 
 def _place(recipe: Recipe) -> Path:
-    digest = hashlib.sha256(f"{recipe.name} {_machine()}".encode())
+    digest = hashlib.sha256(f"{recipe.name} {recipe.fused} {_machine()}".encode())
     for source in (*recipe.sources, __file__):
         digest.update(_digest(source))
     return cache_folder() / f"{digest.hexdigest()[:32]}.so"
@@ -258,7 +260,7 @@ def _build(recipe: Recipe, place: Path) -> None:
         source.write_text(
             f'{code}\nextern "C" const char* polyfit_arguments() {{ return {told}; }}\n'
         )
-        library = _compiled(source)
+        library = _compiled(source, recipe.fused)
         kept = place.with_suffix(f".{os.getpid()}")
         try:
             data = library.read_bytes()
@@ -293,12 +295,12 @@ def _compiler_wanted() -> Iterator[None]:
         ) from None
 
 
-def _compiled(source: Path) -> Path:
+def _compiled(source: Path, fused: bool) -> Path:
     """The shared library of a C++ file, for this machine's vector units."""
     from torch._inductor.cpp_builder import CppBuilder, CppTorchOptions
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
-    with _compiler_wanted(), _settings(), _inductor_folder(str(source.parent)):
+    with _compiler_wanted(), _settings(fused), _inductor_folder(str(source.parent)):
         builder = CppBuilder(
             name=source.stem,
             sources=str(source),
@@ -309,7 +311,7 @@ def _compiled(source: Path) -> Path:
     return Path(builder.get_target_file_path())
 
 
-def _settings() -> Any:
+def _settings(fused: bool = False) -> Any:
     """Inductor's, for one thread and the vector units that torch itself uses here."""
     from torch._inductor import config
 
@@ -321,6 +323,7 @@ def _settings() -> Any:
             "cpp.simdlen": width,
             # What torch runs with needs no trial compilations, which take many seconds.
             "cpp.vec_isa_ok": True if width else None,
+            "cpp.enable_floating_point_contract_flag": "fast" if fused else "off",
             "compile_threads": 1,
             "fx_graph_cache": False,
             # One loop, whatever its length: intermediate values stay in registers.
