@@ -8,7 +8,7 @@ list of what is allowed; nothing is ever handed to ``eval``. All numbers are flo
 import ast
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -25,7 +25,9 @@ MAX_DEPTH: Final = 50
 
 Array = npt.NDArray[np.float64]
 
-FUNCTIONS: Final[dict[str, Callable[[Any], Any]]] = {
+Functions = Mapping[str, Callable[[Any], Any]]
+
+FUNCTIONS: Final[Functions] = {
     "sin": np.sin,
     "cos": np.cos,
     "tan": np.tan,
@@ -83,13 +85,14 @@ class Formula:
             )
         return cls(normal)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, functions: Functions = FUNCTIONS) -> Array:
         """The formula at each of ``x`` (any shape, float64): same shape, float64.
 
-        A value outside a function's domain is NaN or infinite, never an exception.
+        A value outside a function's domain is NaN or infinite, never an exception. ``functions``
+        are used for those of their names.
         """
         with np.errstate(all="ignore"):
-            value = _evaluate(_tree(self.text), x)
+            value = _evaluate(_tree(self.text), x, functions)
         if value is x or np.shape(value) != np.shape(x):
             return np.array(np.broadcast_to(value, np.shape(x)), dtype=np.float64)
         return np.asarray(value, dtype=np.float64)
@@ -111,7 +114,7 @@ def constant(text: str) -> float:
     if any(isinstance(node, ast.Name) and node.id == "x" for node in ast.walk(tree)):
         raise FormulaError(f"{text!r} depends on x; allowed: a constant such as 2*pi")
     with np.errstate(all="ignore"):
-        return float(_evaluate(tree, np.float64(0.0)))
+        return float(_evaluate(tree, np.float64(0.0), FUNCTIONS))
 
 
 def _checked(text: str) -> ast.expr:
@@ -195,16 +198,16 @@ def _children(node: ast.expr, text: str) -> list[ast.expr]:
     )
 
 
-def _evaluate(node: ast.expr, x: Array | np.float64) -> Any:
+def _evaluate(node: ast.expr, x: Array | np.float64, functions: Functions) -> Any:
     match node:
         case ast.Constant(value=int() | float() as number):
             return np.float64(number)
         case ast.Name(id=name):
             return x if name == "x" else np.float64(CONSTANTS[name])
         case ast.BinOp(left=left, op=op, right=right):
-            return _BINARY[type(op)](_evaluate(left, x), _evaluate(right, x))
+            return _BINARY[type(op)](_evaluate(left, x, functions), _evaluate(right, x, functions))
         case ast.UnaryOp(op=sign, operand=operand):
-            return _UNARY[type(sign)](_evaluate(operand, x))
+            return _UNARY[type(sign)](_evaluate(operand, x, functions))
         case ast.Call(func=ast.Name(id=name), args=[argument]):
-            return FUNCTIONS[name](_evaluate(argument, x))
+            return functions[name](_evaluate(argument, x, functions))
     raise AssertionError(f"unchecked node {node!r}")

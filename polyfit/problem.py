@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from polyfit.expression import Formula
+from polyfit.expression import FUNCTIONS, Formula, Functions
 from polyfit.fields import Optimizer, Rate
 
 __all__ = [
@@ -83,12 +83,19 @@ class Grid:
         return (self.high - self.low) / 2
 
     def t(self) -> Array:
-        """The points on [-1, 1], shape (N,)."""
-        return np.linspace(-1.0, 1.0, self.points)
+        """The points on [-1, 1], shape (N,), shared and read-only."""
+        return _unit(self.points)
 
     def x(self) -> Array:
         """The points on [low, high], shape (N,) or (P, N)."""
         return _column(self.middle) + _column(self.half) * self.t()
+
+
+@lru_cache(maxsize=16)
+def _unit(points: int) -> Array:
+    t = np.linspace(-1.0, 1.0, points)
+    t.flags.writeable = False
+    return t
 
 
 def _column(values: float | Array) -> Array:
@@ -301,8 +308,11 @@ def _largest_singular_value(R_MM: Array) -> Array:
 # --- data ------------------------------------------------------------------------------------
 
 
-def target_values(target: str, grid: Grid) -> Array:
-    """The noise-free target, a checked formula, at the points: shape (N,) or (P, N)."""
+def target_values(target: str, grid: Grid, functions: Functions = FUNCTIONS) -> Array:
+    """The noise-free target, a checked formula, at the points: shape (N,) or (P, N).
+
+    ``functions`` are those that the formula uses; of each point alone.
+    """
     formula = Formula(target)
     middle, half = (_column(np.ravel(value)) for value in (grid.middle, grid.half))
     values = np.empty((len(half), grid.points))
@@ -312,7 +322,7 @@ def target_values(target: str, grid: Grid) -> Array:
     for rows in _chunks(len(values), len(t), _PASSING):
         x = half[rows] * t
         x += middle[rows]
-        values[rows] = formula(x)[:, : grid.points]
+        values[rows] = formula(x, functions)[:, : grid.points]
     return values.reshape(*np.shape(grid.low), grid.points)
 
 

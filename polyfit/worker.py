@@ -5,11 +5,11 @@ batch holds is decided by memory alone: no fit knows its batch-mates.
 """
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +21,7 @@ from polyfit import __version__, kernels
 from polyfit.affine import difference, leap, tolerance
 from polyfit.blocks import Ends, Leap
 from polyfit.errors import DamagedRun, EngineError
+from polyfit.expression import FUNCTIONS, Functions
 from polyfit.fields import CANONICAL_ORDER, SQUARED, Fit
 from polyfit.fit import DIVERGED, STATUSES, Outcome, blocks, evaluate, fit
 from polyfit.ledger import Receipt, shard_key
@@ -54,7 +55,7 @@ from polyfit.sweep import Column
 
 __all__ = ["compute", "inspect_shard", "run_shard"]
 
-BATCH_NUMBERS: Final = 1 << 22
+BATCH_NUMBERS: Final = 1 << 21
 """Float64 numbers that one array of a batch's problems, or of its residuals, may hold."""
 
 POINTWISE_NUMBERS: Final = 1 << 16
@@ -81,6 +82,9 @@ CHECKED_FITS: Final = 16
 
 POWER_TOLERANCE: Final = 1e-6
 """Of max |y|: a larger change of a prediction makes the power coefficients null."""
+
+_FUSED_PIECES: Final = 16
+"""How many times as many fits of several problems the fused kernel judges at a time."""
 
 _ALIKE: Final = ("degree", "points", "objective", "dtype", "steps", "stop", "optimizer")
 _PROBLEM: Final = ("range", "points", "degree", "basis", "target", "noise", "noise_seed")
@@ -446,8 +450,9 @@ class _ShardWork:
     def _pieces(self, batch: _Batch, kind: Kind) -> Iterator[slice]:
         """Parts of a batch that are judged at a time; all of it where one problem serves."""
         piece, count = max(1, POINTWISE_NUMBERS // kind.points), len(batch.at)
-        if self.compiled and int(batch.problem_of[-1]) == int(batch.problem_of[0]):
-            piece = count
+        if self.compiled:
+            one = int(batch.problem_of[-1]) == int(batch.problem_of[0])
+            piece = count if one else _FUSED_PIECES * piece
         return (slice(low, min(low + piece, count)) for low in range(0, count, piece))
 
 
@@ -521,8 +526,14 @@ class _Setup:
         parts = []
         for target in np.unique(target_C):
             grid = self._grid(of[target_C == target], "power")
-            parts.append(target_values(targets[target], grid))
+            parts.append(target_values(targets[target], grid, _vectorised()))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @cached_property
+    def scale_D(self) -> Array:
+        """max |y| of each data."""
+        scale: Array = np.maximum(self.y_DN.max(axis=1), -self.y_DN.min(axis=1))
+        return scale
 
     def problems(self, of_B: Index, kind: Kind) -> Problems:
         """The problems in the form the engine takes; one design for all stays one."""
@@ -561,10 +572,10 @@ class _Setup:
         else:
             arrays += [np.broadcast_to(v, len(of)) for v in (grid.middle, grid.half)]
             arrays.append(grid.t())
-        arrays.append(self.clean_CN[self.clean_of_P[some]])
+        arrays.append(_rows_of(self.clean_CN, self.clean_of_P[some]))
         if not squared:
-            arrays.append(self.y_DN[self.data_of_P[some]])
-        inputs = [torch.tensor(np.ascontiguousarray(array)) for array in arrays]
+            arrays.append(_rows_of(self.y_DN, self.data_of_P[some]))
+        inputs = [torch.from_numpy(np.require(array, requirements=("C", "W"))) for array in arrays]
         outputs = [
             torch.empty(len(of), dtype=torch.float64) for _ in range(1 + (not in_x) + (not squared))
         ]
@@ -573,8 +584,7 @@ class _Setup:
         rmse = np.sqrt(told[-1] / self.points)
         known = np.isfinite(powers).all(axis=1)
         if not in_x:
-            scale_P = np.abs(self.y_DN).max(axis=1)[self.data_of_P]
-            known &= told[1] <= POWER_TOLERANCE * scale_P[of]
+            known &= told[1] <= POWER_TOLERANCE * self.scale_D[self.data_of_P[of]]
         return _Ends(told[0], rmse, powers, known)
 
     def ends(self, of: Index, final: Array, stored: npt.DTypeLike, squared: bool) -> _Ends:
@@ -606,7 +616,7 @@ class _Setup:
             told = predicted[rest] if stored == final.dtype else self._predicted(of, exact)
             powers[rest] = converted = self._converted(of, final).astype(stored)
             change = np.abs(self._in_x(of, converted.astype(np.float64)) - told).max(axis=1)
-            scale = np.abs(self.y_DN[self.data_of_P[of]]).max(axis=1)
+            scale = self.scale_D[self.data_of_P[of]]
             known[rest] = np.isfinite(converted).all(axis=1) & (change <= POWER_TOLERANCE * scale)
         return powers, known
 
@@ -634,6 +644,24 @@ class _Setup:
         for k in range(powers.shape[1] - 2, -1, -1):
             value = value * x + powers[:, k, None]
         return value
+
+
+@lru_cache(maxsize=1)
+def _vectorised() -> Functions:
+    """The functions of formulas, those by torch that numpy computes one number at a time."""
+
+    def by(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Array], Array]:
+        return lambda values: function(torch.from_numpy(np.asarray(values))).numpy()
+
+    names = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp", "log")
+    return {**FUNCTIONS, **{name: by(getattr(torch, name)) for name in names}}
+
+
+def _rows_of(values: Array, at: Index) -> Array:
+    """The rows ``at``; where they are neighbours, without a copy."""
+    if len(at) and (np.diff(at) == 1).all():
+        return values[at[0] : at[-1] + 1]
+    return values[at]
 
 
 def _distinct(*codes: Index) -> tuple[Index, Index]:
