@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from polyfit import fit, worker
 from polyfit.fields import BASES, OBJECTIVES, SQUARED
 from polyfit.plan import Plan, Shard
-from polyfit.problem import Grid, design, target_values
+from polyfit.problem import Grid, design, noise, target_values
 from polyfit.spec import Spec
 from polyfit.starts import start_values
 from polyfit.worker import compute
@@ -634,3 +635,64 @@ def test_power_coefficients_are_null_where_converting_changes_predictions() -> N
     assert near["power_coefficients"] is not None
     assert far["power_coefficients"] is None
     assert far["coefficients"] is not None
+
+
+DEGREE_30 = ((-1.0, 1.0), (1e6, 1e6 + 1), (-10.0, 10.0))
+
+
+def degree_30(basis: str, span: tuple[float, float], optimizer: str) -> dict[str, Any]:
+    text = (
+        f"fit: {{degree: 30, basis: {basis}, range: [{span[0]!r}, {span[1]!r}], points: 400, "
+        f"target: 'sin(3 * x)', noise: 0.1, dtype: float64, optimizer: {optimizer}, steps: 100}}\n"
+        "record: none"
+    )
+    (row,) = rows_of(text).to_pylist()
+    return dict(row)
+
+
+def data_30(span: tuple[float, float]) -> npt.NDArray[np.float64]:
+    data = target_values("sin(3 * x)", Grid(*span, 400, 30, "power"))
+    data += 0.1 * noise(np.zeros(1, dtype=np.uint64), 400)[0]
+    return data
+
+
+@pytest.mark.parametrize("span", DEGREE_30, ids=str)
+@pytest.mark.parametrize("basis", ["chebyshev", "legendre"])
+def test_degree_30_comes_to_least_squares_on_any_range(
+    basis: str, span: tuple[float, float]
+) -> None:
+    row = degree_30(basis, span, "newton")
+    vander = {"chebyshev": np.polynomial.chebyshev.chebvander}.get(
+        basis, np.polynomial.legendre.legvander
+    )
+    V, y = vander(np.linspace(-1, 1, 400), 30), data_30(span)
+    best = float(((V @ np.linalg.lstsq(V, y, rcond=None)[0] - y) ** 2).sum())
+    assert row["status"] in ("completed", "converged")
+    assert row["optimum_loss"] == pytest.approx(best, rel=1e-8)
+    assert row["loss"] == pytest.approx(best, rel=1e-8)
+    found = float(((V @ np.array(row["coefficients"]) - y) ** 2).sum())
+    assert row["loss"] == pytest.approx(found, rel=1e-8)
+
+
+@pytest.mark.parametrize("optimizer", ["gd", "newton"])
+@pytest.mark.parametrize("span", DEGREE_30, ids=str)
+def test_degree_30_in_powers_of_x_is_right_or_says_that_it_is_not(
+    span: tuple[float, float], optimizer: str
+) -> None:
+    """Every number in the row is that of its coefficients, in exact arithmetic; else null."""
+    row = degree_30("power", span, optimizer)
+    if any(value is None for value in row["coefficients"]):
+        assert row["status"] == "diverged"
+        assert row["loss"] is None
+        return
+    half = (span[1] - span[0]) / 2
+    x = [Fraction(value) for value in (span[0] + half) + half * np.linspace(-1, 1, 400)]
+    c = [Fraction(value) for value in row["coefficients"]]
+    total, largest = Fraction(0), Fraction(0)
+    for point, datum in zip(x, data_30(span).tolist(), strict=True):
+        residual = sum(a * point**k for k, a in enumerate(c)) - Fraction(datum)
+        total, largest = total + residual**2, max(largest, residual**2)
+    if row["loss"] is not None:
+        assert row["loss"] == pytest.approx(float(total), rel=1e-6)
+    if row["status"] != "diverged":
+        assert row["loss"] is not None
