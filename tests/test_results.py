@@ -678,7 +678,9 @@ def test_reading_and_verifying_import_neither_torch_nor_ray(run: Run) -> None:
     assert ended.stdout.strip() == f"[] {FITS} 4 []"
 
 
-def test_shards_are_read_in_few_requests_and_in_the_callers_thread(run: Run) -> None:
+def test_shards_are_read_in_few_requests_and_in_the_callers_thread(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A thread of Arrow's that held our objects could end the interpreter with SIGABRT."""
     again = Run.open(run.uri)
     asked: list[threading.Thread] = []
@@ -688,7 +690,7 @@ def test_shards_are_read_in_few_requests_and_in_the_callers_thread(run: Run) -> 
         asked.append(threading.current_thread())
         return get(key, start, length)
 
-    again._store.get = recorded  # type: ignore[method-assign]
+    monkeypatch.setattr(again._store, "get", recorded)
     assert len(again.table(["fit", "loss", "loss_history"])) == FITS
     assert set(asked) == {threading.current_thread()}
     assert len(asked) <= 4 * SHARDS  # two for the footer, one for the columns, one more manifest

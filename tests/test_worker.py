@@ -4,15 +4,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from polyfit import worker
 from polyfit.errors import DamagedRun
+from polyfit.expression import FUNCTIONS
 from polyfit.fit import fit
 from polyfit.ledger import shard_key
 from polyfit.model import Kind, Problems
 from polyfit.plan import Plan, Shard
+from polyfit.problem import Grid, target_values
 from polyfit.spec import Spec
 from polyfit.store import FolderStore
 from polyfit.worker import inspect_shard, run_shard
@@ -114,3 +117,16 @@ def test_memory_that_cannot_hold_one_fit_is_told(monkeypatch: pytest.MonkeyPatch
     plan = Plan.of(Spec.parse("name: test\nfit: {steps: 20}\nsweep: {seed: {count: 3}}"))
     with pytest.raises(torch.OutOfMemoryError):
         worker.compute(plan, Shard(0, 0, 3), CPU)
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_targets_by_torch_are_numpys_and_do_not_depend_on_their_neighbours(name: str) -> None:
+    """Beyond a domain both are NaN; 2001 points leave a rest in every vector loop."""
+    low = np.linspace(-3.0, 0.5, 40)
+    functions = worker._vectorised()
+    many = target_values(f"{name}(x)", Grid(low, low + 1.7, 2001, 3, "power"), functions)
+    for place in (0, 7, 39):
+        grid = Grid(float(low[place]), float(low[place] + 1.7), 2001, 3, "power")
+        alone = target_values(f"{name}(x)", grid, functions)
+        np.testing.assert_array_equal(many[place], alone)
+        np.testing.assert_allclose(alone, target_values(f"{name}(x)", grid), rtol=4e-15)
