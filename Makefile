@@ -15,7 +15,7 @@ SOUND := $(shell [ "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" ] && [ ! -e .
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test lint serve-s3 stop-s3 bench gpu-check clean
+.PHONY: help run test simulate lint serve-s3 stop-s3 bench gpu-check clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -31,6 +31,9 @@ run: serve-s3 ## Run jobs/sweep.yaml on Ray and a local S3 server; installs what
 
 test: .venv/test ## All tests; ARGS="-k spec -x" goes to pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+simulate: .venv/test ## 100,000 simulated histories of faults; ARGS="--seed 7" tells one of them
+	$(BIN)/python tests/simulate.py $(ARGS)
 
 lint: .venv/test ## ruff (rules, format) and mypy (strict)
 	$(BIN)/ruff check

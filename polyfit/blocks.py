@@ -46,7 +46,7 @@ POINTS, BETA, TOLERANCE, CHECK = range(PARAMETERS)
 """Places in a block's vector of parameters; CHECK is 1 where fits may end at the block's start."""
 
 _SOURCES: Final = (str(model.__file__), __file__)
-_UNROLLED_WORK: Final = 500
+_UNROLLED_WORK: Final = 200
 """Bounds the time to compile: updates per block times the square of the coefficients."""
 
 _B: Final = 4112
@@ -55,8 +55,12 @@ _N: Final = 1999
 
 
 def unrolled(degree: int) -> int:
-    """Updates per block of a squared objective: a divisor of 10, so that tests fall on starts."""
-    return max(k for k in (1, 2, 5, 10) if k == 1 or k * (degree + 1) ** 2 <= _UNROLLED_WORK)
+    """Updates per block of a squared objective: a divisor of 10, so that tests fall on starts.
+
+    Two keep a state in registers for one more update; a longer chain of dependent operations is
+    more than a processor looks ahead, and only lengthens the time to compile.
+    """
+    return 2 if 2 * (degree + 1) ** 2 <= _UNROLLED_WORK else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,8 @@ class Block:
     all points, the functions (M, N) or (M, B, N) and the data (1, N) or (B, N); the parameters;
     Adam's divisors (count, 2).
 
-    Outputs: M coefficients, their moments; where testing, going, the loss before the first update
-    and, for count > 1, that before the last.
+    Outputs: M coefficients, their moments; where testing, going, and the loss before the first
+    update.
     """
 
     kind: Kind
@@ -126,14 +130,13 @@ class Block:
         objective = self._objective(data, parameters)
         c, moments = self._unpacked(inputs)
         running = going > 0.5
-        first = before_last = going
+        first = going
         for step in range(self.count):
             losses, g = traced_gradient(objective, c)
             if step == 0 and self.testing:
                 first = losses
                 ended = self._ended(c, losses, g, last, parameters) & (parameters[CHECK] > 0.5)
                 running = running & ~ended
-            before_last = losses
             hyper = Hyper(
                 self.kind.optimizer.name, parameters[BETA], unbias[step, 0], unbias[step, 1],
                 compiled_root,
@@ -146,8 +149,7 @@ class Block:
         ]
         if not self.testing:
             return kept
-        told = [torch.where(running, torch.ones_like(lr), torch.zeros_like(lr)), first]
-        return [*kept, *told, *([before_last] if self.count > 1 else [])]
+        return [*kept, torch.where(running, torch.ones_like(lr), torch.zeros_like(lr)), first]
 
     def _unpacked(self, inputs: Sequence[Tensor]) -> tuple[Coefficients, list[Coefficients]]:
         size = self.kind.size

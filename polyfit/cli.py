@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from polyfit.driver import Progress
-    from polyfit.results import Group, Run
+    from polyfit.results import Group, Run, Stored
+    from polyfit.show import Recomputed
     from polyfit.spec import Spec
 
 __all__ = ["main", "program"]
@@ -32,6 +34,7 @@ __all__ = ["main", "program"]
 LINE_EVERY_S: Final = 5.0
 DEFAULT_LIMIT: Final = 20
 MAX_PROBLEMS: Final = 20
+HISTORY_ENDS: Final = 3
 
 Command = Callable[..., Any]
 
@@ -200,6 +203,9 @@ def plan(spec: str, as_json: bool) -> None:
 @click.option("--address", metavar="ADDR", help="A Ray cluster to join; else RAY_ADDRESS.")
 @click.option("--placement-timeout", type=click.FloatRange(min=0), default=600.0, metavar="S",
               help="Seconds to wait while the cluster has no room  [600]")  # fmt: skip
+@click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=20.0, metavar="S",
+              help="Seconds to wait for another driver of the run to end  [20]")  # fmt: skip
+@click.option("--retry-failed", is_flag=True, help="Try again shards that were set aside.")
 @_as_json
 def run(
     specs: tuple[str, ...],
@@ -209,6 +215,8 @@ def run(
     executor: str,
     address: str | None,
     placement_timeout: float,
+    wait_s: float,
+    retry_failed: bool,
     as_json: bool,
 ) -> None:
     """Run specs to their end; the same command resumes what broke off.
@@ -232,6 +240,8 @@ def run(
                 executor=executor,
                 address=address,
                 placement_timeout_s=placement_timeout,
+                wait_s=wait_s,
+                retry_failed=retry_failed,
                 on_progress=shown.update,
                 tell=shown.tell,
             )
@@ -282,6 +292,31 @@ def results(
     _remark(told if where else f"{told} of {opened.plan.fits:,}")
     if not opened.complete:
         _remark("this run is not complete: what is at rest is shown")
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})  # -1 is an index, though a bad one
+@click.argument("run", metavar="RUN")
+@click.argument("fit", metavar="FIT", type=int)
+@click.option("--recompute", "again", is_flag=True,
+              help="Compute the fit again on this machine's CPU, and compare.")  # fmt: skip
+@_endpoint
+@_as_json
+def show(run: str, fit: int, again: bool, endpoint_url: str | None, as_json: bool) -> None:
+    """Show everything about one fit of RUN: FIT is its index, counted from 0."""
+    from polyfit.results import Run
+    from polyfit.show import recompute
+
+    opened = Run.open(run, endpoint_url)
+    stored = opened.stored(fit)
+    if not as_json:
+        _print_fit(opened, stored)
+    recomputed = recompute(opened, stored) if again else None
+    if as_json:
+        click.echo(json.dumps(_fit_facts(opened, stored, recomputed), allow_nan=False))
+    elif recomputed is not None:
+        click.echo(f"\nrecomputed: {recomputed}")
+    if recomputed is not None and recomputed.damaged:
+        raise DamagedRun(_damage(opened, stored, recomputed))
 
 
 @cli.command()
@@ -397,33 +432,16 @@ def _present(run: "Run") -> None:
 
 def _print_single(run: "Run") -> None:
     """As the tutorial prints it: update and loss, then the polynomial."""
+    from polyfit.show import equations
+
     fit = run.plan.sweep.fit(0)
     row = run.row(0)
     for update, loss in zip(
         run.plan.record.updates(fit.steps), row.get("loss_history") or (), strict=False
     ):
         click.echo(f"{update} {loss}")
-    click.echo(_equation(row))
-
-
-def _equation(row: dict[str, Any]) -> str:
-    """``Result: y = a + b x + ...``, in powers of x where they are known."""
-    powers = row["power_coefficients"]
-    values = powers or row["coefficients"]
-    if powers or row["basis"] == "power":
-        names = ["", " x", *(f" x^{k}" for k in range(2, len(values)))]
-    else:
-        letter = {"chebyshev": "T", "legendre": "P"}[row["basis"]]
-        names = [f" {letter}{k}(t)" for k in range(len(values))]
-    terms = " + ".join(
-        f"{'?' if value is None else value}{name}"
-        for value, name in zip(values, names, strict=False)
-    )
-    if powers or row["basis"] == "power":
-        return f"Result: y = {terms}"
-    middle = (row["range_low"] + row["range_high"]) / 2
-    half = (row["range_high"] - row["range_low"]) / 2
-    return f"Result: y = {terms}, t = (x - {middle}) / {half}"
+    own, in_x = equations(row)
+    click.echo(f"Result: {in_x or own}")
 
 
 def _print_groups(groups: "list[Group]") -> None:
@@ -514,6 +532,105 @@ def _write_csv(parts: Any) -> None:
             writer.writerow(
                 json.dumps(value) if isinstance(value, list) else value for value in row.values()
             )
+
+
+def _print_fit(run: "Run", stored: "Stored") -> None:
+    """Where one fit lies, its row, its equations and its curve."""
+    from polyfit.show import curve, equations
+
+    row, shard, made = stored.row, stored.shard, stored.footer
+    lines = [
+        ("run", run.uri),
+        ("shard", f"{stored.key}: fits {shard.start} to {shard.stop - 1}"),
+        ("made by", f"engine {made.get('engine')}, torch {made.get('torch')}, "
+                    f"{made.get('device')}, on {made.get('cpu')}"),
+    ]  # fmt: skip
+    for name, value in row.items():
+        if name.endswith("_history"):
+            lines.append((name, _history(run.plan.record.updates(row["steps"]), value)))
+        elif name not in ("coefficients", "power_coefficients"):
+            lines.append((name, "-" if value is None else str(value)))
+    for name, value in lines:
+        click.echo(f"{name:<21} {value}")
+    own, in_x = equations(row)
+    click.echo(f"\n{own}")
+    if in_x is None:
+        click.echo("in powers of x: not known without changing its predictions")
+    elif in_x != own:
+        click.echo(in_x)
+    click.echo("\n" + "\n".join(curve(row)))
+
+
+def _history(updates: list[int], values: list[Any]) -> str:
+    """The first and last of what was recorded, each after its update's number."""
+    shown = [f"{u}: {_cell(value)}" for u, value in zip(updates, values, strict=False)]
+    if len(shown) > 2 * HISTORY_ENDS:
+        shown[HISTORY_ENDS:-HISTORY_ENDS] = ["..."]
+    return f"{len(values):,} recorded" + (f"; {', '.join(shown)}" if shown else "")
+
+
+def _fit_facts(run: "Run", stored: "Stored", recomputed: "Recomputed | None") -> Any:
+    from polyfit.show import equations
+
+    own, in_x = equations(stored.row)
+    facts = {
+        "run": run.uri,
+        "plan_hash": run.plan.hash,
+        "fit": stored.fit,
+        "shard": {
+            "number": stored.shard.number,
+            "key": stored.key,
+            "fits": [stored.shard.start, stored.shard.stop],
+            "footer": stored.footer,
+        },
+        "row": stored.row,
+        "equation": own,
+        "equation_in_x": in_x,
+        "recomputed": None if recomputed is None else {
+            "same_bits": not recomputed.differing,
+            "differing": recomputed.differing,
+            "damaged": recomputed.damaged,
+            "here": recomputed.here,
+            "there": recomputed.there,
+            "torch": recomputed.torch,
+            "tolerance": recomputed.tolerance,
+            "within": recomputed.within,
+            "loss_off": recomputed.loss_off,
+            "coefficients_off": recomputed.coefficients_off,
+            "row": recomputed.row,
+        },
+    }  # fmt: skip
+    return _strict(facts)
+
+
+def _strict(value: Any) -> Any:
+    """The same with null for a number that is not finite: a damaged row may hold one."""
+    if isinstance(value, dict):
+        return {name: _strict(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _damage(run: "Run", stored: "Stored", recomputed: "Recomputed") -> str:
+    """What differs where nothing should."""
+    from polyfit.rows import MEND
+
+    lines = [
+        f"{run.uri}/{stored.key}: fit {stored.fit} differs from what its plan gives "
+        f"in {', '.join(recomputed.damaged)}; {MEND}"
+    ]
+    made, here = stored.footer.get("torch"), recomputed.torch
+    if made != here:
+        lines.append(f"(the shard was made with torch {made}, computed again with {here})")
+    for name in recomputed.damaged:
+        one, other = stored.row.get(name), recomputed.row.get(name)
+        if isinstance(one, list) and isinstance(other, list):
+            count = sum(repr(a) != repr(b) for a, b in zip_longest(one, other))
+            lines.append(f"{name}: {count} of {len(other)} differ")
+        else:
+            lines.append(f"{name}: {one} stored, {other} recomputed")
+    return "\n".join(lines)
 
 
 def _table(*names: str) -> Any:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from polyfit.errors import ClusterError, PolyfitError, StoreError
-from polyfit.ledger import PLAN, Receipt, attempt_key
-from polyfit.plan import Plan
+from polyfit.ledger import PLAN, Receipt, attempt_key, now
+from polyfit.plan import Plan, dump_json
 from polyfit.spec import Resources
 from polyfit.store import NoSuchKey, StoreAddress
 
@@ -42,6 +42,7 @@ IN_FLIGHT: Final = 2
 PLACEMENT_TIMEOUT_S: Final = 600.0
 KNOCK_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 1.0
+_SCALE_EVERY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,16 @@ class Task:
 class Outcome:
     """A task's receipt, or why there is none.
 
-    ``lost`` tells that the worker went away, which says nothing against the task;
-    ``fatal`` is an error that every other task would meet too.
+    ``lost`` tells that the worker went away, which says nothing against the task, and
+    ``preempted`` that its node was taken back, as those of spot markets are; ``fatal`` is an
+    error that every other task would meet too.
     """
 
     task: Task
     receipt: Receipt | None = None
     cause: str | None = None
     lost: bool = False
+    preempted: bool = False
     fatal: PolyfitError | None = None
 
 
@@ -108,9 +111,12 @@ class Workbench:
         self._turn = threading.Lock()
 
     def _read(self, job: Job) -> Plan:
-        """The plan, and proof that this machine sees the store that the driver sees."""
+        """The plan, and proof that this process sees and can write the driver's store."""
         try:
             self._store.get(attempt_key(job.attempt))
+            facts = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": now()}
+            name = f"{job.attempt}/{secrets.token_hex(4)}"
+            self._store.create(attempt_key(name), dump_json(facts))
             return Plan.from_json(self._store.get(PLAN), f"{job.run.uri}/{PLAN}")
         except NoSuchKey:
             raise StoreError(
@@ -287,9 +293,12 @@ class RayExecutor:
     def run(self, todo: deque[Task]) -> Iterator[Outcome | None]:
         import ray
 
-        self._start(self._wanted(len(todo)))
         busy_at = time.monotonic()
+        scale_at = 0.0
         while True:
+            if time.monotonic() >= scale_at or not todo:
+                self._scale(todo)
+                scale_at = time.monotonic() + _SCALE_EVERY_S
             self._place()
             for worker in self._workers:
                 self._fill(worker, todo)
@@ -308,12 +317,23 @@ class RayExecutor:
             yield None
 
     def close(self) -> None:
-        import ray
-
         for worker in self._workers:
-            with contextlib.suppress(Exception):
-                ray.kill(worker.actor)
+            _end(worker)
         self._workers = []
+
+    def _scale(self, todo: deque[Task]) -> None:
+        """Follow a cluster that grows and shrinks, and let go of actors with nothing to do."""
+        left = len(todo) + sum(len(worker.calls) for worker in self._workers)
+        wanted = self._wanted(left) if left else 0
+        if todo:
+            self._start(wanted - len(self._workers))
+        # Of those that are too many, first the ones that have no place (their node may be gone).
+        idle = sorted((w for w in self._workers if not w.calls), key=lambda worker: worker.placed)
+        too_many = len(self._workers) - wanted
+        for worker in idle[: max(too_many, 0)]:
+            if not todo or not worker.placed:
+                self._workers.remove(worker)
+                _end(worker)
 
     def _fill(self, worker: _Worker, todo: deque[Task]) -> None:
         while worker.placed and todo and len(worker.calls) < IN_FLIGHT:
@@ -350,7 +370,8 @@ class RayExecutor:
             return outcome
         except RayActorError as error:
             _await_restart(worker)
-            return Outcome(task, cause=f"the actor went away: {_short(error)}", lost=True)
+            cause = f"the actor went away: {_short(error)}"
+            return Outcome(task, cause=cause, lost=True, preempted=error.preempted)
         except RayError as error:
             return Outcome(task, cause=_short(error))
 
@@ -444,6 +465,13 @@ class _Actor:
             if self._bench is None:
                 self._bench = Workbench(*self._asked)
             return self._bench
+
+
+def _end(worker: _Worker) -> None:
+    import ray
+
+    with contextlib.suppress(Exception):
+        ray.kill(worker.actor)
 
 
 def _await_restart(worker: _Worker) -> None:

@@ -2,7 +2,7 @@
 
 Scalars follow YAML 1.2's core schema, so that ``1e-6`` is a number and ``no`` a string. What
 makes YAML dangerous or surprising is refused while it is read, before anything is expanded:
-aliases, tags, keys that stand twice, deep nesting, large files.
+aliases, tags, keys that stand twice, deep nesting, large files, more values than memory is for.
 """
 
 import re
@@ -12,10 +12,11 @@ from typing import Any, Final
 import yaml
 from yaml.reader import ReaderError
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "Document", "Path"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "Document", "Path"]
 
 MAX_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 12
+MAX_VALUES: Final = 100_000  # keys count too; one takes a kilobyte while it is read
 
 Path = tuple[str | int, ...]
 
@@ -49,12 +50,11 @@ class Document:
         """Read ``data``; never raises for what stands in it."""
         document = cls()
         if len(data) > MAX_BYTES:
-            document.problems.append(
-                (1, f"a file of {len(data):,} bytes; allowed: at most {MAX_BYTES:,}")
-            )
+            document.problems.append((1, f"a larger file; allowed: at most {MAX_BYTES:,} bytes"))
             return document
         try:
-            root = _Loader(data.decode("utf-8"), document.problems).get_single_node()
+            loader = _Loader(data.decode("utf-8"), document.problems)
+            root = loader.get_single_node()
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             document.problems.append((line, "a byte that is not UTF-8; allowed: UTF-8 text"))
@@ -68,6 +68,10 @@ class Document:
             document.problems.append((line, f"{text}; allowed: printable text"))
         except yaml.YAMLError as error:
             document.problems.append((1, " ".join(str(error).split())))
+        except (ValueError, OverflowError):  # PyYAML trusts chr() and int() with what it finds
+            document.problems.append(
+                (loader.line + 1, "a number too large in an escape or directive; allowed: YAML")
+            )
         else:
             if root is not None:
                 document.value = document._plain(root, ())
@@ -128,10 +132,17 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self._problems = problems
         self._depth = 0
+        self._values = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         line = event.start_mark.line + 1
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise yaml.MarkedYAMLError(
+                problem=f"more keys and values than are read; allowed: at most {MAX_VALUES:,}",
+                problem_mark=event.start_mark,
+            )
         if isinstance(event, yaml.AliasEvent):
             self.get_event()  # type: ignore[no-untyped-call]
             self._problems.append(

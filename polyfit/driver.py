@@ -5,6 +5,7 @@ of fits. Nothing is needed from a driver that died; the store tells what is left
 """
 
 import os
+import random
 import secrets
 import signal
 import socket
@@ -12,7 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,7 +29,8 @@ from polyfit.dispatch import (
     inside_ray_job,
     named_cluster,
 )
-from polyfit.errors import Exit, FailedShards, PolyfitError, UsageError
+from polyfit.errors import Exit, FailedShards, PolyfitError, StoreError, UsageError
+from polyfit.lease import TIME_TO_LIVE_S, Holder, Keeper, Lease
 from polyfit.ledger import Ledger, Receipt, now
 from polyfit.plan import Plan
 from polyfit.results import Run
@@ -44,7 +46,16 @@ ATTEMPTS: Final = 3
 LOSSES: Final = 10
 """Times a shard's worker may go away before the shard itself is suspected."""
 
+STORE_BUDGET_S: Final = 60.0
+"""Seconds without a shard coming to rest, after which a store that fails ends the run."""
+
+STORE_PAUSE_S: Final = 0.5
+STORE_LONGEST_PAUSE_S: Final = 8.0
 STATUS_EVERY_S: Final = 5.0
+DRAIN_S: Final = 25.0
+"""Seconds that shards in flight have to come to rest, once a signal asks to end: less than the
+30 that Kubernetes gives by default."""
+
 INLINE_BELOW_S: Final = 10.0
 """Nominal work, in seconds of one core, that is done before a Ray could have started."""
 
@@ -81,6 +92,8 @@ def execute(
     executor: str = "auto",
     address: str | None = None,
     placement_timeout_s: float = PLACEMENT_TIMEOUT_S,
+    wait_s: float = TIME_TO_LIVE_S,
+    retry_failed: bool = False,
     on_progress: Listener = lambda progress: None,
     tell: Teller = lambda line: None,
 ) -> Run:
@@ -94,6 +107,8 @@ def execute(
         executor: "ray", "inline" (this process), or "auto".
         address: a Ray cluster; RAY_ADDRESS or the surrounding job's if None.
         placement_timeout_s: seconds to wait while no actor can be placed.
+        wait_s: seconds to wait for another driver's lease on the run to end.
+        retry_failed: whether to try again the shards that an earlier attempt set aside.
         on_progress: called now and then with how far the run is.
         tell: called with single lines worth knowing.
 
@@ -103,6 +118,7 @@ def execute(
     Raises:
         SpecError, LimitExceeded, UsageError: what is asked for cannot be run.
         PlanMismatch: the run id belongs to another plan.
+        RunHeld: another driver is at work on this run.
         StoreError, ClusterError: the world around does not play along.
         FailedShards: some shards could not be computed; the others are at rest.
         Drained: SIGTERM came; the same call goes on from there.
@@ -115,21 +131,34 @@ def execute(
             "this store ignores If-None-Match: two drivers at once would write shards twice (the "
             "same bytes); every shard is inspected before the seal"
         )
-    sealed = ledger.manifest() is not None
-    if sealed and len(ledger.done()) == plan.shards:
-        tell(f"{home.uri} is complete already: nothing to do")
-    else:
-        if sealed:
-            tell(f"shards of the complete run {home.uri} are missing: fitting them again")
-        how = _choose(executor, address, plan, tell)
-        sigterm = _Sigterm()
-        try:
-            _Drive(plan, ledger, Job(home, _attempt()), on_progress, sigterm).run(
-                spec, how, address, placement_timeout_s, tell
+    done = f"{home.uri} is complete already: nothing to do"
+    if _complete(ledger):
+        tell(done)
+        return Run.open(home.uri, home.endpoint_url)
+    attempt = _attempt()
+    lease = Lease(ledger.store, Holder.here(attempt))
+    lease.acquire(wait_s)
+    keeper, signals = Keeper(lease), _Signals(tell)
+    try:
+        if _complete(ledger):  # by the driver that held it until now
+            tell(done)
+        else:
+            if ledger.manifest() is not None:
+                tell(f"shards of the complete run {home.uri} are missing: fitting them again")
+            how = _choose(executor, address, plan, tell)
+            drive = _Drive(
+                plan, ledger, Job(home, attempt), on_progress, tell, keeper.check, signals
             )
-        finally:
-            sigterm.release()
+            drive.run(spec, how, address, placement_timeout_s, retry_failed)
+    finally:
+        signals.release()
+        keeper.close()
     return Run.open(home.uri, home.endpoint_url)
+
+
+def _complete(ledger: Ledger) -> bool:
+    """Whether the run is sealed and every shard of it is there."""
+    return ledger.manifest() is not None and len(ledger.done()) == ledger.plan.shards
 
 
 def place(
@@ -175,54 +204,61 @@ def _attempt() -> str:
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-class _Sigterm:
-    """SIGTERM asks once: the driver looks between outcomes. A second one ends it at once.
+class _Signals:
+    """SIGTERM or Ctrl-C asks once: what is in flight comes to rest first. A second ends at once.
 
-    An exception raised wherever the signal happens to arrive could be lost in a callback. Ctrl-C is
-    such an exception, since it is not to wait for an outcome; lost, it counts at the next one.
+    An exception raised wherever the signal happens to arrive could be lost in a callback.
     """
 
-    def __init__(self) -> None:
-        self.came = self.interrupted = False
+    def __init__(self, tell: Teller) -> None:
+        self.came: int | None = None
+        self.until = 0.0
+        self._tell = tell
         self._main = threading.current_thread() is threading.main_thread()
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def watch(self) -> None:
-        """Take the signal over; after ``ray.init``, which sets a handler of its own."""
+        """Take the signals over; after ``ray.init``, which sets a handler of its own."""
         if self._main:
             for number in _SIGNALS:
                 signal.signal(number, self._note)
 
     def release(self) -> None:
-        """Give the signal back."""
+        """Give the signals back."""
         if self._main:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
 
-    def check(self) -> None:
-        """Raise what a signal that came asks for: Drained or KeyboardInterrupt."""
-        if self.interrupted:
-            raise KeyboardInterrupt
-        if self.came:
-            raise Drained("ended by SIGTERM; the same command goes on from here")
+    def error(self) -> BaseException:
+        """What the signal that came asks for."""
+        if self.came == signal.SIGINT:
+            return KeyboardInterrupt()
+        return Drained("ended by SIGTERM; the same command goes on from here")
 
     def _note(self, signum: int, frame: Any) -> None:
-        if signum == signal.SIGINT:
-            self.interrupted = True
-        if self.came or self.interrupted:
-            self.check()
-        self.came = True
+        again = self.came is not None
+        self.came = signum
+        if again:
+            raise self.error()
+        self.until = time.monotonic() + DRAIN_S
+        with suppress(Exception):  # the line that it interrupts may be half written
+            self._tell(
+                f"stopping: shards in flight have {DRAIN_S:.0f} s to come to rest; "
+                "the same signal again ends at once"
+            )
 
 
 @dataclass(slots=True)
 class _Drive:
-    """One attempt at a run."""
+    """One attempt at a run; ``held`` raises where the run is no longer ours."""
 
     plan: Plan
     ledger: Ledger
     job: Job
     on_progress: Listener
-    sigterm: _Sigterm
+    tell: Teller
+    held: Callable[[], None]
+    signals: _Signals
     receipts: dict[int, Receipt] = field(default_factory=dict)
     tries: Counter[int] = field(default_factory=Counter)
     losses: Counter[int] = field(default_factory=Counter)
@@ -231,6 +267,9 @@ class _Drive:
     at_rest: set[int] = field(default_factory=set)
     fits_done: int = 0
     noted_at: float = 0.0
+    stopping: bool = False
+    store_failed_at: float | None = None
+    store_failures: int = 0
 
     def run(
         self,
@@ -238,7 +277,7 @@ class _Drive:
         how: str,
         address: str | None,
         placement_timeout_s: float,
-        tell: Teller,
+        retry_failed: bool,
     ) -> None:
         """Do what is left, and seal."""
         facts = {
@@ -251,15 +290,12 @@ class _Drive:
         self.ledger.note_attempt(self.job.attempt, facts)
         exit_code = Exit.INTERNAL
         try:
-            done = self.ledger.done()
-            for number in done:
-                self._came_to_rest(number)
-            if done:
-                tell(f"{len(done):,} of {self.plan.shards:,} shards are at rest already")
-            with _executor(how, self.job, spec, address, placement_timeout_s) as executor:
-                self.sigterm.watch()
-                tell(f"running {executor.describe()}")
-                self._dispatch(executor, done)
+            todo = self._todo(retry_failed)
+            if any(task.kind == "compute" for task in todo) or not self.failed:
+                with _executor(how, self.job, spec, address, placement_timeout_s) as executor:
+                    self.signals.watch()
+                    self.tell(f"running {executor.describe()}")
+                    self._dispatch(executor, todo, spec.on_failure)
             if self.failed:
                 raise FailedShards(self._failures())
             self.ledger.seal(self.receipts.values())
@@ -278,44 +314,78 @@ class _Drive:
         try:
             ended = {**facts, "ended_at": now(), "exit_code": int(exit_code)}
             self.ledger.note_attempt(self.job.attempt, ended)
-            self._note("complete" if exit_code == Exit.COMPLETE else "ended")
+            if exit_code != Exit.HELD:  # the status is the new driver's
+                self._note("complete" if exit_code == Exit.COMPLETE else "ended")
         except PolyfitError:
             if exit_code == Exit.COMPLETE:
                 raise
 
-    def _dispatch(self, executor: Executor, done: set[int]) -> None:
-        """Compute what is missing and inspect what is at rest without a receipt."""
-        todo = deque(self._tasks(done))
-        self._note("running")
+    def _todo(self, retry_failed: bool) -> deque[Task]:
+        """What is missing, to be computed, and what is at rest, to be inspected."""
+        done = self.ledger.done()
+        for number in done:
+            self._came_to_rest(number)
+        if done:
+            self.tell(f"{len(done):,} of {self.plan.shards:,} shards are at rest already")
+        if not retry_failed:
+            self.failed = {n for n in self.ledger.set_aside() if n < self.plan.shards} - done
+        if self.failed:
+            self.tell(f"{len(self.failed):,} shards were set aside before: not tried again")
+        missing = (n for n in range(self.plan.shards) if n not in done and n not in self.failed)
+        compute = [Task("compute", int(n)) for n in self.plan.costly_first(missing)]
+        return deque([*compute, *(Task("inspect", n) for n in sorted(done))])
+
+    def _dispatch(self, executor: Executor, todo: deque[Task], on_failure: str) -> None:
+        """Run the tasks to their ends, or as far as a signal or a failure lets them."""
+        self._note_softly("running")
         for outcome in executor.run(todo):
             if outcome is not None:
                 self._settle(outcome, todo)
                 self._listen()
-            self.sigterm.check()
-
-    def _tasks(self, done: set[int]) -> Iterator[Task]:
-        missing = (number for number in range(self.plan.shards) if number not in done)
-        for number in self.plan.costly_first(missing):
-            yield Task("compute", int(number))
-        for number in sorted(done):
-            yield Task("inspect", number)
+            self.held()
+            if self.signals.came is not None or (self.failed and on_failure == "stop"):
+                self.stopping = True
+                todo.clear()
+            if self.signals.came is not None and time.monotonic() > self.signals.until:
+                break
+        settled = len(self.receipts) + len(self.failed - self.receipts.keys())
+        if self.signals.came is not None and settled < self.plan.shards:
+            raise self.signals.error()
 
     def _settle(self, outcome: Outcome, todo: deque[Task]) -> None:
-        if outcome.fatal is not None:
-            raise outcome.fatal
         number = outcome.task.shard
+        if outcome.fatal is not None:
+            self._bear(outcome.fatal)
+            todo.append(outcome.task)
+            return
         if outcome.receipt is not None:
+            self.store_failed_at, self.store_failures = None, 0
             if number not in self.receipts:
                 self.receipts[number] = outcome.receipt
                 self._came_to_rest(number)
             return
         self.causes.setdefault(number, []).append(outcome.cause or "no cause was told")
-        (self.losses if outcome.lost else self.tries)[number] += 1
+        if not outcome.preempted:
+            (self.losses if outcome.lost else self.tries)[number] += 1
         if self.tries[number] >= ATTEMPTS or self.losses[number] >= LOSSES:
             self.failed.add(number)
-            self.ledger.note_failure(number, self.causes[number])
+            self.ledger.note_failure(number, outcome.task.kind, self.causes[number])
         else:
             todo.append(outcome.task)
+
+    def _bear(self, error: PolyfitError) -> None:
+        """Wait a little where the store fails for a moment; raise what lasts."""
+        if not isinstance(error, StoreError) or not error.passing or self.stopping:
+            raise error
+        present = time.monotonic()
+        if self.store_failed_at is None:
+            self.store_failed_at = present
+            self.tell(f"{error}; trying again for {STORE_BUDGET_S:g} s")
+        if present - self.store_failed_at >= STORE_BUDGET_S:
+            raise error
+        pause = min(STORE_PAUSE_S * 2**self.store_failures, STORE_LONGEST_PAUSE_S)
+        self.store_failures += 1
+        time.sleep(random.uniform(pause / 2, pause))
 
     def _came_to_rest(self, number: int) -> None:
         if number not in self.at_rest:
@@ -324,11 +394,13 @@ class _Drive:
 
     def _failures(self) -> str:
         number = min(self.failed)
-        last = self.causes[number][-1].strip().splitlines()[-1]
+        causes = self.causes.get(number) or self.ledger.causes(number)
+        last = causes[-1].strip().splitlines()[-1] if causes else "the cause is not known"
+        rest = "the others are not all at rest" if self.stopping else "the others are at rest"
         return (
-            f"{len(self.failed):,} of {self.plan.shards:,} shards failed, the others are at rest; "
+            f"{len(self.failed):,} of {self.plan.shards:,} shards failed, {rest}; "
             f"shard {number}: {last} (causes in {self.job.run.uri}/failed/); "
-            "the same command tries them again"
+            "--retry-failed tries them again"
         )
 
     def _listen(self) -> None:
@@ -342,7 +414,12 @@ class _Drive:
             )
         )
         if time.monotonic() - self.noted_at > STATUS_EVERY_S:
-            self._note("running")
+            self._note_softly("running")
+
+    def _note_softly(self, state: str) -> None:
+        """The status is news: a store that fails for a moment does not end the run by it."""
+        with suppress(StoreError):
+            self._note(state)
 
     def _note(self, state: str) -> None:
         self.noted_at = time.monotonic()

@@ -16,6 +16,7 @@ __all__ = [
     "LimitExceeded",
     "PlanMismatch",
     "PolyfitError",
+    "RunHeld",
     "RunNotFound",
     "SpecError",
     "StoreError",
@@ -76,6 +77,12 @@ class RunNotFound(UsageError):
     """There is no run at the given place."""
 
 
+class RunHeld(PolyfitError):
+    """Another driver is at work on the run."""
+
+    exit_code = Exit.HELD
+
+
 class FailedShards(PolyfitError):
     """Some shards could not be computed; the others are at rest."""
 
@@ -96,9 +103,16 @@ class DamagedRun(PolyfitError):
 
 
 class StoreError(PolyfitError):
-    """The store cannot be reached, refuses us, or holds something that is not ours."""
+    """The store cannot be reached, refuses us, or holds something that is not ours.
+
+    ``passing`` tells that the same call may well work a moment later.
+    """
 
     exit_code = Exit.STORAGE
+
+    def __init__(self, message: str, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class ClusterError(PolyfitError):

@@ -7,7 +7,6 @@ work: ``eager`` runs one operation at a time, ``compiled`` a block of updates pe
 """
 
 from abc import ABC, abstractmethod
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -30,6 +29,7 @@ from polyfit.blocks import (
     unrolled,
 )
 from polyfit.errors import ClusterError
+from polyfit.kernels import Kernel, Link
 from polyfit.model import (
     MOMENTS,
     Array,
@@ -78,7 +78,20 @@ _FULL_ENOUGH: Final = 0.75
 """Of a batch: with fewer fits still running they are moved together."""
 
 _LOOK_EVERY: Final = 100
-"""Updates between two looks of the host at what an accelerator has ended."""
+"""Updates between two looks at what has ended, where little will or a look costs time."""
+
+_CACHE: Final = 1 << 15
+"""Bytes of the state and the problems of a compiled tile: about what the fastest cache holds."""
+
+_LEAST_TILE: Final = 64
+"""Fits of a tile: with fewer the calls would cost as much as the work."""
+
+_KEPT: Final = 3
+"""The vector of losses at the last test before a span; 0 is that of the losses at its start, 1
+and 2 are those of the last two tests after it."""
+
+_GOING: Final = _LOOK_EVERY // CHECK_EVERY + 4
+"""Vectors that tell which fits go on: before a span, after its start, its tests and its end."""
 
 Index = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.floating]
@@ -469,225 +482,274 @@ def _substituted(
 
 def _count(kind: Kind) -> int:
     """Updates per block."""
-    return unrolled(kind.degree) if kind.squared else 1
+    return unrolled(kind.degree) if kind.squared and kind.steps > 1 else 1
 
 
-def blocks(
-    kind: Kind, updates: Sequence[int], record: Sequence[str], shared: tuple[bool, bool]
-) -> list[Block]:
+def blocks(kind: Kind, updates: Sequence[int], shared: tuple[bool, bool]) -> list[Block]:
     """The blocks that the compiled engine runs for such a batch; see ``fit`` and ``Block``."""
     if kind.optimizer.name == "newton":
         return []
     count = _count(kind)
     found = [Block(kind, count, shared)]
-    if count > 1:
-        places = {update % count for update in updates}
-        whole = {0, count - 1} if set(record) <= {"loss"} else {0}
-        if kind.steps % count or not places <= whole:
-            found.append(Block(kind, 1, shared))
-    elif not kind.squared:
-        found.append(Block(kind, 1, shared, testing=False))
+    if kind.steps > count:
+        found.append(Block(kind, count, shared, testing=False))
+    if any(update % count for update in (*updates, kind.steps)):
+        found.append(Block(kind, 1, shared))
     return found
 
 
-class _Compiled(_Run):
-    """Blocks of updates, each one kernel.
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Blocks in a row, called at once.
 
-    The state stands in two buffers: a block reads the one and writes the other. A fit that has
-    ended keeps its state, and its place until a quarter of the batch has ended.
+    ``tests`` are the updates before which fits may end, counted from the span's first, each with
+    the vector that tells which go on after it. ``going`` and ``losses`` are the vectors written
+    last, ``tested`` the losses at the last test. ``flips``: the new state is on the other side.
+    """
+
+    call: Callable[[], None]
+    tests: list[tuple[int, Tensor]]
+    going: Tensor
+    losses: Tensor
+    tested: Tensor | None
+    flips: bool
+
+
+class _Compiled(_Run):
+    """Blocks of updates, each one kernel, called in spans: up to what is recorded or looked at.
+
+    The state stands on two sides: a block reads the one and writes the other. A fit that has
+    ended keeps its state, and its place until a quarter of the batch has ended. On the CPU the
+    batch lies in tiles, and each goes through a span within the fastest cache: a vector of the
+    batch has the shape (tiles, fits of a tile).
     """
 
     def _begin(self, fits: Index, start_BM: Numbers, lr_B: Numbers) -> None:
         self.count = _count(self.kind)
-        self.only_loss = set(self.outcome.recorded) <= {"loss"}
+        self.kernels: dict[Block, Kernel] = {}
+        # A stop rule ends fits one by one: whoever looks late has iterated for nothing.
+        late = self.kind.stop is None or self.device.type != "cpu"
+        self.look_every = _LOOK_EVERY if late else CHECK_EVERY
         moments = np.zeros((self.kind.size * MOMENTS[self.kind.optimizer.name], len(fits)))
         state = np.concatenate([start_BM.T, moments.astype(start_BM.dtype)])
         unknown = torch.zeros(len(fits), dtype=self.kind.dtype, device=self.device)
-        counted = None
-        if self.device.type != "cpu":
-            counted = torch.zeros(len(fits), dtype=torch.int64, device=self.device)
-        self._lay_out(fits, self._tensor(state), self._tensor(lr_B), unknown, unknown, counted)
+        self._lay_out(fits, self._tensor(state), self._tensor(lr_B), unknown, unknown)
 
     def _tensor(self, values: Numbers) -> Tensor:
         return torch.tensor(np.ascontiguousarray(values)).to(self.kind.dtype).to(self.device)
 
     def _lay_out(
-        self,
-        fits: Index,
-        state: Tensor,
-        lr: Tensor,
-        first_loss: Tensor,
-        last_loss: Tensor,
-        taken: Tensor | None,
+        self, fits: Index, state: Tensor, lr: Tensor, first_loss: Tensor, last_loss: Tensor
     ) -> None:
-        """Buffers for these fits, which have the columns of ``state``.
-
-        Updates taken are counted on an accelerator; the CPU sees at once when a fit ends.
-        """
-        self.fits, kind = fits, self.kind
-        lanes = _LANES if kind.squared else 1
-        self.width = max(lanes, -(-len(fits) // lanes) * lanes)
+        """Vectors for these fits, which have the columns of ``state``."""
+        kind, count = self.kind, len(state)
+        self.fits, self.first_loss = fits, first_loss
         self.alive = np.ones(len(fits), dtype=np.bool_)
         self.side, self.running = 0, len(fits)
-
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=kind.dtype, device=self.device)
-
-        def padded(values: Tensor) -> Tensor:
-            wide = values.new_zeros((*values.shape[:-1], self.width))
-            wide[..., : len(fits)] = values
-            return wide
-
-        self.state = [padded(state), zeros(len(state), self.width)]
-        self.going = [padded(torch.ones_like(lr)), zeros(self.width)]
-        self.lr, self.first_loss, self.last_loss = map(padded, (lr, first_loss, last_loss))
-        self.taken = None if taken is None else padded(taken)
-        self.before_first, self.before_last = zeros(self.width), zeros(self.width)
-        self.parameters = zeros(2, PARAMETERS)  # of blocks that do not test, and that do
-        self.parameters[:, POINTS], self.parameters[:, BETA] = kind.points, kind.optimizer.beta
-        self.parameters[1, CHECK] = 1.0
+        own, common = self._data()
+        rows = [count, count, 1, _GOING, _KEPT + 1, *map(len, own)]
+        lanes = _LANES if kind.squared else 1
+        tile = len(fits)
+        if kind.squared and self.device.type == "cpu":
+            tile = max(_LEAST_TILE, _CACHE // ((2 * count + sum(map(len, own))) * lr.itemsize))
+        self.tiles = max(1, -(-len(fits) // max(tile, 1)))
+        self.width = max(lanes, -(-len(fits) // (self.tiles * lanes)) * lanes)
+        memory = torch.zeros(
+            (self.tiles, sum(rows), self.width), dtype=kind.dtype, device=self.device
+        )
+        here, there, rates, going, losses, *data = memory.split(rows, dim=1)
+        for place, values in zip(
+            (here, rates, losses[:, _KEPT:], going[:, :1], *data),
+            (state, lr[None], last_loss[None], torch.ones_like(lr)[None], *own),
+            strict=True,
+        ):
+            wide = values.new_zeros(len(values), self.tiles * self.width)
+            wide[:, : len(fits)] = values
+            place.copy_(wide.view(len(values), self.tiles, self.width).transpose(0, 1))
+        self.sides = [here.unbind(1), there.unbind(1)]
+        self.lr, self.going, self.losses = rates[:, 0], going.unbind(1), losses.unbind(1)
+        if kind.squared:  # R and q are blocks of rows, the rest is a vector
+            self.data = [*map(self._for_all, common), *data[:-1], data[-1][:, 0]]
+        else:
+            self.data = [*map(self._for_all, common)]
+        parameters = torch.zeros(2, PARAMETERS, dtype=kind.dtype)  # of no test, and of a test
+        parameters[:, POINTS], parameters[:, BETA] = kind.points, kind.optimizer.beta
+        parameters[1, CHECK] = 1.0
         if kind.stop is not None:
-            self.parameters[:, TOLERANCE] = kind.stop.tolerance
-        self.unbias = {k: zeros(k, 2) for k in {1, self.count}}
-        self.data, self.shared = self._data(padded)
-        self.calls: dict[tuple[int, bool, bool, int], Callable[[], None]] = {}
+            parameters[:, TOLERANCE] = kind.stop.tolerance
+        self.parameters = parameters.to(self.device)
+        divisors = self.look_every + self.count
+        self.unbias = torch.zeros(divisors, 2, dtype=kind.dtype, device=self.device)
+        self.spans: dict[tuple[bool, int, int, bool, int], _Span] = {}
+        self.links: dict[tuple[int, int, int, int, int | None, bool, int], Link] = {}
         self.objective: Objective | None = None
 
-    def _data(self, padded: Callable[[Tensor], Tensor]) -> tuple[list[Tensor], tuple[bool, bool]]:
-        """The problems of the fits as a block takes them, and whether one serves all."""
+    def _for_all(self, values: Tensor) -> Tensor:
+        """What serves every tile."""
+        return values.expand(self.tiles, *values.shape)
+
+    def _of_fits(self, vector: Tensor) -> Tensor:
+        """A vector of the batch without its padding, shape (fits,)."""
+        return vector.reshape(-1)[: len(self.fits)]
+
+    def _state(self, count: int) -> Coefficients:
+        return [self._of_fits(vector) for vector in self.sides[self.side][:count]]
+
+    def _data(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The problems of the fits as a block takes them: rows of the fits' own, and for all."""
         problems, of, size = self.problems, self.problems.of_B[self.fits], self.kind.size
         if not self.kind.squared:
             one, same = len(problems.functions_PMN) == 1, len(problems.y_PN) == 1
+            self.shared = (one, same)
             functions = problems.functions_PMN[0] if one else (
                 problems.functions_PMN.transpose(1, 0, 2)[:, of]
             )  # fmt: skip
             y = problems.y_PN if same else problems.y_PN[of]
-            return [self._tensor(functions), self._tensor(y)], (one, same)
+            return [], [self._tensor(functions), self._tensor(y)]
         upper = np.triu_indices(size)
         R = problems.R_PMM[:, upper[0], upper[1]]
         one = not np.ptp(R, axis=0).any()
-        entries = self._tensor(R[0]) if one else padded(self._tensor(R[of].T))
-        q, rest = problems.q_PM[of].T, problems.rest_P[of]
-        return [entries, padded(self._tensor(q)), padded(self._tensor(rest))], (one, False)
+        self.shared = (one, False)
+        own = [self._tensor(problems.q_PM[of].T), self._tensor(problems.rest_P[of])[None]]
+        if one:
+            return own, [self._tensor(R[0])]
+        return [self._tensor(R[of].T), *own], []
 
     def iterate(self) -> None:
-        for update, count in self._segments():
+        for update, end in self._bounds():
             if not self.running:
                 return
-            test = update > 0 and update % CHECK_EVERY == 0
             slot = self.slots.get(update)
-            # Over all points losses cost time: they are made where they are needed.
-            testing = self.kind.squared or test or slot is not None or update == 0
             self._record_state(slot)
-            self._run(update, count, testing, test)
+            if self.kind.optimizer.name == "adam":
+                divisors = [unbiasing(update + k) for k in range(len(self.unbias))]
+                self.unbias.copy_(torch.tensor(divisors, dtype=torch.float64))
+            final = end == self.kind.steps
+            span = self._span(update, end, final)
+            span.call()
+            losses = self._of_fits(self.losses[0])
             if update == 0:
-                self.first_loss.copy_(self.before_first)
-                self.last_loss.copy_(self.before_first)
+                self.first_loss.copy_(losses)
             if slot is not None:
-                self._keep_loss(slot, self.before_first)
-            last = self.slots.get(update + count - 1) if count > 1 else None
-            if last is not None:
-                self._keep_loss(last, self.before_last)
-            self._pass_on(update, count, testing, test)
-        if self.running:
-            self._run(self.kind.steps, self.count, testing=True, test=True)
-            self._look(self.kind.steps)
+                self._keep("loss", self.fits, slot, losses)
+            self._pass_on(update, span, final)
 
-    def _segments(self) -> Iterator[tuple[int, int]]:
-        """Updates at which blocks start, and their lengths: as long as nothing is recorded inside.
+    def _bounds(self) -> Iterator[tuple[int, int]]:
+        """The updates at which spans start and end: losses are had where one starts."""
+        steps = self.kind.steps
+        starts = sorted({*range(0, steps, self.look_every), *self.updates})
+        return zip(starts, [*starts[1:], steps], strict=True)
 
-        A loss can also be had before a block's last update.
-        """
-        update, steps = 0, self.kind.steps
-        while update < steps:
-            count, end = 1, update + self.count
-            if update % self.count == 0 and end <= steps:
-                inside = bisect_right(self.updates, update)
-                beyond = bisect_left(self.updates, end - 1 if self.only_loss else end)
-                count = self.count if inside >= beyond else 1
-            yield update, count
+    def _span(self, start: int, end: int, final: bool) -> _Span:
+        key = (start == 0, start % CHECK_EVERY, end - start, final, self.side)
+        if key not in self.spans:
+            self.spans[key] = self._joined(start, end, final)
+        return self.spans[key]
+
+    def _joined(self, start: int, end: int, final: bool) -> _Span:
+        """The blocks of the updates from ``start`` to ``end``, and where all ends the last test."""
+        links: list[Link] = []
+        tests: list[tuple[int, Tensor]] = []
+        side, told, last, told_losses, update = self.side, 0, _KEPT, 0, start
+        while update < end or (final and update == end):
+            whole = update == end or (update % self.count == 0 and update + self.count <= end)
+            count = self.count if whole else 1
+            test = update == end or (update > 0 and update % CHECK_EVERY == 0)
+            # The first losses are recorded; of the others two are kept, to be compared.
+            losses = 0 if update == start else 1 + told % 2
+            testing = losses if test or update == start or not whole else None
+            links.append(self._link(count, side, told, last, testing, test, update - start))
+            if testing is not None:
+                told, told_losses = told + 1, testing
+                last = testing if test or update == 0 else last
+            if test:
+                tests.append((update - start, self.going[told]))
+            side = side if update == end else 1 - side
             update += count
+        return _Span(
+            kernels.chain(links), tests, self.going[told], self.losses[told_losses],
+            None if last == _KEPT else self.losses[last], side != self.side,
+        )  # fmt: skip
 
-    def _run(self, update: int, count: int, testing: bool, test: bool) -> None:
-        """One block, from this side's buffers to the other's."""
-        if self.kind.optimizer.name == "adam":
-            divisors = [unbiasing(update + k) for k in range(count)]
-            self.unbias[count].copy_(torch.tensor(divisors, dtype=torch.float64))
-        key = (count, testing, test, self.side)
-        if key not in self.calls:
-            self.calls[key] = self._bound(count, testing, test)
-        self.calls[key]()
+    def _link(
+        self, count: int, side: int, told: int, last: int, testing: int | None, test: bool, at: int
+    ) -> Link:
+        """A block of ``count`` updates, ``at`` of them after the span's first.
 
-    def _bound(self, count: int, testing: bool, test: bool) -> Callable[[], None]:
+        ``told`` and ``last`` are the vectors of ``going`` and ``losses`` that it reads, ``testing``
+        the losses that it writes; without them it is the leaner block that does not test.
+        """
+        adam = self.kind.optimizer.name == "adam"
+        key = (count, side, told, last if test else _KEPT, testing, test, at if adam else 0)
+        if key not in self.links:
+            inputs = [
+                *self.sides[side], self.lr, self.going[told], self.losses[last], *self.data,
+                self._for_all(self.parameters[int(test)]),
+                self._for_all(self.unbias[key[-1] :][:count]),
+            ]  # fmt: skip
+            outputs = [*self.sides[1 - side]]
+            if testing is not None:
+                outputs += [self.going[told + 1], self.losses[testing]]
+            self.links[key] = self._kernel(count, testing is not None).link(inputs, outputs)
+        return self.links[key]
+
+    def _kernel(self, count: int, testing: bool) -> Kernel:
         block = Block(self.kind, count, self.shared, testing)
-        kernel = kernels.load(block.recipe(), self.device)
-        side, other = self.side, 1 - self.side
-        inputs = [
-            *self.state[side], self.lr, self.going[side], self.last_loss, *self.data,
-            self.parameters[int(test)], self.unbias[count],
-        ]  # fmt: skip
-        outputs = [*self.state[other]]
-        if testing:
-            outputs += [self.going[other], self.before_first]
-            outputs += [self.before_last] if count > 1 else []
-        return kernel.bind(inputs, outputs)
+        if block not in self.kernels:
+            self.kernels[block] = kernels.load(block.recipe(), self.device)
+        return self.kernels[block]
 
-    def _pass_on(self, update: int, count: int, testing: bool, test: bool) -> None:
-        """After a block: end what has ended, and turn to what it wrote."""
-        going = self.going[1 - self.side]
-        if not testing:
-            going.copy_(self.going[self.side])
-        if self.taken is not None:
-            self.taken += going.to(torch.int64) * count
-        if test:
-            if self.taken is None or update % _LOOK_EVERY == 0:
-                self._look(update)
-            if self.kind.stop is not None:
-                self.last_loss.copy_(self.before_first)
-        self.side = 1 - self.side
+    def _pass_on(self, update: int, span: _Span, final: bool) -> None:
+        """After a span: turn to the state it made, and end what has ended."""
+        if span.flips:
+            self.side = 1 - self.side
+        if final or not torch.equal(span.going, self.going[0]):
+            self._end(update, span, final)
+            self.going[0].copy_(span.going)
+        if self.kind.stop is not None and span.tested is not None:
+            self.losses[_KEPT].copy_(span.tested)
         if 0 < self.running < _FULL_ENOUGH * len(self.fits):
             self._compact()
 
-    def _look(self, update: int) -> None:
-        """Keep the ends of the fits that have ended since the last look, or all at the last."""
-        going = self.going[1 - self.side][: len(self.fits)]
-        last = update == self.kind.steps
-        if not last and int(going.sum()) == self.running:
-            return
-        still = going.cpu().numpy() > 0.5
-        gone = self.alive if last else self.alive & ~still
-        lanes = torch.tensor(np.flatnonzero(gone)).to(self.device)
-        c = [vector.index_select(0, lanes) for vector in self.state[self.side][: self.kind.size]]
-        losses = self.before_first.index_select(0, lanes)
-        status = _status(
-            finite(c, losses), losses, self.first_loss.index_select(0, lanes),
-            torch.tensor(~still[gone]).to(self.device),
-        )  # fmt: skip
-        taken = update if self.taken is None else self.taken.index_select(0, lanes).cpu().numpy()
-        self._keep_ends(self.fits[gone], taken, status.cpu().numpy(), _rows(c))
-        self.alive = self.alive & ~gone
+    def _end(self, update: int, span: _Span, final: bool) -> None:
+        """Keep the ends of the fits that have ended in a span, or of all at the last test.
+
+        What has ended keeps its state, and so has the same losses at a later test.
+        """
+        after = torch.stack([self._of_fits(vector) for _, vector in span.tests]).cpu().numpy()
+        for (test, _), going in zip(span.tests, after, strict=True):
+            still = going > 0.5
+            last = final and update + test == self.kind.steps
+            gone = self.alive if last else self.alive & ~still
+            if not gone.any():
+                continue
+            lanes = torch.tensor(np.flatnonzero(gone)).to(self.device)
+            c = [vector.index_select(0, lanes) for vector in self._state(self.kind.size)]
+            losses = self._of_fits(span.losses).index_select(0, lanes)
+            status = _status(
+                finite(c, losses), losses, self.first_loss.index_select(0, lanes),
+                torch.tensor(~still[gone]).to(self.device),
+            )  # fmt: skip
+            self._keep_ends(self.fits[gone], update + test, status.cpu().numpy(), _rows(c))
+            self.alive = self.alive & ~gone
         self.running = int(self.alive.sum())
 
     def _compact(self) -> None:
         lanes = torch.tensor(np.flatnonzero(self.alive)).to(self.device)
 
-        def pick(values: Tensor) -> Tensor:
-            return values.index_select(-1, lanes)
+        def pick(vector: Tensor) -> Tensor:
+            return self._of_fits(vector).index_select(0, lanes)
 
         self._lay_out(
-            self.fits[self.alive], pick(self.state[self.side]), pick(self.lr),
-            pick(self.first_loss), pick(self.last_loss),
-            None if self.taken is None else pick(self.taken),
+            self.fits[self.alive], torch.stack([*map(pick, self.sides[self.side])]),
+            pick(self.lr), self.first_loss.index_select(0, lanes), pick(self.losses[_KEPT]),
         )  # fmt: skip
 
-    def _keep_loss(self, slot: int, losses: Tensor) -> None:
-        self._keep("loss", self.fits, slot, losses[: len(self.fits)])
-
     def _record_state(self, slot: int | None) -> None:
-        """What is recorded of the state before a block, other than its loss."""
-        if slot is None or self.only_loss:
+        """What is recorded of the state before a span, other than its loss."""
+        if slot is None or set(self.outcome.recorded) <= {"loss"}:
             return
-        c = [vector[: len(self.fits)] for vector in self.state[self.side][: self.kind.size]]
+        c = self._state(self.kind.size)
         self._keep("coefficients", self.fits, slot, torch.stack(c, dim=1))
         if "gradient_norm" in self.outcome.recorded:
             if self.objective is None:

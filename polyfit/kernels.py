@@ -19,6 +19,7 @@ import platform
 import sys
 import tempfile
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -32,7 +33,7 @@ from torch import Tensor
 
 from polyfit.errors import ClusterError
 
-__all__ = ["Kernel", "Recipe", "cache_folder", "load", "prepare"]
+__all__ = ["Kernel", "Link", "Recipe", "cache_folder", "chain", "load", "prepare"]
 
 Function = Callable[..., Sequence[Tensor]]
 
@@ -53,51 +54,140 @@ class Recipe:
     fused: bool = False
 
 
-class Kernel:
-    """A compiled function; ``bind`` fixes its arguments, once for many calls."""
+class Link(ABC):
+    """A compiled function with its arguments, part by part: one call per place of a first
+    dimension that all its tensors have."""
 
-    def __init__(self, function: Any, arguments: Sequence[Sequence[Any]]) -> None:
-        self._function = function
-        self._arguments = arguments
+    @abstractmethod
+    def call(self) -> None:
+        """Call it for every part."""
+
+
+class Kernel(ABC):
+    """A compiled function."""
+
+    @abstractmethod
+    def link(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Link:
+        """The function from ``inputs`` to ``outputs``, each with a first dimension of parts.
+
+        Each part of a tensor is contiguous, and no output is an input. One part of an input may
+        serve all, by a stride of 0. The tensors' memory is kept for as long as the link is.
+        """
 
     def bind(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Callable[[], None]:
         """A call that reads ``inputs`` and writes ``outputs``: contiguous, none of them shared.
 
-        The tensors must outlive the call. It runs on one thread and lets others run beside it.
+        It runs on one thread and lets others run beside it.
         """
-        values: list[Any] = []
-        kept: list[Tensor] = []
-        for kind, *place in self._arguments:
-            if kind == "size":
-                values.append(ctypes.c_int64(inputs[place[0]].shape[place[1]]))
-                continue
-            if kind == "scratch":
-                itemsize, sizes = place
-                shape = [inputs[i].shape[dim] for i, dim in sizes]
-                tensor = torch.empty(itemsize * prod(shape), dtype=torch.uint8)
-                kept.append(tensor)
-            else:
-                tensor = (inputs if kind == "in" else outputs)[place[0]]
-            values.append(ctypes.c_void_p(tensor.data_ptr()))
-        return partial(self._call, kept, values)
+        parts = ([tensor.unsqueeze(0) for tensor in tensors] for tensors in (inputs, outputs))
+        return chain([self.link(*parts)])
 
-    def _call(self, kept: list[Tensor], values: list[Any]) -> None:
-        self._function(*values)
+
+def chain(links: Sequence[Link]) -> Callable[[], None]:
+    """A call that takes each part through all of ``links`` before it turns to the next.
+
+    What a part reads and writes stays in the fastest cache between two links.
+    """
+    bound = [link for link in links if isinstance(link, _Bound)]
+    if bound:
+        return partial(_run, _Bound.joined(bound), bound)
+
+    def call() -> None:
+        for link in links:
+            link.call()
+
+    return call
+
+
+class _Bound(Link):
+    """Of a library: where the arguments of the first part lie, and how far those of the next."""
+
+    def __init__(
+        self, library: Any, values: Sequence[int], steps: Sequence[int], parts: int, kept: Any
+    ) -> None:
+        self._library, self._parts, self._kept = library, parts, kept
+        numbers = ctypes.c_int64 * len(values)
+        self._values, self._steps = numbers(*values), numbers(*steps)
+
+    def call(self) -> None:
+        self.joined([self])()
+
+    @staticmethod
+    def joined(links: Sequence["_Bound"]) -> Callable[[], None]:
+        """A call of all links, which must outlive it."""
+        first, pointers = links[0], ctypes.c_void_p * len(links)
+        if any(link._parts != first._parts for link in links):
+            raise ValueError("the links of a chain have the same parts")
+        return partial(
+            first._library.polyfit_chain,
+            ctypes.c_int64(first._parts),
+            ctypes.c_int64(len(links)),
+            pointers(*(_address(link._library.polyfit_link) for link in links)),
+            pointers(*(ctypes.addressof(link._values) for link in links)),
+            pointers(*(ctypes.addressof(link._steps) for link in links)),
+        )
+
+
+def _run(call: Callable[[], None], kept: Sequence[Link]) -> None:
+    call()
+
+
+def _address(function: Any) -> int | None:
+    return ctypes.cast(function, ctypes.c_void_p).value
+
+
+class _Library(Kernel):
+    """A kernel for the CPU."""
+
+    def __init__(self, library: Any) -> None:
+        library.polyfit_chain.restype = None
+        library.polyfit_arguments.restype = ctypes.c_char_p
+        self._library = library
+        self._arguments: list[list[Any]] = json.loads(library.polyfit_arguments())
+
+    def link(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Link:
+        values, steps, kept = [], [], [*inputs, *outputs]
+        for kind, *place in self._arguments:
+            step = 0
+            if kind == "size":
+                value = inputs[place[0]].shape[1 + place[1]]
+            else:
+                if kind == "scratch":
+                    itemsize, sizes = place
+                    shape = [inputs[i].shape[1 + dim] for i, dim in sizes]
+                    tensor = torch.empty(1, itemsize * prod(shape), dtype=torch.uint8)
+                    kept.append(tensor)
+                else:
+                    tensor = (inputs if kind == "in" else outputs)[place[0]]
+                    step = tensor.stride(0) * tensor.element_size()
+                value = tensor.data_ptr()
+            values.append(value)
+            steps.append(step)
+        return _Bound(self._library, values, steps, outputs[0].shape[0], kept)
 
 
 class _Accelerated(Kernel):
-    """The same for a device other than the CPU."""
+    """A kernel for a device other than the CPU."""
 
     def __init__(self, function: Function) -> None:
         self._compiled = torch.compile(function, dynamic=True)
 
-    def bind(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Callable[[], None]:
-        def call() -> None:
-            with torch.no_grad():
-                for kept, made in zip(outputs, self._compiled(*inputs), strict=True):
-                    kept.copy_(made)
+    def link(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Link:
+        return _Calls(self._compiled, inputs, outputs)
 
-        return call
+
+@dataclass(frozen=True, slots=True)
+class _Calls(Link):
+    function: Function
+    inputs: Sequence[Tensor]
+    outputs: Sequence[Tensor]
+
+    def call(self) -> None:
+        with torch.no_grad():
+            for part in range(len(self.outputs[0])):
+                made = self.function(*(tensor[part] for tensor in self.inputs))
+                for kept, value in zip(self.outputs, made, strict=True):
+                    kept[part].copy_(value)
 
 
 def load(recipe: Recipe, device: torch.device) -> Kernel:
@@ -151,10 +241,7 @@ def _loaded(place: Path, recipe: Recipe) -> Kernel:
             f"a compiled kernel cannot be loaded: {error}; set POLYFIT_CACHE to a folder where "
             "programs may run, or use engine: eager"
         ) from None
-    library.kernel.restype = None
-    library.polyfit_arguments.restype = ctypes.c_char_p
-    arguments = json.loads(library.polyfit_arguments())
-    kernel = _kernels[str(place)] = Kernel(library.kernel, arguments)
+    kernel = _kernels[str(place)] = _Library(library)
     return kernel
 
 
@@ -256,10 +343,7 @@ def _build(recipe: Recipe, place: Path) -> None:
         _check_compiler()  # torch asks for one already while it writes the code
         source = Path(folder) / "kernel.cpp"
         code, arguments = _generated(recipe, folder)
-        told = json.dumps(json.dumps(arguments))
-        source.write_text(
-            f'{code}\nextern "C" const char* polyfit_arguments() {{ return {told}; }}\n'
-        )
+        source.write_text(code + _ENTRIES.replace("ARGUMENTS", json.dumps(json.dumps(arguments))))
         library = _compiled(source, recipe.fused)
         kept = place.with_suffix(f".{os.getpid()}")
         try:
@@ -270,6 +354,46 @@ def _build(recipe: Recipe, place: Path) -> None:
             kept.unlink(missing_ok=True)
             raise ClusterError(f"a compiled kernel cannot be kept in {place.parent}: {error}; "
                                "use engine: eager, or POLYFIT_CACHE") from None  # fmt: skip
+
+
+_ENTRIES: Final = """
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+// What is passed for an argument of the kernel: its value, or its address for the first part.
+template <class A> A polyfit_argument(int64_t value, int64_t step, int64_t part) {
+    if constexpr (std::is_pointer_v<A>) return reinterpret_cast<A>(value + part * step);
+    else return value;
+}
+
+template <class... A, size_t... I>
+void polyfit_call(void (*function)(A...), const int64_t* values, const int64_t* steps,
+                  int64_t part, std::index_sequence<I...>) {
+    function(polyfit_argument<A>(values[I], steps[I], part)...);
+}
+
+template <class... A>
+void polyfit_spread(void (*function)(A...), const int64_t* values, const int64_t* steps,
+                    int64_t part) {
+    polyfit_call(function, values, steps, part, std::index_sequence_for<A...>{});
+}
+
+extern "C" void polyfit_link(const int64_t* values, const int64_t* steps, int64_t part) {
+    polyfit_spread(&kernel, values, steps, part);
+}
+
+typedef void (*Link)(const int64_t*, const int64_t*, int64_t);
+
+extern "C" void polyfit_chain(int64_t parts, int64_t links, const Link* functions,
+                              const int64_t* const* values, const int64_t* const* steps) {
+    for (int64_t part = 0; part < parts; ++part)
+        for (int64_t i = 0; i < links; ++i) functions[i](values[i], steps[i], part);
+}
+
+extern "C" const char* polyfit_arguments() { return ARGUMENTS; }
+"""
+"""What each library has beside its kernel: calls by addresses, in parts and in chains."""
 
 
 def _check_compiler() -> None:

@@ -20,6 +20,7 @@ from polyfit.plan import Plan, Shard, dump_json
 from polyfit.store import NoSuchKey, Store
 
 __all__ = [
+    "LEASE",
     "MANIFEST",
     "PLAN",
     "Ledger",
@@ -34,6 +35,7 @@ PLAN: Final = "plan.json"
 SPEC: Final = "spec.yaml"
 STATUS: Final = "status.json"
 MANIFEST: Final = "manifest.json"
+LEASE: Final = "lease.json"
 
 
 def shard_key(plan: Plan, number: int) -> str:
@@ -46,9 +48,12 @@ def attempt_key(attempt: str) -> str:
     return f"attempts/{attempt}.json"
 
 
-def failed_key(number: int) -> str:
-    """The key of the causes for which a shard was set aside."""
-    return f"failed/{number:06d}.json"
+def failed_key(number: int, kind: str = "compute") -> str:
+    """The key of the causes for which a shard was set aside, or could not be inspected."""
+    return f"failed/{number:06d}{'' if kind == 'compute' else f'-{kind}'}.json"
+
+
+_FAILED: Final = re.compile(r"failed/(\d{6})\.json")
 
 
 def now() -> str:
@@ -221,6 +226,23 @@ class Ledger:
         }
         self.store.put(STATUS, dump_json(facts))
 
-    def note_failure(self, number: int, causes: list[str]) -> None:
-        """Write why a shard was set aside."""
-        self.store.put(failed_key(number), dump_json({"shard": number, "causes": causes}))
+    def note_failure(self, number: int, kind: str, causes: list[str]) -> None:
+        """Write why a shard could not be had: "compute" sets it aside, "inspect" does not."""
+        self.store.put(failed_key(number, kind), dump_json({"shard": number, "causes": causes}))
+
+    def set_aside(self) -> set[int]:
+        """The numbers of the shards that were ever set aside; one listing.
+
+        One that is at rest by now has been mended: nothing here deletes.
+        """
+        found = (_FAILED.fullmatch(entry.key) for entry in self.store.list("failed/"))
+        return {int(match[1]) for match in found if match}
+
+    def causes(self, number: int) -> list[str]:
+        """Why a shard was set aside, the first cause first; empty where it is not known."""
+        try:
+            return [
+                str(cause) for cause in json.loads(self.store.get(failed_key(number)))["causes"]
+            ]
+        except (NoSuchKey, ValueError, KeyError, TypeError):
+            return []

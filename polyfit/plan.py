@@ -6,6 +6,7 @@ name, the store, the resources or the limits.
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -336,10 +337,8 @@ def _row_bytes(
 ) -> float:
     """One row before compression: scalars, two coefficient lists, what is recorded."""
     width = 8 if "float64" in sweep.values("dtype") else 4
-    if record.every is not None:
-        recorded = steps // record.every
-    else:
-        recorded = sum(1 for update in record.at if update < steps)
+    every = record.every
+    recorded = steps // every if every is not None else bisect_left(record.at, steps)  # they rise
     per_update = sum(degree + 1 if name == "coefficients" else 1 for name in record.of)
     return 150 + width * (2 * (degree + 1) + recorded * per_update)
 

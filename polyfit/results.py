@@ -22,15 +22,15 @@ import pyarrow.parquet as pq
 
 from polyfit.errors import DamagedRun, PlanMismatch, RunNotFound, UsageError
 from polyfit.ledger import PLAN, Ledger, Manifest, Receipt, shard_key
-from polyfit.plan import Plan
+from polyfit.plan import Plan, Shard
 from polyfit.problem import Grid, functions_at
-from polyfit.rows import MEND, counted, examine, schema
+from polyfit.rows import MEND, counted, examine, read_footer, schema
 from polyfit.store import NoSuchKey, Store, StoreAddress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Group", "Run", "Verdict", "condition"]
+__all__ = ["Group", "Run", "Stored", "Verdict", "condition", "predicted"]
 
 ABOVE_OPTIMUM: Final = 0.01
 """A fit counts as far from the optimum if its loss is above it by more than this share."""
@@ -56,6 +56,17 @@ class Group:
     statuses: dict[str, int]
     with_optimum: int
     above_optimum: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One fit as it lies in the store: its row, and the shard object that holds it."""
+
+    fit: int
+    row: dict[str, Any]
+    shard: Shard
+    key: str
+    footer: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -189,7 +200,11 @@ class Run:
         return best.select(wanted)
 
     def row(self, fit: int) -> dict[str, Any]:
-        """One fit's row.
+        """One fit's row; see ``stored``."""
+        return self.stored(fit).row
+
+    def stored(self, fit: int) -> Stored:
+        """One fit's row, and the object that holds it.
 
         Raises:
             UsageError: the plan has no such fit.
@@ -198,21 +213,20 @@ class Run:
         if not 0 <= fit < self.plan.fits:
             raise UsageError(f"fit {fit}; this run has fits 0 to {self.plan.fits - 1:,}")
         number, place = divmod(fit, self.plan.shard_fits)
+        key = shard_key(self.plan, number)
         rows = self._read(number, None)
-        found: dict[str, Any] = rows.slice(place, 1).to_pylist()[0]
-        return found
+        found = rows.slice(place, 1).to_pylist()
+        if not found or found[0].get("fit") != fit:
+            raise DamagedRun(f"{self.uri}/{key} does not hold fit {fit} in its place; {MEND}")
+        try:
+            footer = read_footer(rows.schema)
+        except ValueError as error:
+            raise DamagedRun(f"{self.uri}/{key} cannot be read: {error}; {MEND}") from None
+        return Stored(fit, found[0], self.plan.shard(number), key, footer)
 
     def predict(self, fit: int, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The fitted polynomial at ``x`` (any shape): same shape, float64."""
-        row = self.row(fit)
-        points = np.asarray(x, dtype=np.float64)
-        grid = Grid(row["range_low"], row["range_high"], row["points"], row["degree"], row["basis"])
-        coefficients = np.array(row["coefficients"], dtype=np.float64)
-        functions = functions_at(grid, points.ravel())
-        total = np.zeros(points.size)
-        for value, function in zip(coefficients, functions, strict=True):
-            total = total + value * function
-        return total.reshape(points.shape)
+        return predicted(self.row(fit), x)
 
     def groups(self) -> list[Group]:
         """The run per degree and range, in that order."""
@@ -295,9 +309,31 @@ class Run:
             remote.fetch(_spans(file.metadata, names))
             return file.read(names, use_threads=False)
         except NoSuchKey:
-            raise DamagedRun(f"{self.uri}/{key} is missing; run the same spec again") from None
+            raise DamagedRun(self._absent(number)) from None
         except (OSError, pa.ArrowException) as error:
             raise DamagedRun(f"{self.uri}/{key} cannot be read: {error}; {MEND}") from None
+
+    def _absent(self, number: int) -> str:
+        """What to say of a shard that has no object."""
+        key, shard = shard_key(self.plan, number), self.plan.shard(number)
+        if self.complete:
+            return f"{self.uri}/{key} is missing; run the same spec again"
+        return (
+            f"{self.uri}/{key} (fits {shard.start} to {shard.stop - 1}) is not at rest yet; "
+            "run the same spec again: it goes on from what is"
+        )
+
+
+def predicted(row: dict[str, Any], x: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """The polynomial of a row at ``x`` (any shape): same shape, float64."""
+    points = np.asarray(x, dtype=np.float64)
+    grid = Grid(row["range_low"], row["range_high"], row["points"], row["degree"], row["basis"])
+    coefficients = np.array(row["coefficients"], dtype=np.float64)
+    functions = functions_at(grid, points.ravel())
+    total = np.zeros(points.size)
+    for value, function in zip(coefficients, functions, strict=True):
+        total = total + value * function
+    return total.reshape(points.shape)
 
 
 def _spans(metadata: pq.FileMetaData, names: Sequence[str] | None) -> list[tuple[int, int]]:

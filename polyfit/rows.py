@@ -292,8 +292,8 @@ _PARAMETERS: Final = frozenset(
 )
 
 
-def read_footer(metadata: pq.FileMetaData) -> dict[str, Any]:
-    """What a shard says of itself.
+def read_footer(metadata: pq.FileMetaData | pa.Schema) -> dict[str, Any]:
+    """What a shard says of itself, from its file's metadata or the schema that was read with it.
 
     Raises:
         ValueError: it says nothing that we can read.

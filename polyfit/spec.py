@@ -5,7 +5,9 @@ line, key path, what was found and what is allowed.
 """
 
 import difflib
+import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
@@ -27,6 +29,9 @@ ENGINES: Final = ("auto", "eager", "compiled", "affine")
 RECORDABLE: Final = ("loss", "coefficients", "gradient_norm")
 MAX_RECORDED: Final = 10_000
 MAX_SHARD_FITS: Final = 1_000_000_000
+MAX_PROBLEMS: Final = 100
+MAX_TOLD: Final = 2_000  # characters of one line about a problem
+_KINDS: Final = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
 
 
 def _plain(raw: Any) -> Any:
@@ -58,7 +63,7 @@ def _uri(raw: Any) -> Any:
         parts = urlsplit(raw)
         if "@" in parts.netloc:
             raise PydanticCustomError("type", "no credentials in a URI")
-        if parts.scheme == "s3" and parts.netloc and not parts.query and not parts.fragment:
+        if re.fullmatch(r"s3://[^/?#]+(/[^?#]*)?", raw):
             return raw
         if "://" not in raw:
             return raw
@@ -68,9 +73,10 @@ def _uri(raw: Any) -> Any:
 def _url(raw: Any) -> Any:
     if raw is None:
         return raw
-    if isinstance(raw, str):
+    if isinstance(raw, str) and raw.isprintable():
         parts = urlsplit(raw)
-        if parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc:
+        host = parts.hostname and parts.port != 0  # the port raises ValueError beyond 65535
+        if parts.scheme in ("http", "https") and host and "@" not in parts.netloc:
             return raw
     raise PydanticCustomError("type", "not an endpoint")
 
@@ -192,6 +198,7 @@ class _Schema(_Section):
     store: StoreAt | None = Field(None, description="a mapping of uri and endpoint_url")
     resources: Resources = Field(Resources(), description="a mapping")
     limits: Limits = Field(Limits(), description="a mapping of fits, core_hours and bytes")
+    on_failure: Literal["continue", "stop"] = Field("continue", description="continue | stop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +232,7 @@ class Spec:
     store: StoreAt | None
     resources: Resources
     limits: Limits
+    on_failure: str
     text: str
     source: str
     lines: dict[Path, int] = field(default_factory=dict, compare=False, repr=False)
@@ -244,10 +252,15 @@ class Spec:
             SpecError: the file cannot be read, or all that is wrong in it, a line each.
         """
         try:
+            mode = os.stat(path).st_mode
+            if not stat.S_ISREG(mode):  # to open a pipe may wait for ever, a device never ends
+                kind = _KINDS.get(stat.S_IFMT(mode), "a device")
+                raise SpecError([f"{path}: {kind}; allowed: a YAML file"])
             with open(path, "rb") as file:
                 data = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise SpecError([f"{path}: {error.strerror or error}; allowed: a YAML file"]) from None
+        except (OSError, ValueError) as error:  # ValueError: a path that no system has
+            told = getattr(error, "strerror", None) or error
+            raise SpecError([f"{path}: {told}; allowed: a YAML file"]) from None
         return cls.parse(data, str(path))
 
     @classmethod
@@ -302,6 +315,7 @@ class _Reader:
             store=top.store,
             resources=top.resources,
             limits=top.limits,
+            on_failure=top.on_failure,
             text=text,
             source=self.source,
             lines=self.document.lines,
@@ -313,7 +327,8 @@ class _Reader:
         self.problems.append((self.document.line(path), where + told))
 
     def unknown(self, path: Path, names: tuple[str, ...]) -> None:
-        close = difflib.get_close_matches(str(path[-1]), names, 1)
+        searched = len(self.problems) < MAX_PROBLEMS  # the others are not shown
+        close = difflib.get_close_matches(str(path[-1]), names, 1) if searched else []
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         self.problems.append(
             (
@@ -333,7 +348,7 @@ class _Reader:
             seen: set[Path] = set()
             for item in error.errors(include_url=False, include_context=False):
                 path, info, model = _described(item["loc"])
-                if item["type"] == "extra_forbidden":
+                if item["type"] in ("extra_forbidden", "invalid_key"):
                     self.unknown(path, tuple(model.model_fields))
                 elif path not in seen:
                     missing = item["type"] == "missing"
@@ -570,10 +585,28 @@ def _shown(value: Any) -> str:
 
 def _masked(text: str) -> str:
     """``text`` without what may be a credential: all from ``//`` to a word's last ``@``."""
-    return re.sub(r"//\S*@", "//***@", text)
+    return re.sub(r"\S+", _masked_word, text)
+
+
+def _masked_word(word: re.Match[str]) -> str:
+    head, slashes, rest = word[0].partition("//")
+    _, at, tail = rest.rpartition("@")
+    return f"{head}//***@{tail}" if slashes and at else word[0]
 
 
 def _lines(source: str, problems: list[tuple[int, str]]) -> list[str]:
-    """One line per problem, each once, in the order of the file."""
+    """One line per problem, each once, in the order of the file; the first of very many."""
     ordered = sorted(dict.fromkeys(problems))
-    return [f"{source}:{line}: {_masked(text)}" for line, text in ordered]
+    lines = [f"{source}:{line}: {_line(text)}" for line, text in ordered[:MAX_PROBLEMS]]
+    if len(ordered) > MAX_PROBLEMS:
+        line, more = ordered[MAX_PROBLEMS][0], len(ordered) - MAX_PROBLEMS
+        lines.append(f"{source}:{line}: {more:,} more problems from here on")
+    return lines
+
+
+def _line(text: str) -> str:
+    """A message fit for a terminal, whatever the keys of the spec hold."""
+    text = _masked(text)
+    if len(text) > MAX_TOLD:
+        text = f"{text[: MAX_TOLD // 2]} ... {text[-MAX_TOLD // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

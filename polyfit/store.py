@@ -4,12 +4,17 @@ Keys are relative paths with ``/``. Objects are written whole or not at all. Not
 """
 
 import contextlib
+import fcntl
 import os
+import random
 import re
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -19,12 +24,21 @@ from polyfit.errors import StoreError, UsageError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["Entry", "FolderStore", "NoSuchKey", "S3Store", "Store", "StoreAddress"]
+__all__ = [
+    "Entry",
+    "FolderStore",
+    "NoSuchKey",
+    "S3Store",
+    "Store",
+    "StoreAddress",
+    "Versioned",
+]
 
 CONNECT_TIMEOUT_S: Final = 5
 READ_TIMEOUT_S: Final = 30
 ATTEMPTS: Final = 5
 CONFLICT_ATTEMPTS: Final = 5
+CONFLICT_PAUSE_S: Final = 0.1
 DEFAULT_REGION: Final = "us-east-1"
 
 
@@ -38,6 +52,16 @@ class Entry:
 
     key: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """An object as it was read: ``tag`` changes with every write, ``age_s`` is the time since the
+    last one, in seconds, by the store's own clock."""
+
+    data: bytes
+    tag: str
+    age_s: float
 
 
 class Store(Protocol):
@@ -59,6 +83,20 @@ class Store(Protocol):
 
         Raises:
             NoSuchKey: there is none.
+        """
+
+    def read(self, key: str) -> Versioned:
+        """A small object, to be replaced as it is now.
+
+        Raises:
+            NoSuchKey: there is none.
+        """
+
+    def replace(self, key: str, data: bytes, tag: str) -> bool:
+        """Write an object in place of exactly the one read with ``tag``; False if it is no more.
+
+        False too where the answer to a first try was lost: the caller reads who was there. A
+        store that ignores the condition overwrites, and says True.
         """
 
     def size(self, key: str) -> int:
@@ -167,6 +205,36 @@ class FolderStore:
             file.seek(start)
             return file.read() if length is None else file.read(length)
 
+    def read(self, key: str) -> Versioned:
+        with self._told(key), open(self._root / key, "rb") as file:
+            data, facts = file.read(), os.fstat(file.fileno())
+        with self._told(key, writing=True), tempfile.TemporaryFile(dir=self._root) as fresh:
+            present = os.fstat(fresh.fileno()).st_mtime  # by the clock of the file system
+        return Versioned(data, _tag(facts), max(0.0, present - facts.st_mtime))
+
+    def replace(self, key: str, data: bytes, tag: str) -> bool:
+        path = self._root / key
+        with self._told(key, writing=True), self._locked(path.parent):
+            try:
+                if _tag(path.stat()) != tag:
+                    return False
+            except FileNotFoundError:
+                return False
+            with self._written(key, data) as (temporary, path):
+                os.replace(temporary, path)
+            return True
+
+    @contextlib.contextmanager
+    def _locked(self, folder: Path) -> Iterator[None]:
+        """One writer at a time; a file system without locks goes without."""
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
     def size(self, key: str) -> int:
         with self._told(key):
             return (self._root / key).stat().st_size
@@ -212,6 +280,10 @@ class FolderStore:
             ) from error
 
 
+def _tag(facts: os.stat_result) -> str:
+    return f"{facts.st_ino}-{facts.st_mtime_ns}-{facts.st_size}"
+
+
 class S3Store:
     """A bucket of an S3-compatible server, below a prefix."""
 
@@ -224,19 +296,28 @@ class S3Store:
         self._client = _client(address)
 
     def create(self, key: str, data: bytes) -> bool:
+        return self._put_if(key, data, {"IfNoneMatch": "*"})
+
+    def _put_if(self, key: str, data: bytes, condition: dict[str, Any]) -> bool:
         for attempt in range(CONFLICT_ATTEMPTS):
             try:
                 self._client.put_object(
-                    Bucket=self._bucket, Key=self._prefix + key, Body=data, IfNoneMatch="*"
+                    Bucket=self._bucket, Key=self._prefix + key, Body=data, **condition
                 )
                 return True
             except Exception as error:
                 code = _code(error)
                 if code in ("PreconditionFailed", "412"):
                     return False
+                if code in ("NoSuchKey", "404") and "IfMatch" in condition:
+                    return False
+                if code in ("NotImplemented", "501") and condition:
+                    condition = {}  # the store knows no such condition: as one that ignores it
+                    continue
                 conflict = code in ("ConditionalRequestConflict", "409")
                 if not conflict or attempt + 1 == CONFLICT_ATTEMPTS:
                     raise self._told(error) from error
+                time.sleep(random.uniform(0.0, CONFLICT_PAUSE_S * 2**attempt))
         raise AssertionError("unreachable")
 
     def put(self, key: str, data: bytes) -> None:
@@ -260,6 +341,18 @@ class S3Store:
                     return b""
                 raise
             return answer["Body"].read()
+
+    def read(self, key: str) -> Versioned:
+        with self._telling(key):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
+            written = answer["LastModified"]
+            stated = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+            present = parsedate_to_datetime(stated) if stated else datetime.now(UTC)
+            age_s = max(0.0, (present - written).total_seconds())
+            return Versioned(answer["Body"].read(), answer["ETag"], age_s)
+
+    def replace(self, key: str, data: bytes, tag: str) -> bool:
+        return self._put_if(key, data, {"IfMatch": tag})
 
     def size(self, key: str) -> int:
         with self._telling(key):
@@ -300,12 +393,12 @@ class S3Store:
         if isinstance(error, aws.ClientError):
             code = _code(error)
             hint = _HINTS.get(code, error.response.get("Error", {}).get("Message", ""))
-            return StoreError(f"{where}: {hint or 'refused'} ({code})")
+            return StoreError(f"{where}: {hint or 'refused'} ({code})", passing=code not in _HINTS)
         cause = " ".join(str(error).split())  # some of botocore's messages have several lines
         if isinstance(error, aws.ParamValidationError):
             return StoreError(f"{where}: {cause}")
         if isinstance(error, aws.BotoCoreError | aws.HTTPClientError):
-            return StoreError(f"{where}: cannot be reached ({cause})")
+            return StoreError(f"{where}: cannot be reached ({cause})", passing=True)
         return error
 
 

@@ -53,7 +53,7 @@ from polyfit.starts import start_values
 from polyfit.store import Store
 from polyfit.sweep import Column
 
-__all__ = ["compute", "inspect_shard", "run_shard"]
+__all__ = ["commit", "compute", "inspect_shard", "run_shard"]
 
 BATCH_NUMBERS: Final = 1 << 21
 """Float64 numbers that one array of a batch's problems, or of its residuals, may hold."""
@@ -130,9 +130,22 @@ def run_shard(
             footer["affine_difference"] = float(rows.schema.metadata[DIFFERENCE])
         data = to_parquet(rows, footer)
         del rows
-    if store.create(shard_key(plan, number), data):
+    return commit(plan, shard, data, statuses, store)
+
+
+def commit(
+    plan: Plan, shard: Shard, data: bytes, statuses: dict[str, int], store: Store
+) -> Receipt:
+    """Bring a shard's object to rest. One that is there already, by another writer or by a first
+    try whose answer was lost, is inspected instead, and stays.
+
+    Raises:
+        DamagedRun: the object at the shard's key is not this shard.
+        StoreError: the store cannot be used.
+    """
+    if store.create(shard_key(plan, shard.number), data):
         return Receipt.of(shard, data, statuses)
-    return inspect_shard(plan, number, store)
+    return inspect_shard(plan, shard.number, store)
 
 
 def inspect_shard(plan: Plan, number: int, store: Store) -> Receipt:
@@ -337,11 +350,11 @@ class _ShardWork:
             one_design = len(ranges) == 1 or not _ranged(example.basis, kind.degree)
             shared = (one_design, one and not kind.squared)
             updates = self.plan.record.updates(kind.steps)
-            found = [block.recipe() for block in blocks(kind, updates, self.plan.record.of, shared)]
+            found = [block.recipe() for block in blocks(kind, updates, shared)]
             if self.plan.engine == "affine":
                 one_map = one and len(np.unique(self.columns["lr"].codes[batch.at])) == 1
                 found = [Leap(kind, (one_map, shared[0])).recipe()]
-                found += [block.recipe() for block in blocks(kind, [], [], shared)]
+                found += [block.recipe() for block in blocks(kind, [], shared)]
             in_x, data = example.basis == "power", not kind.squared
             parts = [batch.problem_of[some] for some in self._pieces(batch, kind)]
             ones = {bool(part[0] == part[-1]) for part in parts}

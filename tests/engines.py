@@ -36,7 +36,7 @@ class KindOfFit:
 
 
 KINDS = (
-    KindOfFit(7, "sse"),  # blocks of five updates; of a lower degree, ten
+    KindOfFit(10, "sse"),  # blocks of one update; of a lower degree, two
     KindOfFit(3, "sse"),
     KindOfFit(1, "sse"),
     KindOfFit(3, "sse", dtype="float64"),

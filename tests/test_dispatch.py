@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -355,3 +356,57 @@ def test_an_actor_that_dies_is_replaced_and_its_shard_fitted_once(tmp_path: Path
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "4000"
+
+
+ELASTIC = """
+    import json, sys
+    from ray.cluster_utils import Cluster
+    import polyfit
+    from polyfit.dispatch import RayExecutor
+
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    nodes, sizes, seen = [], [], []
+    scale = RayExecutor._scale
+
+    def scaled(self, todo):
+        scale(self, todo)
+        sizes.append(len(self._workers))
+
+    RayExecutor._scale = scaled
+
+    def follow(progress):
+        if not nodes and progress.shards_done >= 2:
+            nodes.append(cluster.add_node(num_cpus=2))
+            seen.append(max(sizes))
+        if len(nodes) == 1 and len(seen) == 1 and sizes[-1] == 3 and progress.shards_done >= 8:
+            seen.append(sizes[-1])
+            cluster.remove_node(nodes[0], allow_graceful=False)  # kills its raylet
+
+    try:
+        run = polyfit.execute(
+            polyfit.Spec.load(sys.argv[1]), store=sys.argv[2], executor="ray",
+            address=cluster.address, on_progress=follow,
+        )
+        told = {"seen": seen, "last": sizes[-1], "problems": run.verify().problems}
+        print("TOLD", json.dumps(told))
+    finally:
+        cluster.shutdown()
+"""
+
+
+def test_actors_follow_a_cluster_that_grows_and_loses_a_node(tmp_path: Path) -> None:
+    path = tmp_path / "elastic.yaml"
+    path.write_text(
+        "name: elastic\nshard: 200\nengine: eager\nfit: {steps: 3000}\n"
+        "sweep: {seed: {count: 10000}}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(ELASTIC), str(path), str(tmp_path / "runs")],
+        env=clean({}), cwd=ROOT, text=True, capture_output=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("TOLD "))
+    told = json.loads(line.removeprefix("TOLD "))
+    assert told == {"seen": [1, 3], "last": 0, "problems": []}

@@ -170,7 +170,7 @@ def test_block_nesting_is_bounded() -> None:
 def test_a_large_file_is_refused_unread() -> None:
     assert problems(b"#" * MAX_BYTES) == []
     assert problems(b"#" * (MAX_BYTES + 1)) == [
-        (1, "a file of 1,048,577 bytes; allowed: at most 1,048,576")
+        (1, "a larger file; allowed: at most 1,048,576 bytes")
     ]
 
 

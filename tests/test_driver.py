@@ -1,6 +1,11 @@
 """A run from start to seal in this process: resume, failures, another plan, unreachable stores."""
 
 import json
+import os
+import resource
+import signal
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +16,14 @@ import pytest
 import polyfit
 from polyfit import dispatch, driver
 from polyfit.dispatch import InlineExecutor, Outcome, Task
-from polyfit.errors import DamagedRun, FailedShards, PlanMismatch, StoreError, UsageError
+from polyfit.errors import (
+    DamagedRun,
+    FailedShards,
+    PlanMismatch,
+    RunHeld,
+    StoreError,
+    UsageError,
+)
 from polyfit.spec import Spec
 
 TEXT = """\
@@ -35,14 +47,18 @@ def keys(run: polyfit.Run) -> list[str]:
 def test_a_run_has_the_layout_that_is_promised(tmp_path: Path) -> None:
     finished = run(tmp_path)
     short = finished.plan.hash[:8]
-    attempt = next(key for key in keys(finished) if key.startswith("attempts/"))
+    worker, attempt = sorted(
+        (key for key in keys(finished) if key.startswith("attempts/")), key=len, reverse=True
+    )
     assert keys(finished) == sorted(
         [
             "spec.yaml",
             "plan.json",
             "manifest.json",
             "status.json",
+            "lease.json",
             attempt,
+            worker,
             *(f"shards/{number:06d}-{short}.parquet" for number in range(5)),
         ]
     )
@@ -51,6 +67,7 @@ def test_a_run_has_the_layout_that_is_promised(tmp_path: Path) -> None:
     status = json.loads((Path(finished.uri) / "status.json").read_text())
     assert (status["state"], status["done"], status["shards"]) == ("complete", 5, 5)
     assert json.loads((Path(finished.uri) / attempt).read_text())["exit_code"] == 0
+    assert json.loads((Path(finished.uri) / "lease.json").read_text())["released"] is True
     assert finished.verify().problems == []
 
 
@@ -145,7 +162,123 @@ def test_a_shard_that_fails_thrice_is_set_aside_and_the_rest_goes_on(
     assert len(causes) == 3
     assert "Traceback" in causes[0]
     monkeypatch.undo()
+    with pytest.raises(FailedShards, match=r"shard 3: ZeroDivisionError.*--retry-failed"):
+        run(tmp_path)
+    assert not list(tmp_path.rglob("000003-*.parquet")), "it was tried again unasked"
+    assert run(tmp_path, retry_failed=True).verify().problems == []
+    assert run(tmp_path).complete, "what was mended counts as set aside"
+
+
+def test_with_on_failure_stop_the_rest_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from polyfit import worker
+
+    monkeypatch.setattr(driver, "ATTEMPTS", 1)
+    compute = worker.run_shard
+
+    def failing(plan: Any, number: int, *rest: Any) -> Any:
+        if number == 4:
+            raise ZeroDivisionError("planted")
+        return compute(plan, number, *rest)
+
+    monkeypatch.setattr(worker, "run_shard", failing)
+    spec = Spec.parse(TEXT + "on_failure: stop\n")
+    with pytest.raises(FailedShards, match=r"1 of 5 shards failed, the others are not all at rest"):
+        run(tmp_path, spec)
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
+    assert polyfit.Plan.of(spec).hash == polyfit.Plan.of(SPEC).hash
+    monkeypatch.undo()
+    assert run(tmp_path, spec, retry_failed=True).verify().problems == []
+
+
+def test_a_run_that_another_driver_holds_is_left_alone(tmp_path: Path) -> None:
+    from polyfit.lease import Holder, Lease
+    from polyfit.store import FolderStore
+
+    home = tmp_path / "small" / polyfit.Plan.of(SPEC).run_id
+    home.mkdir(parents=True)
+    Lease(FolderStore(str(home)), Holder.here("first")).acquire()
+    with pytest.raises(RunHeld, match="held by attempt first"):
+        run(tmp_path, wait_s=0)
+    assert not list(home.rglob("*.parquet"))
+
+
+def test_a_driver_whose_run_was_taken_over_stops(
+    tmp_path: Path, counted: type[Counted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from polyfit.lease import Keeper
+
+    class Lost(Keeper):
+        def check(self) -> None:
+            if counted.asked:
+                raise RunHeld("another driver has taken over")
+
+    monkeypatch.setattr(driver, "Keeper", Lost)
+    with pytest.raises(RunHeld):
+        run(tmp_path)
+    assert len(counted.asked) == 1
+    monkeypatch.undo()
     assert run(tmp_path).verify().problems == []
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, driver.Drained), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_signal_lets_what_is_in_flight_come_to_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[BaseException]
+) -> None:
+    from polyfit import worker
+
+    compute = worker.run_shard
+
+    def signalled(*args: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return compute(*args)
+
+    monkeypatch.setattr(worker, "run_shard", signalled)
+    told: list[str] = []
+    with pytest.raises(error):
+        run(tmp_path, tell=told.append)
+    assert sum("in flight" in line for line in told) == 1
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
+    (lease,) = tmp_path.rglob("lease.json")
+    assert json.loads(lease.read_text())["released"] is True
+    monkeypatch.undo()
+    assert run(tmp_path).verify().problems == []
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from polyfit import worker
+
+    def signalled(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(worker, "run_shard", signalled)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_store_that_fails_for_a_moment_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from polyfit import worker
+
+    monkeypatch.setattr(driver, "STORE_PAUSE_S", 0.01)
+    compute, failures = worker.run_shard, iter([True, False, True, True])
+
+    def failing(*args: Any) -> Any:
+        if next(failures, False):
+            raise StoreError("planted", passing=True)
+        return compute(*args)
+
+    monkeypatch.setattr(worker, "run_shard", failing)
+    told: list[str] = []
+    assert run(tmp_path, tell=told.append).verify().problems == []
+    assert sum("planted; trying again" in line for line in told) == 2
 
 
 def test_a_shard_is_tried_again_after_one_failure(
@@ -165,17 +298,24 @@ def test_a_shard_is_tried_again_after_one_failure(
     assert run(tmp_path).verify().problems == []
 
 
-def test_a_store_that_fails_ends_the_run_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("passing", [False, True])
+def test_a_store_that_does_not_come_back_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passing: bool
 ) -> None:
     from polyfit import worker
 
+    monkeypatch.setattr(driver, "STORE_BUDGET_S", 0.2)
+    monkeypatch.setattr(driver, "STORE_PAUSE_S", 0.01)
+    calls = []
+
     def failing(*args: Any) -> Any:
-        raise StoreError("planted")
+        calls.append(args)
+        raise StoreError("planted", passing)
 
     monkeypatch.setattr(worker, "run_shard", failing)
     with pytest.raises(StoreError, match="planted"):
         run(tmp_path)
+    assert (len(calls) > 1) is passing, "only what may pass is tried again"
 
 
 def test_a_damaged_shard_found_on_resume_fails_and_is_not_sealed(
@@ -308,3 +448,32 @@ def test_progress_counts_what_was_at_rest_before(tmp_path: Path, counted: type[C
     run(tmp_path, on_progress=seen.append)
     assert (seen[0].shards_done, seen[0].fits_done) == (3, 30)
     assert (seen[-1].shards_done, seen[-1].fits_done) == (5, 50)
+
+
+def test_a_full_disk_leaves_nothing_half_written_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: the same error comes from the same call."""
+    path = tmp_path / "full.yaml"
+    path.write_text(
+        "name: full\nshard: 500\nengine: eager\nfit: {steps: 20, points: 40}\n"
+        "sweep: {seed: {count: 2000}}\n"
+    )
+    ours = [
+        sys.executable, "-m", "polyfit", "run", str(path), "--store", str(tmp_path / "runs"),
+        "--executor", "inline",
+    ]  # fmt: skip
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    full = subprocess.run(
+        ours, text=True, capture_output=True, timeout=240, check=False, preexec_fn=small_files
+    )
+    assert full.returncode == 5, full.stderr
+    assert "File too large (shards/000000-" in full.stderr
+    assert "Traceback" not in full.stderr
+    left = [str(path) for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert not [name for name in left if name.endswith((".part", ".parquet"))]
+    done = subprocess.run(ours, text=True, capture_output=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    (manifest,) = tmp_path.rglob("manifest.json")
+    assert polyfit.Run.open(str(manifest.parent)).verify().problems == []

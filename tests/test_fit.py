@@ -149,7 +149,7 @@ of_kinds = st.fixed_dictionaries(
         "zip": st.lists(st.sampled_from(KINDS), min_size=1, max_size=3, unique=True).map(
             lambda kinds: [zipped(kinds)]
         ),
-        "points": st.lists(st.integers(8, 300), min_size=1, max_size=2, unique=True),
+        "points": st.lists(st.integers(11, 300), min_size=1, max_size=2, unique=True),
         "basis": st.lists(st.sampled_from(["chebyshev", "legendre"]), min_size=1, unique=True),
         "range": st.lists(
             st.tuples(st.floats(-9, 0), st.floats(1, 9)).map(list),

@@ -52,6 +52,38 @@ def sums(kernel: kernels.Kernel) -> list[float]:
 
 SUMS = [11.0, 22.0, 33.0]
 
+
+def test_a_chain_takes_each_part_through_all_its_links(cache: Path) -> None:
+    kernel = load(recipe(), CPU)
+    one = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    other = torch.tensor([10.0, 20.0]).expand(3, 2)  # serves every part
+    middle, last = torch.empty(3, 2), torch.empty(3, 2)
+    call = kernels.chain(
+        [kernel.link([one, other], [middle]), kernel.link([middle, other], [last])]
+    )
+    call()
+    assert last.tolist() == [[21.0, 42.0], [23.0, 44.0], [25.0, 46.0]]
+    one += 1.0
+    call()
+    assert last.tolist() == [[22.0, 43.0], [24.0, 45.0], [26.0, 47.0]]
+
+
+def test_the_parts_of_a_chain_may_lie_apart(cache: Path) -> None:
+    """A part is contiguous, but the parts need not follow one another."""
+    memory = torch.zeros(2, 3, 4)
+    memory[:, 0], memory[:, 1] = 1.0, torch.arange(8.0).reshape(2, 4)
+    one, other, out = memory.unbind(1)
+    kernels.chain([load(recipe(), CPU).link([one, other], [out])])()
+    assert memory[:, 2].tolist() == [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]
+
+
+def test_links_of_a_chain_have_the_same_parts(cache: Path) -> None:
+    kernel = load(recipe(), CPU)
+    links = [kernel.link([torch.ones(n, 2)] * 2, [torch.empty(n, 2)]) for n in (2, 3)]
+    with pytest.raises(ValueError, match="the same parts"):
+        kernels.chain(links)
+
+
 PROGRAM = """
     import os, sys, time
     from pathlib import Path

@@ -32,10 +32,12 @@ ROOMS = {
     "rows": "pyarrow numpy",
     "store": "boto3 botocore mypy_boto3_s3",
     "ledger": "",
+    "lease": "",
     "worker": "torch numpy pyarrow",
     "dispatch": "ray torch",
     "results": "pyarrow numpy pandas",
     "driver": "",
+    "show": "torch numpy",
     "cli": "click rich",
 }
 ORDER = list(ROOMS)

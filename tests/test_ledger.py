@@ -285,7 +285,7 @@ def test_an_attempt_is_noted_under_its_own_key(ledger: Ledger, store: FolderStor
 
 
 def test_a_failed_shard_is_noted_with_its_causes(ledger: Ledger, store: FolderStore) -> None:
-    ledger.note_failure(7, ["first\nline", "second"])
+    ledger.note_failure(7, "compute", ["first\nline", "second"])
     assert strict(store.get(failed_key(7))) == {"shard": 7, "causes": ["first\nline", "second"]}
 
 

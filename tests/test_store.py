@@ -478,3 +478,43 @@ def test_a_bug_stays_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         store.put("key", Broken())  # type: ignore[arg-type]
+
+
+# --- conditions for a lease ------------------------------------------------------------------
+
+
+def test_an_object_is_replaced_only_as_it_was_read(place: Place, store: Store) -> None:
+    store.put("key", b"first")
+    found = store.read("key")
+    assert (found.data, found.age_s < 60) == (b"first", True)
+    assert store.replace("key", b"second", found.tag) is True
+    answer = store.replace("key", b"third", found.tag)
+    if place.honours_conditions:
+        assert (answer, store.get("key")) == (False, b"second")
+    else:
+        assert (answer, store.get("key")) == (True, b"third")
+
+
+def test_what_is_not_there_is_not_replaced(place: Place, store: Store) -> None:
+    with pytest.raises(NoSuchKey):
+        store.read("key")
+    store.put("key", b"first")
+    tag = store.read("key").tag
+    if place.honours_conditions:
+        assert store.replace("another", b"second", tag) is False
+
+
+def test_of_many_replacing_at_once_one_wins(place: Place, store: Store) -> None:
+    store.put("race", b"start")
+    tag = store.read("race").tag
+    barrier = threading.Barrier(4)
+
+    def replace(number: int) -> bool:
+        barrier.wait()
+        return store.replace("race", b"%d" % number, tag)
+
+    with ThreadPoolExecutor(4) as pool:
+        won = list(pool.map(replace, range(4)))
+    if place.honours_conditions:
+        assert won.count(True) == 1
+        assert store.get("race") == b"%d" % won.index(True)
