@@ -99,6 +99,9 @@ class Document:
                 self.problems.append((line, "a key that is a list or mapping; allowed: a name"))
                 continue
             key = str(key_node.value)
+            if not _encodable(key):  # pydantic would refuse the whole mapping for it
+                self.problems.append((line, "a key of no Unicode text; allowed: a name"))
+                continue
             if key in result:
                 first = self.lines[(*path, key)]
                 self.problems.append((line, f"key {key!r} stands twice, first on line {first}"))
@@ -106,6 +109,11 @@ class Document:
             self.lines[(*path, key)] = line
             result[key] = self._plain(value_node, (*path, key))
         return result
+
+
+def _encodable(text: str) -> bool:
+    """Whether ``text`` is whole characters: an escape may name half of one."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _scalar(node: yaml.Node) -> Any:

@@ -336,7 +336,7 @@ YAMLS: dict[str, tuple[str | bytes, str]] = {
     "a character beyond Unicode": (r'name: "\U00110000"', "a number too large in an escape"),
     "a character beyond C": (r'name: "\Uffffffff"', "a number too large in an escape"),
     "half a character": (r'name: "\ud800"', r"found '\ud800'"),
-    "a key of half a character": (r'"\udfff": 1', ": unknown key; allowed: name"),
+    "a key of half a character": (r'"\udfff": 1', "a key of no Unicode text; allowed: a name"),
     "a long version": (f"%YAML 1.{'9' * 5000}\n---\nname: a", "a number too large in an escape"),
     "a NUL": (b"name: a\0b", "special characters are not allowed ('\\x00')"),
     "a NUL by its escape": (r'name: "a\0b"', r"found 'a\x00b'"),
@@ -486,7 +486,7 @@ DEEP = [
     *("f'{" * 20, "(" * 1000, ")" * 1000, "'" * 999, '"' * 999, "\\" * 999, "#" * 1000, "\n" * 999),
 ]
 DIGITS = [
-    *("9" * 400, "0x" + "f" * 998, "0b" + "1" * 998, "0o" + "7" * 998, "1_0" * 300, "9" * 998),
+    *("9" * 400, "0x" + "f" * 998, "0o" + "7" * 998, "1_0" * 300, "9" * 998),
     *("9" * 5000, "x + " + "9" * 900 + ".real", "9" * 310 + "**9"),
 ]
 AT_ONCE = {
