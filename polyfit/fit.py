@@ -80,8 +80,12 @@ _FULL_ENOUGH: Final = 0.75
 _LOOK_EVERY: Final = 100
 """Updates between two looks at what has ended, where little will or a look costs time."""
 
-_CACHE: Final = 1 << 15
-"""Bytes of the state and the problems of a compiled tile: about what the fastest cache holds."""
+_CALM: Final = 1.0 / 16.0
+"""Of the largest number of a dtype: a loss below is far from overflow, whatever its rounding."""
+
+_CACHE: Final = 1 << 16
+"""Bytes of the state and the problems of a compiled tile: well within a core's own cache, and so
+much that its calls are few."""
 
 _LEAST_TILE: Final = 64
 """Fits of a tile: with fewer the calls would cost as much as the work."""
@@ -485,6 +489,18 @@ def _count(kind: Kind) -> int:
     return unrolled(kind.degree) if kind.squared and kind.steps > 1 else 1
 
 
+def _spans(steps: int, updates: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """The updates from the first to the last in spans of at most ``most``, as (start, end).
+
+    Each of ``updates`` starts one: losses are had where one starts.
+    """
+    start = 0
+    for end in [*updates, steps]:
+        while start < end:
+            yield start, min(start + most, end)
+            start = min(start + most, end)
+
+
 def blocks(kind: Kind, updates: Sequence[int], shared: tuple[bool, bool]) -> list[Block]:
     """The blocks that the compiled engine runs for such a batch; see ``fit`` and ``Block``."""
     if kind.optimizer.name == "newton":
@@ -522,9 +538,20 @@ class _Compiled(_Run):
     ended keeps its state, and its place until a quarter of the batch has ended. On the CPU the
     batch lies in tiles, and each goes through a span within the fastest cache: a vector of the
     batch has the shape (tiles, fits of a tile).
+
+    Under gd a squared objective is a convex function of the update: a constant and the squares of
+    powers 1 - lr times an eigenvalue. What is finite before a span and after it was so within, and
+    what is not stays so; the batch is ``calm``, and is tested at its end alone. Where a loss comes
+    near overflow the batch begins again, and is tested after every tenth update.
     """
 
     def _begin(self, fits: Index, start_BM: Numbers, lr_B: Numbers) -> None:
+        self.calm = self.kind.squared and self.kind.optimizer.name == "gd" and not self.kind.stop
+        self.given = fits, start_BM, lr_B
+        self._start()
+
+    def _start(self) -> None:
+        fits, start_BM, lr_B = self.given
         self.count = _count(self.kind)
         self.kernels: dict[Block, Kernel] = {}
         # A stop rule ends fits one by one: whoever looks late has iterated for nothing.
@@ -616,9 +643,16 @@ class _Compiled(_Run):
         return [self._tensor(R[of].T), *own], []
 
     def iterate(self) -> None:
-        for update, end in self._bounds():
+        if not self._iterated():
+            self.calm = False
+            self._start()
+            self._iterated()
+
+    def _iterated(self) -> bool:
+        """Bring all fits to their ends; False where a calm batch turns out not to be."""
+        for update, end in _spans(self.kind.steps, self.updates, self.look_every):
             if not self.running:
-                return
+                return True
             slot = self.slots.get(update)
             self._record_state(slot)
             if self.kind.optimizer.name == "adam":
@@ -630,15 +664,17 @@ class _Compiled(_Run):
             losses = self._of_fits(self.losses[0])
             if update == 0:
                 self.first_loss.copy_(losses)
+            if self.calm and not self._low(losses, self._of_fits(span.losses)):
+                return False
             if slot is not None:
                 self._keep("loss", self.fits, slot, losses)
             self._pass_on(update, span, final)
+        return True
 
-    def _bounds(self) -> Iterator[tuple[int, int]]:
-        """The updates at which spans start and end: losses are had where one starts."""
-        steps = self.kind.steps
-        starts = sorted({*range(0, steps, self.look_every), *self.updates})
-        return zip(starts, [*starts[1:], steps], strict=True)
+    def _low(self, before: Tensor, after: Tensor) -> bool:
+        """Whether all losses are far from overflow; NaN is not."""
+        most = torch.maximum(before.max(), after.max())
+        return bool(most <= _CALM * torch.finfo(most.dtype).max)
 
     def _span(self, start: int, end: int, final: bool) -> _Span:
         key = (start == 0, start % CHECK_EVERY, end - start, final, self.side)
@@ -652,9 +688,12 @@ class _Compiled(_Run):
         tests: list[tuple[int, Tensor]] = []
         side, told, last, told_losses, update = self.side, 0, _KEPT, 0, start
         while update < end or (final and update == end):
-            whole = update == end or (update % self.count == 0 and update + self.count <= end)
+            # Of a batch that is tested, blocks begin where tests fall.
+            aligned = self.calm or update % self.count == 0
+            whole = update == end or (aligned and update + self.count <= end)
             count = self.count if whole else 1
-            test = update == end or (update > 0 and update % CHECK_EVERY == 0)
+            tenth = update > 0 and update % CHECK_EVERY == 0
+            test = update == end or (tenth and not self.calm)
             # The first losses are recorded; of the others two are kept, to be compared.
             losses = 0 if update == start else 1 + told % 2
             testing = losses if test or update == start or not whole else None
@@ -703,7 +742,7 @@ class _Compiled(_Run):
         """After a span: turn to the state it made, and end what has ended."""
         if span.flips:
             self.side = 1 - self.side
-        if final or not torch.equal(span.going, self.going[0]):
+        if final or not (self.calm or torch.equal(span.going, self.going[0])):
             self._end(update, span, final)
             self.going[0].copy_(span.going)
         if self.kind.stop is not None and span.tested is not None:

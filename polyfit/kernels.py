@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 import warnings
@@ -103,9 +104,15 @@ class _Bound(Link):
     """Of a library: where the arguments of the first part lie, and how far those of the next."""
 
     def __init__(
-        self, library: Any, values: Sequence[int], steps: Sequence[int], parts: int, kept: Any
+        self,
+        chain: Any,
+        function: Any,
+        values: Sequence[int],
+        steps: Sequence[int],
+        parts: int,
+        kept: Any,
     ) -> None:
-        self._library, self._parts, self._kept = library, parts, kept
+        self._chain, self._function, self._parts, self._kept = chain, function, parts, kept
         numbers = ctypes.c_int64 * len(values)
         self._values, self._steps = numbers(*values), numbers(*steps)
 
@@ -119,10 +126,10 @@ class _Bound(Link):
         if any(link._parts != first._parts for link in links):
             raise ValueError("the links of a chain have the same parts")
         return partial(
-            first._library.polyfit_chain,
+            first._chain,
             ctypes.c_int64(first._parts),
             ctypes.c_int64(len(links)),
-            pointers(*(_address(link._library.polyfit_link) for link in links)),
+            pointers(*(_address(link._function) for link in links)),
             pointers(*(ctypes.addressof(link._values) for link in links)),
             pointers(*(ctypes.addressof(link._steps) for link in links)),
         )
@@ -137,13 +144,14 @@ def _address(function: Any) -> int | None:
 
 
 class _Library(Kernel):
-    """A kernel for the CPU."""
+    """A kernel for the CPU: one of those that a library has."""
 
-    def __init__(self, library: Any) -> None:
+    def __init__(self, library: Any, number: int) -> None:
         library.polyfit_chain.restype = None
-        library.polyfit_arguments.restype = ctypes.c_char_p
-        self._library = library
-        self._arguments: list[list[Any]] = json.loads(library.polyfit_arguments())
+        arguments = library[f"polyfit_arguments_{number}"]
+        arguments.restype = ctypes.c_char_p
+        self._chain, self._link = library.polyfit_chain, library[f"polyfit_link_{number}"]
+        self._arguments: list[list[Any]] = json.loads(arguments())
 
     def link(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Link:
         values, steps, kept = [], [], [*inputs, *outputs]
@@ -163,7 +171,7 @@ class _Library(Kernel):
                 value = tensor.data_ptr()
             values.append(value)
             steps.append(step)
-        return _Bound(self._library, values, steps, outputs[0].shape[0], kept)
+        return _Bound(self._chain, self._link, values, steps, outputs[0].shape[0], kept)
 
 
 class _Accelerated(Kernel):
@@ -208,13 +216,26 @@ def prepare(recipes: Sequence[Recipe], device: torch.device) -> None:
         ClusterError: as ``load``.
     """
     if device.type == "cpu":
-        for recipe in recipes:
-            place = _place(recipe)
-            with _locked(place, wait=False) as ours:
-                if ours and not _whole(place):
-                    _build(recipe, place)
+        for fused in (False, True):
+            alike = [recipe for recipe in recipes if recipe.fused == fused]
+            for low in range(0, len(alike), _TOGETHER):
+                _prepare(alike[low : low + _TOGETHER])
     for recipe in recipes:
         load(recipe, device)
+
+
+def _prepare(recipes: Sequence[Recipe]) -> None:
+    """Build those of a few kernels that are neither there nor being built."""
+    with contextlib.ExitStack() as stack:
+        missing = []
+        for recipe in recipes:
+            place = _place(recipe)
+            if not _whole(place) and stack.enter_context(_locked(place, wait=False)):
+                missing.append((recipe, place))
+        # Whoever had a lock may have built it just before we got it.
+        missing = [(recipe, place) for recipe, place in missing if not _whole(place)]
+        if missing:
+            _build(missing)
 
 
 _kernels: dict[str, Kernel] = {}
@@ -233,7 +254,7 @@ def _loaded(place: Path, recipe: Recipe) -> Kernel:
     if not _whole(place):
         with _locked(place, wait=True):
             if not _whole(place):
-                _build(recipe, place)
+                _build([(recipe, place)])
     try:
         library = ctypes.CDLL(str(place))
     except OSError as error:  # the folder's file system may forbid to run what lies on it
@@ -241,12 +262,28 @@ def _loaded(place: Path, recipe: Recipe) -> Kernel:
             f"a compiled kernel cannot be loaded: {error}; set POLYFIT_CACHE to a folder where "
             "programs may run, or use engine: eager"
         ) from None
-    kernel = _kernels[str(place)] = _Library(library)
+    kernel = _kernels[str(place)] = _Library(library, _number(place))
     return kernel
 
 
 _DIGEST: Final = hashlib.sha256().digest_size
-"""Bytes that stand behind a library: its digest. The dynamic loader does not look there."""
+"""Bytes at the end of a kernel's file: a digest of all before."""
+_NUMBER: Final = 4
+"""Bytes before the digest: which of the library's kernels this one is. Neither is of the library
+itself; the dynamic loader does not look behind it."""
+
+
+def _number(place: Path) -> int:
+    try:
+        return int.from_bytes(place.read_bytes()[-_DIGEST - _NUMBER : -_DIGEST], "little")
+    except OSError as error:
+        raise ClusterError(f"a compiled kernel cannot be read: {error}") from None
+
+
+def _filed(library: bytes, number: int) -> bytes:
+    """A kernel's file."""
+    data = library + number.to_bytes(_NUMBER, "little")
+    return data + hashlib.sha256(data).digest()
 
 
 def _whole(place: Path) -> bool:
@@ -332,8 +369,13 @@ _building: Final = Lock()
 """Inductor is told what to do by settings of the process: one thread compiles at a time."""
 
 
-def _build(recipe: Recipe, place: Path) -> None:
-    """Compile ``recipe`` into the library ``place``, which appears whole or not at all."""
+_TOGETHER: Final = 8
+"""Kernels compiled at once, as one library: what all include takes a compiler ten times as long as
+one of them. Other processes build others meanwhile."""
+
+
+def _build(missing: Sequence[tuple[Recipe, Path]]) -> None:
+    """Compile recipes, alike in ``fused``, into their places; each appears whole or not at all."""
     with (
         _building,
         warnings.catch_warnings(),
@@ -341,22 +383,36 @@ def _build(recipe: Recipe, place: Path) -> None:
     ):
         warnings.simplefilter("ignore")  # what torch says of its own insides
         _check_compiler()  # torch asks for one already while it writes the code
-        source = Path(folder) / "kernel.cpp"
-        code, arguments = _generated(recipe, folder)
-        source.write_text(code + _ENTRIES.replace("ARGUMENTS", json.dumps(json.dumps(arguments))))
-        library = _compiled(source, recipe.fused)
-        kept = place.with_suffix(f".{os.getpid()}")
-        try:
-            data = library.read_bytes()
-            kept.write_bytes(data + hashlib.sha256(data).digest())
-            kept.replace(place)
-        except OSError as error:
-            kept.unlink(missing_ok=True)
-            raise ClusterError(f"a compiled kernel cannot be kept in {place.parent}: {error}; "
-                               "use engine: eager, or POLYFIT_CACHE") from None  # fmt: skip
+        source = Path(folder) / "kernels.cpp"
+        parts = [_part(number, recipe, folder) for number, (recipe, _) in enumerate(missing)]
+        source.write_text("\n".join([_SHARED, *parts]))
+        library = _compiled(source, missing[0][0].fused).read_bytes()
+        for number, (_, place) in enumerate(missing):
+            _keep(place, _filed(library, number))
 
 
-_ENTRIES: Final = """
+def _part(number: int, recipe: Recipe, folder: str) -> str:
+    """The code of one kernel among others, and its entries."""
+    code, arguments = _generated(recipe, folder)
+    entries = _ENTRIES.replace("ARGUMENTS", json.dumps(json.dumps(arguments)))
+    return re.sub(r"\bkernel\b(?= *\()", "kernel_NUMBER", code + entries).replace(
+        "NUMBER", str(number)
+    )
+
+
+def _keep(place: Path, data: bytes) -> None:
+    kept = place.with_suffix(f".{os.getpid()}")
+    try:
+        kept.write_bytes(data)
+        kept.replace(place)
+    except OSError as error:
+        kept.unlink(missing_ok=True)
+        raise ClusterError(f"a compiled kernel cannot be kept in {place.parent}: {error}; "
+                           "use engine: eager, or POLYFIT_CACHE") from None  # fmt: skip
+
+
+_SHARED: Final = """
+#include <torch/csrc/inductor/cpp_prefix.h>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
@@ -379,10 +435,6 @@ void polyfit_spread(void (*function)(A...), const int64_t* values, const int64_t
     polyfit_call(function, values, steps, part, std::index_sequence_for<A...>{});
 }
 
-extern "C" void polyfit_link(const int64_t* values, const int64_t* steps, int64_t part) {
-    polyfit_spread(&kernel, values, steps, part);
-}
-
 typedef void (*Link)(const int64_t*, const int64_t*, int64_t);
 
 extern "C" void polyfit_chain(int64_t parts, int64_t links, const Link* functions,
@@ -390,10 +442,15 @@ extern "C" void polyfit_chain(int64_t parts, int64_t links, const Link* function
     for (int64_t part = 0; part < parts; ++part)
         for (int64_t i = 0; i < links; ++i) functions[i](values[i], steps[i], part);
 }
-
-extern "C" const char* polyfit_arguments() { return ARGUMENTS; }
 """
-"""What each library has beside its kernel: calls by addresses, in parts and in chains."""
+_ENTRIES: Final = """
+extern "C" void polyfit_link_NUMBER(const int64_t* values, const int64_t* steps, int64_t part) {
+    polyfit_spread(&kernel_NUMBER, values, steps, part);
+}
+
+extern "C" const char* polyfit_arguments_NUMBER() { return ARGUMENTS; }
+"""
+"""What a library has once, and beside each kernel: calls by addresses, in parts and in chains."""
 
 
 def _check_compiler() -> None:

@@ -436,6 +436,22 @@ def test_what_overflows_ends_at_the_same_update_in_either_engine(kind: KindOfFit
         assert row["loss_history"][-10] is not None  # at the test before the last it was sound
 
 
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("size", ["1e18", "3e18", "1e22"])
+def test_a_loss_that_overflows_at_first_is_diverged_though_it_would_sink(size: str) -> None:
+    """It was tested after ten updates, though after a hundred it may be finite again."""
+    text = (
+        f"fit: {{degree: 3, points: 50, steps: 200, target: {size}*(x+sin(x)), range: [0, 1]}}\n"
+        "sweep: {seed: {count: 20}, lr: [auto, {of_limit: 0.01}]}\n"
+        "record: {at: [0, 5, 99, 199], of: [loss, coefficients]}"
+    )
+    eager, compiled = (rows_of(text, engine) for engine in ("eager", "compiled"))
+    for name in ("status", "steps_taken", "loss_history", "coefficients", "coefficients_history"):
+        assert eager[name].to_pylist() == compiled[name].to_pylist(), name
+    taken = {"1e18": {200}, "3e18": {10, 200}, "1e22": {10}}[size]
+    assert set(compiled["steps_taken"].to_pylist()) == taken
+
+
 # --- closed forms ----------------------------------------------------------------------------
 
 
