@@ -126,15 +126,17 @@ def execute(
     plan = Plan.of(spec)
     home = place(spec, plan, store, endpoint_url, run_id)
     ledger = Ledger(home.open(), plan)
-    if not ledger.open(spec.text):
-        tell(
-            "this store ignores If-None-Match: two drivers at once would write shards twice (the "
-            "same bytes); every shard is inspected before the seal"
-        )
+    ledger.open(spec.text)
     done = f"{home.uri} is complete already: nothing to do"
     if _complete(ledger):
         tell(done)
         return Run.open(home.uri, home.endpoint_url)
+    conditions = ledger.conditions()
+    if not conditions:
+        tell(
+            "this store ignores If-None-Match: two drivers at once would write shards twice (the "
+            "same bytes); every shard is inspected before the seal"
+        )
     attempt = _attempt()
     lease = Lease(ledger.store, Holder.here(attempt))
     lease.acquire(wait_s)
@@ -149,7 +151,7 @@ def execute(
             drive = _Drive(
                 plan, ledger, Job(home, attempt), on_progress, tell, keeper.check, signals
             )
-            drive.run(spec, how, address, placement_timeout_s, retry_failed)
+            drive.run(spec, how, address, placement_timeout_s, retry_failed, conditions)
     finally:
         signals.release()
         keeper.close()
@@ -278,14 +280,17 @@ class _Drive:
         address: str | None,
         placement_timeout_s: float,
         retry_failed: bool,
+        conditions: bool,
     ) -> None:
-        """Do what is left, and seal."""
+        """Do what is left, and seal; ``conditions`` is what was found out about the store."""
         facts = {
             "attempt": self.job.attempt,
             "started_at": now(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "executor": how,
+            "plan": self.plan.hash,
+            "conditions": conditions,
         }
         self.ledger.note_attempt(self.job.attempt, facts)
         exit_code = Exit.INTERNAL

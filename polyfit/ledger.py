@@ -139,11 +139,8 @@ class Ledger:
         self.plan = plan
         self._shards = re.compile(rf"shards/(\d{{6}})-{plan.hash[:8]}\.parquet")
 
-    def open(self, spec_text: str) -> bool:
+    def open(self, spec_text: str) -> None:
         """Write plan and spec, or find the same plan there.
-
-        Returns whether the store honours conditions: the plan is written a second time, byte
-        for byte, which it should refuse.
 
         Raises:
             PlanMismatch: the run is another plan's.
@@ -158,9 +155,16 @@ class Ledger:
                 f"the run {self.store.uri} belongs to plan {there[:12]}, this spec makes plan "
                 f"{self.plan.hash[:12]}; choose another --run-id, or leave it out"
             )
-        if self.manifest() is not None:
-            return True  # sealed: nothing is written any more
-        self.store.create(SPEC, spec_text.encode())
+        if self.manifest() is None:  # once sealed, nothing is written any more
+            self.store.create(SPEC, spec_text.encode())
+
+    def conditions(self) -> bool:
+        """Whether the store honours conditions: the plan is written a second time, byte for
+        byte, which it should refuse.
+
+        The answer is an attempt's to note, not the manifest's: two drivers may see the same
+        store through two doors, and what they seal must be the same bytes.
+        """
         return not self.store.create(PLAN, self.store.get(PLAN))
 
     def _stated_plan(self) -> str:

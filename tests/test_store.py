@@ -530,13 +530,14 @@ def test_nobody_is_let_in_without_keys_and_each_server_says_so_in_its_own_way(
 ) -> None:
     """We never ask so: without keys boto3 does not ask at all."""
     store.put("key", b"")
-    if place.server is None:
+    server = place.server
+    if server is None:
         return
     plain = Config(signature_version=botocore.UNSIGNED, retries={"total_max_attempts": 1})
-    client = boto3.client("s3", endpoint_url=place.server.endpoint_url, config=plain)
-    asked: Any = {"Bucket": place.server.bucket, "Key": f"{place.uri.split('/', 3)[3]}/key"}
+    client = boto3.client("s3", endpoint_url=server.endpoint_url, config=plain)
+    asked: Any = {"Bucket": server.bucket, "Key": f"{place.uri.split('/', 3)[3]}/key"}
     assert ANONYMOUS[place.name] == {
-        "list": code(lambda: client.list_objects_v2(Bucket=place.server.bucket)),
+        "list": code(lambda: client.list_objects_v2(Bucket=server.bucket)),
         "get": code(lambda: client.get_object(**asked)),
         "put": code(lambda: client.put_object(Body=b"", **asked)),
     }
