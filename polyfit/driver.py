@@ -31,7 +31,7 @@ from polyfit.dispatch import (
 )
 from polyfit.errors import Exit, FailedShards, PolyfitError, StoreError, UsageError
 from polyfit.lease import TIME_TO_LIVE_S, Holder, Keeper, Lease
-from polyfit.ledger import Ledger, Receipt, now
+from polyfit.ledger import Ledger, Receipts, now
 from polyfit.plan import Plan
 from polyfit.results import Run
 from polyfit.spec import NAME, Spec
@@ -261,7 +261,7 @@ class _Drive:
     tell: Teller
     held: Callable[[], None]
     signals: _Signals
-    receipts: dict[int, Receipt] = field(default_factory=dict)
+    receipts: Receipts = field(init=False)
     tries: Counter[int] = field(default_factory=Counter)
     losses: Counter[int] = field(default_factory=Counter)
     causes: dict[int, list[str]] = field(default_factory=dict)
@@ -272,6 +272,9 @@ class _Drive:
     stopping: bool = False
     store_failed_at: float | None = None
     store_failures: int = 0
+
+    def __post_init__(self) -> None:
+        self.receipts = Receipts(self.plan.shards)
 
     def run(
         self,
@@ -303,7 +306,7 @@ class _Drive:
                     self._dispatch(executor, todo, spec.on_failure)
             if self.failed:
                 raise FailedShards(self._failures())
-            self.ledger.seal(self.receipts.values())
+            self.ledger.seal(self.receipts)
             exit_code = Exit.COMPLETE
         except PolyfitError as error:
             exit_code = error.exit_code
@@ -353,7 +356,7 @@ class _Drive:
                 todo.clear()
             if self.signals.came is not None and time.monotonic() > self.signals.until:
                 break
-        settled = len(self.receipts) + len(self.failed - self.receipts.keys())
+        settled = len(self.receipts) + sum(n not in self.receipts for n in self.failed)
         if self.signals.came is not None and settled < self.plan.shards:
             raise self.signals.error()
 
@@ -366,7 +369,7 @@ class _Drive:
         if outcome.receipt is not None:
             self.store_failed_at, self.store_failures = None, 0
             if number not in self.receipts:
-                self.receipts[number] = outcome.receipt
+                self.receipts.add(outcome.receipt)
                 self._came_to_rest(number)
             return
         self.causes.setdefault(number, []).append(outcome.cause or "no cause was told")

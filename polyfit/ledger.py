@@ -9,8 +9,9 @@ import builtins
 import hashlib
 import json
 import re
+from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -26,6 +27,7 @@ __all__ = [
     "Ledger",
     "Manifest",
     "Receipt",
+    "Receipts",
     "attempt_key",
     "now",
     "shard_key",
@@ -76,6 +78,45 @@ class Receipt:
         """The receipt of a shard whose object is ``data``."""
         digest = hashlib.sha256(data).hexdigest()
         return cls(shard.number, len(data), digest, shard.fits, statuses)
+
+
+class Receipts:
+    """The receipts of a run as a driver holds them until the seal: some seventy bytes each.
+
+    A run has up to a million shards, and an object per receipt would be ten times that.
+    """
+
+    def __init__(self, shards: int) -> None:
+        self._none = array("q", [-1]) * shards  # what a shard without a receipt has everywhere
+        self._bytes, self._rows = self._none[:], self._none[:]
+        self._sha256 = bytearray(32 * shards)
+        self._statuses: dict[str, array[int]] = {}
+        self._count = 0
+
+    def add(self, receipt: Receipt) -> None:
+        """Take a receipt; there is none of its shard yet."""
+        n = receipt.shard
+        self._bytes[n], self._rows[n] = receipt.bytes, receipt.rows
+        self._sha256[32 * n : 32 * n + 32] = bytes.fromhex(receipt.sha256)
+        for status, fits in receipt.statuses.items():
+            if status not in self._statuses:
+                self._statuses[status] = self._none[:]
+            self._statuses[status][n] = fits
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, number: int) -> bool:
+        return self._bytes[number] >= 0
+
+    def __iter__(self) -> Iterator[Receipt]:
+        """In the order of their shards."""
+        for n, size in enumerate(self._bytes):
+            if size >= 0:
+                digest = self._sha256[32 * n : 32 * n + 32].hex()
+                counts = {name: fits[n] for name, fits in self._statuses.items() if fits[n] >= 0}
+                yield Receipt(n, size, digest, self._rows[n], counts)
 
 
 @dataclass(frozen=True, slots=True)

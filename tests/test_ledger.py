@@ -1,6 +1,7 @@
 """The books of a run: one plan per run, what is done, and a seal that counts every fit once."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from polyfit.ledger import (
     Ledger,
     Manifest,
     Receipt,
+    Receipts,
     attempt_key,
     failed_key,
     now,
@@ -178,6 +180,36 @@ def test_strange_keys_are_not_done(ledger: Ledger, store: Store, key: str) -> No
 
 def test_a_shards_key_names_shard_and_plan() -> None:
     assert shard_key(PLAN_OF_25, 7) == f"shards/000007-{PLAN_OF_25.hash[:8]}.parquet"
+
+
+# --- receipts --------------------------------------------------------------------------------
+
+
+def test_receipts_are_given_back_as_they_were_taken_in_the_order_of_shards() -> None:
+    wanted = [
+        Receipt(0, 0, "00" * 32, 10, {}),
+        Receipt(2, 2**40, "ab" * 32, 2**40, {"diverged": 0, "completed": 7}),
+        Receipt(4, 7, "ff" * 32, 5, {"converged": 5}),
+    ]
+    held = Receipts(5)
+    for receipt in (wanted[2], wanted[0], wanted[1]):
+        held.add(receipt)
+    assert list(held) == wanted
+    assert (len(held), [n in held for n in range(5)]) == (3, [True, False, True, False, True])
+
+
+def test_receipts_of_100_000_shards_take_few_bytes_each() -> None:
+    tracemalloc.start()
+    try:
+        held = Receipts(100_000)
+        for n in range(100_000):
+            statuses = {"completed": n, "converged": 100_000 - n, "diverged": 1}
+            held.add(Receipt(n, n, f"{n:064x}", 1000, statuses))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(held) == 100_000
+    assert peak < 90 * 100_000
 
 
 # --- the seal --------------------------------------------------------------------------------
