@@ -266,7 +266,8 @@ class _Drive:
     losses: Counter[int] = field(default_factory=Counter)
     causes: dict[int, list[str]] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
-    at_rest: set[int] = field(default_factory=set)
+    at_rest: bytearray = field(init=False)  # 1 for each shard that is
+    shards_done: int = 0
     fits_done: int = 0
     noted_at: float = 0.0
     stopping: bool = False
@@ -275,6 +276,7 @@ class _Drive:
 
     def __post_init__(self) -> None:
         self.receipts = Receipts(self.plan.shards)
+        self.at_rest = bytearray(self.plan.shards)
 
     def run(
         self,
@@ -396,8 +398,9 @@ class _Drive:
         time.sleep(random.uniform(pause / 2, pause))
 
     def _came_to_rest(self, number: int) -> None:
-        if number not in self.at_rest:
-            self.at_rest.add(number)
+        if not self.at_rest[number]:
+            self.at_rest[number] = 1
+            self.shards_done += 1
             self.fits_done += self.plan.shard(number).fits
 
     def _failures(self) -> str:
@@ -415,7 +418,7 @@ class _Drive:
         self.on_progress(
             Progress(
                 self.plan.shards,
-                len(self.at_rest),
+                self.shards_done,
                 self.plan.fits,
                 self.fits_done,
                 len(self.failed),
@@ -431,7 +434,7 @@ class _Drive:
 
     def _note(self, state: str) -> None:
         self.noted_at = time.monotonic()
-        self.ledger.note_status(self.job.attempt, len(self.at_rest), len(self.failed), state)
+        self.ledger.note_status(self.job.attempt, self.shards_done, len(self.failed), state)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ __all__ = [
     "LEASE",
     "MANIFEST",
     "PLAN",
+    "RESEAL",
     "Ledger",
     "Manifest",
     "Receipt",
@@ -38,6 +39,8 @@ SPEC: Final = "spec.yaml"
 STATUS: Final = "status.json"
 MANIFEST: Final = "manifest.json"
 LEASE: Final = "lease.json"
+
+RESEAL: Final = f"remove {MANIFEST} and run the same spec again: it looks at every shard, and seals"
 
 
 def shard_key(plan: Plan, number: int) -> str:
@@ -156,11 +159,12 @@ class Manifest:
             totals = manifest._totals()
             stated = {name: source[name] for name in totals}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedRun(f"{MANIFEST} cannot be read: {error}") from None
+            raise DamagedRun(f"{MANIFEST} cannot be read: {error}; {RESEAL}") from None
         for name, total in totals.items():
             if stated[name] != total:
                 raise DamagedRun(
-                    f"{MANIFEST}: {name} {stated[name]} stands there, its receipts say {total}"
+                    f"{MANIFEST}: {name} {stated[name]} stands there, its receipts say {total}; "
+                    f"{RESEAL}"
                 )
         return manifest
 
@@ -212,12 +216,19 @@ class Ledger:
         try:
             return str(json.loads(self.store.get(PLAN))["hash"])
         except (ValueError, KeyError, TypeError):
-            raise PlanMismatch(f"{self.store.uri}/{PLAN} is no plan") from None
+            raise PlanMismatch(
+                f"{self.store.uri}/{PLAN} is no plan; remove it and run the same spec again"
+            ) from None
 
     def done(self) -> set[int]:
         """The numbers of the plan's shards that are at rest; one listing."""
-        found = (self._shards.fullmatch(entry.key) for entry in self.store.list("shards/"))
-        return {int(match[1]) for match in found if match and int(match[1]) < self.plan.shards}
+        found = (self.shard_number(entry.key) for entry in self.store.list("shards/"))
+        return {number for number in found if number is not None}
+
+    def shard_number(self, key: str) -> int | None:
+        """Which of the plan's shards has this key; None where none has."""
+        match = self._shards.fullmatch(key)
+        return int(match[1]) if match and int(match[1]) < self.plan.shards else None
 
     def manifest(self) -> Manifest | None:
         """The seal, None while the run is not complete.
@@ -230,7 +241,10 @@ class Ledger:
         except NoSuchKey:
             return None
         if manifest.plan != self.plan.hash:
-            raise PlanMismatch(f"{self.store.uri}/{MANIFEST} seals plan {manifest.plan[:12]}")
+            raise PlanMismatch(
+                f"{self.store.uri}/{MANIFEST} seals plan {manifest.plan[:12]}, this is plan "
+                f"{self.plan.hash[:12]}; {RESEAL}"
+            )
         return manifest
 
     def seal(self, receipts: Iterable[Receipt]) -> Manifest:
@@ -251,7 +265,8 @@ class Ledger:
         manifest = Manifest(self.plan.hash, tuple(ordered))
         if not self.store.create(MANIFEST, manifest.to_json()) and self.manifest() != manifest:
             raise DamagedRun(
-                f"{self.store.uri}/{MANIFEST} was sealed over other bytes than are there now"
+                f"{self.store.uri}/{MANIFEST} was sealed over other bytes than are there now, "
+                f"every shard of which is whole; {RESEAL}"
             )
         return manifest
 
