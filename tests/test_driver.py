@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -13,10 +14,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from places import Place
+from local_s3 import free_port
+from places import Place, use
+from servers import S3Server
 
 import polyfit
 from polyfit import dispatch, driver
@@ -32,7 +36,7 @@ from polyfit.errors import (
 from polyfit.lease import Holder, Keeper, Lease
 from polyfit.ledger import MANIFEST, PLAN, Ledger
 from polyfit.spec import Spec
-from polyfit.store import FolderStore, NoSuchKey, S3Store, Store
+from polyfit.store import FolderStore, NoSuchKey, S3Store, Store, StoreAddress
 
 TEXT = """\
 name: small
@@ -526,11 +530,95 @@ def test_a_store_that_does_not_come_back_ends_the_run(
 
 
 def test_a_worker_that_does_not_see_the_drivers_folder_says_so(tmp_path: Path) -> None:
-    from polyfit.store import StoreAddress
-
     job = dispatch.Job(StoreAddress(str(tmp_path / "elsewhere")), "attempt")
     with pytest.raises(StoreError, match=r"is not the driver's on .*shared by all machines"):
         dispatch.Workbench(job, accelerated=False, threads=1)
+
+
+# --- what is found before anything is fitted -------------------------------------------------
+
+UNUSABLE = {
+    "a wrong secret": ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "refuses this secret key"),
+    "an unknown key": ({"AWS_ACCESS_KEY_ID": "nobody"}, "does not know this access key"),
+    "no keys": ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no credentials"),
+    "no server": ({"AWS_ENDPOINT_URL_S3": ""}, "cannot be reached"),
+    "no bucket": ({}, "there is no such bucket"),
+}
+
+
+@pytest.fixture(params=UNUSABLE)
+def unusable(
+    request: pytest.FixtureRequest, moto: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> tuple[StoreAddress, str]:
+    """A place that cannot be used, and how the message about it begins."""
+    use(moto, monkeypatch)
+    changes, cause = UNUSABLE[request.param]
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+    if request.param == "no server":
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
+    if request.param == "no keys":
+        for name in changes:
+            monkeypatch.delenv(name)
+    bucket = "nowhere" if request.param == "no bucket" else moto.bucket
+    address = StoreAddress.of(f"s3://{bucket}/prefix")
+    return address, rf"^bucket '{bucket}' at {address.endpoint_url}: .*{cause}"
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that botocore would have waited between its tries."""
+    import botocore.endpoint
+
+    waits: list[float] = []
+    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=waits.append))
+    return waits
+
+
+def test_a_driver_that_cannot_use_its_store_ends_soon_and_before_it_looks_for_actors(
+    unusable: tuple[StoreAddress, str], slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With endpoint, bucket and cause."""
+
+    def early(address: str | None) -> None:
+        raise AssertionError("it went to Ray first")
+
+    monkeypatch.setattr(driver, "connect", early)
+    address, message = unusable
+    begun = time.monotonic()
+    with pytest.raises(StoreError, match=message) as caught:
+        polyfit.execute(SPEC, store=address.uri, executor="ray")
+    assert "wrong" not in str(caught.value)
+    assert time.monotonic() - begun + sum(slept) < 30
+
+
+def test_an_actor_that_cannot_use_the_store_says_so_before_its_first_shard(
+    unusable: tuple[StoreAddress, str], slept: list[float]
+) -> None:
+    address, message = unusable
+    actor = dispatch._Actor(dispatch.Job(address.under("small/id"), "attempt"), True, 1)
+    told = actor.ready()
+    assert isinstance(told, StoreError)
+    assert re.search(message, str(told))
+    assert sum(slept) < 30
+
+
+def test_keys_that_may_read_and_not_write_are_found_before_anything_is_fitted(
+    place: Place, counted: type[Counted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On resume too: whether the store honours conditions is asked by writing."""
+    counted.stop_after = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(place)
+    counted.asked = []
+
+    def refuse(self: Any, key: str, data: bytes) -> bool:
+        raise StoreError("the store refuses these keys (AccessDenied)")
+
+    monkeypatch.setattr(type(place.store), "create", refuse)
+    with pytest.raises(StoreError, match="refuses these keys"):
+        run(place)
+    assert counted.asked == []
 
 
 def test_small_work_stays_in_this_process_and_says_so(tmp_path: Path) -> None:
