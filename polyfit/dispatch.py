@@ -5,6 +5,7 @@ task means beyond calling ``work`` with it; what to do about a failure is the dr
 """
 
 import contextlib
+import json
 import math
 import os
 import re
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from polyfit.errors import ClusterError, PolyfitError, StoreError
+from polyfit.errors import ClusterError, PlanMismatch, PolyfitError, StoreError
 from polyfit.ledger import PLAN, Receipt, attempt_key, now
 from polyfit.plan import Plan, dump_json
 from polyfit.spec import Resources
@@ -111,18 +112,30 @@ class Workbench:
         self._turn = threading.Lock()
 
     def _read(self, job: Job) -> Plan:
-        """The plan, and proof that this process sees and can write the driver's store."""
+        """The driver's plan, and proof that this process sees and can write the driver's store.
+
+        Raises:
+            PlanMismatch: another plan lies there, as two drivers can bring about at once where
+                the store ignores conditions.
+            StoreError: the store cannot be used, or is another.
+        """
         try:
-            self._store.get(attempt_key(job.attempt))
+            driver = json.loads(self._store.get(attempt_key(job.attempt)))
             facts = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": now()}
             name = f"{job.attempt}/{secrets.token_hex(4)}"
             self._store.create(attempt_key(name), dump_json(facts))
-            return Plan.from_json(self._store.get(PLAN), f"{job.run.uri}/{PLAN}")
+            plan = Plan.from_json(self._store.get(PLAN), f"{job.run.uri}/{PLAN}")
         except NoSuchKey:
             raise StoreError(
                 f"{job.run.uri} is not the driver's on {socket.gethostname()}: what the driver "
                 "wrote is not there; a folder must be shared by all machines, or use s3://"
             ) from None
+        if plan.hash != driver["plan"]:
+            raise PlanMismatch(
+                f"{job.run.uri}/{PLAN} is no longer plan {driver['plan'][:12]} but "
+                f"{plan.run_id}: another driver runs that there; choose another --run-id"
+            )
+        return plan
 
     def work(self, task: Task) -> Receipt:
         """Do one task."""

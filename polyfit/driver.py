@@ -31,7 +31,7 @@ from polyfit.dispatch import (
 )
 from polyfit.errors import Exit, FailedShards, PolyfitError, StoreError, UsageError
 from polyfit.lease import TIME_TO_LIVE_S, Holder, Keeper, Lease
-from polyfit.ledger import Ledger, Receipt, now
+from polyfit.ledger import Ledger, Receipts, now
 from polyfit.plan import Plan
 from polyfit.results import Run
 from polyfit.spec import NAME, Spec
@@ -126,15 +126,17 @@ def execute(
     plan = Plan.of(spec)
     home = place(spec, plan, store, endpoint_url, run_id)
     ledger = Ledger(home.open(), plan)
-    if not ledger.open(spec.text):
-        tell(
-            "this store ignores If-None-Match: two drivers at once would write shards twice (the "
-            "same bytes); every shard is inspected before the seal"
-        )
+    ledger.open(spec.text)
     done = f"{home.uri} is complete already: nothing to do"
     if _complete(ledger):
         tell(done)
         return Run.open(home.uri, home.endpoint_url)
+    conditions = ledger.conditions()
+    if not conditions:
+        tell(
+            "this store ignores If-None-Match: two drivers at once would write shards twice (the "
+            "same bytes); every shard is inspected before the seal"
+        )
     attempt = _attempt()
     lease = Lease(ledger.store, Holder.here(attempt))
     lease.acquire(wait_s)
@@ -149,7 +151,7 @@ def execute(
             drive = _Drive(
                 plan, ledger, Job(home, attempt), on_progress, tell, keeper.check, signals
             )
-            drive.run(spec, how, address, placement_timeout_s, retry_failed)
+            drive.run(spec, how, address, placement_timeout_s, retry_failed, conditions)
     finally:
         signals.release()
         keeper.close()
@@ -259,17 +261,22 @@ class _Drive:
     tell: Teller
     held: Callable[[], None]
     signals: _Signals
-    receipts: dict[int, Receipt] = field(default_factory=dict)
+    receipts: Receipts = field(init=False)
     tries: Counter[int] = field(default_factory=Counter)
     losses: Counter[int] = field(default_factory=Counter)
     causes: dict[int, list[str]] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
-    at_rest: set[int] = field(default_factory=set)
+    at_rest: bytearray = field(init=False)  # 1 for each shard that is
+    shards_done: int = 0
     fits_done: int = 0
     noted_at: float = 0.0
     stopping: bool = False
     store_failed_at: float | None = None
     store_failures: int = 0
+
+    def __post_init__(self) -> None:
+        self.receipts = Receipts(self.plan.shards)
+        self.at_rest = bytearray(self.plan.shards)
 
     def run(
         self,
@@ -278,14 +285,17 @@ class _Drive:
         address: str | None,
         placement_timeout_s: float,
         retry_failed: bool,
+        conditions: bool,
     ) -> None:
-        """Do what is left, and seal."""
+        """Do what is left, and seal; ``conditions`` is what was found out about the store."""
         facts = {
             "attempt": self.job.attempt,
             "started_at": now(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "executor": how,
+            "plan": self.plan.hash,
+            "conditions": conditions,
         }
         self.ledger.note_attempt(self.job.attempt, facts)
         exit_code = Exit.INTERNAL
@@ -298,7 +308,7 @@ class _Drive:
                     self._dispatch(executor, todo, spec.on_failure)
             if self.failed:
                 raise FailedShards(self._failures())
-            self.ledger.seal(self.receipts.values())
+            self.ledger.seal(self.receipts)
             exit_code = Exit.COMPLETE
         except PolyfitError as error:
             exit_code = error.exit_code
@@ -348,7 +358,7 @@ class _Drive:
                 todo.clear()
             if self.signals.came is not None and time.monotonic() > self.signals.until:
                 break
-        settled = len(self.receipts) + len(self.failed - self.receipts.keys())
+        settled = len(self.receipts) + sum(n not in self.receipts for n in self.failed)
         if self.signals.came is not None and settled < self.plan.shards:
             raise self.signals.error()
 
@@ -361,7 +371,7 @@ class _Drive:
         if outcome.receipt is not None:
             self.store_failed_at, self.store_failures = None, 0
             if number not in self.receipts:
-                self.receipts[number] = outcome.receipt
+                self.receipts.add(outcome.receipt)
                 self._came_to_rest(number)
             return
         self.causes.setdefault(number, []).append(outcome.cause or "no cause was told")
@@ -388,8 +398,9 @@ class _Drive:
         time.sleep(random.uniform(pause / 2, pause))
 
     def _came_to_rest(self, number: int) -> None:
-        if number not in self.at_rest:
-            self.at_rest.add(number)
+        if not self.at_rest[number]:
+            self.at_rest[number] = 1
+            self.shards_done += 1
             self.fits_done += self.plan.shard(number).fits
 
     def _failures(self) -> str:
@@ -407,7 +418,7 @@ class _Drive:
         self.on_progress(
             Progress(
                 self.plan.shards,
-                len(self.at_rest),
+                self.shards_done,
                 self.plan.fits,
                 self.fits_done,
                 len(self.failed),
@@ -423,7 +434,7 @@ class _Drive:
 
     def _note(self, state: str) -> None:
         self.noted_at = time.monotonic()
-        self.ledger.note_status(self.job.attempt, len(self.at_rest), len(self.failed), state)
+        self.ledger.note_status(self.job.attempt, self.shards_done, len(self.failed), state)
 
 
 @contextmanager

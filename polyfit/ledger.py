@@ -9,8 +9,9 @@ import builtins
 import hashlib
 import json
 import re
+from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -23,9 +24,11 @@ __all__ = [
     "LEASE",
     "MANIFEST",
     "PLAN",
+    "RESEAL",
     "Ledger",
     "Manifest",
     "Receipt",
+    "Receipts",
     "attempt_key",
     "now",
     "shard_key",
@@ -36,6 +39,8 @@ SPEC: Final = "spec.yaml"
 STATUS: Final = "status.json"
 MANIFEST: Final = "manifest.json"
 LEASE: Final = "lease.json"
+
+RESEAL: Final = f"remove {MANIFEST} and run the same spec again: it looks at every shard, and seals"
 
 
 def shard_key(plan: Plan, number: int) -> str:
@@ -78,6 +83,45 @@ class Receipt:
         return cls(shard.number, len(data), digest, shard.fits, statuses)
 
 
+class Receipts:
+    """The receipts of a run as a driver holds them until the seal: some seventy bytes each.
+
+    A run has up to a million shards, and an object per receipt would be ten times that.
+    """
+
+    def __init__(self, shards: int) -> None:
+        self._none = array("q", [-1]) * shards  # what a shard without a receipt has everywhere
+        self._bytes, self._rows = self._none[:], self._none[:]
+        self._sha256 = bytearray(32 * shards)
+        self._statuses: dict[str, array[int]] = {}
+        self._count = 0
+
+    def add(self, receipt: Receipt) -> None:
+        """Take a receipt; there is none of its shard yet."""
+        n = receipt.shard
+        self._bytes[n], self._rows[n] = receipt.bytes, receipt.rows
+        self._sha256[32 * n : 32 * n + 32] = bytes.fromhex(receipt.sha256)
+        for status, fits in receipt.statuses.items():
+            if status not in self._statuses:
+                self._statuses[status] = self._none[:]
+            self._statuses[status][n] = fits
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, number: int) -> bool:
+        return self._bytes[number] >= 0
+
+    def __iter__(self) -> Iterator[Receipt]:
+        """In the order of their shards."""
+        for n, size in enumerate(self._bytes):
+            if size >= 0:
+                digest = self._sha256[32 * n : 32 * n + 32].hex()
+                counts = {name: fits[n] for name, fits in self._statuses.items() if fits[n] >= 0}
+                yield Receipt(n, size, digest, self._rows[n], counts)
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """The seal: every shard's receipt in order, and totals."""
@@ -115,11 +159,12 @@ class Manifest:
             totals = manifest._totals()
             stated = {name: source[name] for name in totals}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedRun(f"{MANIFEST} cannot be read: {error}") from None
+            raise DamagedRun(f"{MANIFEST} cannot be read: {error}; {RESEAL}") from None
         for name, total in totals.items():
             if stated[name] != total:
                 raise DamagedRun(
-                    f"{MANIFEST}: {name} {stated[name]} stands there, its receipts say {total}"
+                    f"{MANIFEST}: {name} {stated[name]} stands there, its receipts say {total}; "
+                    f"{RESEAL}"
                 )
         return manifest
 
@@ -139,11 +184,8 @@ class Ledger:
         self.plan = plan
         self._shards = re.compile(rf"shards/(\d{{6}})-{plan.hash[:8]}\.parquet")
 
-    def open(self, spec_text: str) -> bool:
+    def open(self, spec_text: str) -> None:
         """Write plan and spec, or find the same plan there.
-
-        Returns whether the store honours conditions: the plan is written a second time, byte
-        for byte, which it should refuse.
 
         Raises:
             PlanMismatch: the run is another plan's.
@@ -158,21 +200,35 @@ class Ledger:
                 f"the run {self.store.uri} belongs to plan {there[:12]}, this spec makes plan "
                 f"{self.plan.hash[:12]}; choose another --run-id, or leave it out"
             )
-        if self.manifest() is not None:
-            return True  # sealed: nothing is written any more
-        self.store.create(SPEC, spec_text.encode())
+        if self.manifest() is None:  # once sealed, nothing is written any more
+            self.store.create(SPEC, spec_text.encode())
+
+    def conditions(self) -> bool:
+        """Whether the store honours conditions: the plan is written a second time, byte for
+        byte, which it should refuse.
+
+        The answer is an attempt's to note, not the manifest's: two drivers may see the same
+        store through two doors, and what they seal must be the same bytes.
+        """
         return not self.store.create(PLAN, self.store.get(PLAN))
 
     def _stated_plan(self) -> str:
         try:
             return str(json.loads(self.store.get(PLAN))["hash"])
         except (ValueError, KeyError, TypeError):
-            raise PlanMismatch(f"{self.store.uri}/{PLAN} is no plan") from None
+            raise PlanMismatch(
+                f"{self.store.uri}/{PLAN} is no plan; remove it and run the same spec again"
+            ) from None
 
     def done(self) -> set[int]:
         """The numbers of the plan's shards that are at rest; one listing."""
-        found = (self._shards.fullmatch(entry.key) for entry in self.store.list("shards/"))
-        return {int(match[1]) for match in found if match and int(match[1]) < self.plan.shards}
+        found = (self.shard_number(entry.key) for entry in self.store.list("shards/"))
+        return {number for number in found if number is not None}
+
+    def shard_number(self, key: str) -> int | None:
+        """Which of the plan's shards has this key; None where none has."""
+        match = self._shards.fullmatch(key)
+        return int(match[1]) if match and int(match[1]) < self.plan.shards else None
 
     def manifest(self) -> Manifest | None:
         """The seal, None while the run is not complete.
@@ -185,7 +241,10 @@ class Ledger:
         except NoSuchKey:
             return None
         if manifest.plan != self.plan.hash:
-            raise PlanMismatch(f"{self.store.uri}/{MANIFEST} seals plan {manifest.plan[:12]}")
+            raise PlanMismatch(
+                f"{self.store.uri}/{MANIFEST} seals plan {manifest.plan[:12]}, this is plan "
+                f"{self.plan.hash[:12]}; {RESEAL}"
+            )
         return manifest
 
     def seal(self, receipts: Iterable[Receipt]) -> Manifest:
@@ -206,7 +265,8 @@ class Ledger:
         manifest = Manifest(self.plan.hash, tuple(ordered))
         if not self.store.create(MANIFEST, manifest.to_json()) and self.manifest() != manifest:
             raise DamagedRun(
-                f"{self.store.uri}/{MANIFEST} was sealed over other bytes than are there now"
+                f"{self.store.uri}/{MANIFEST} was sealed over other bytes than are there now, "
+                f"every shard of which is whole; {RESEAL}"
             )
         return manifest
 

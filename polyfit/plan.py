@@ -201,13 +201,15 @@ class Plan:
             made = plan.hash
         except _UNREADABLE as error:
             raise PlanMismatch(
-                f"{where} is no plan that this version reads ({type(error).__name__}: {error})"
+                f"{where} is no plan that this version reads ({type(error).__name__}: {error}); "
+                "if it was damaged, remove it and run the same spec again"
             ) from None
         if made != stated:
             raise PlanMismatch(
                 f"{where} states plan {stated[:12]}, this version of polyfit makes "
                 f"{made[:12]} of it (ENGINE {ENGINE}, row schema {SCHEMA}; there: ENGINE "
-                f"{source.get('ENGINE')}, row schema {source.get('SCHEMA')}); use one version"
+                f"{source.get('ENGINE')}, row schema {source.get('SCHEMA')}); use one version, or, "
+                "where it was changed by hand, remove it and run the same spec again"
             )
         return plan
 

@@ -7,6 +7,7 @@ read a shard at a time, and of a shard only the columns asked for.
 import ast
 import hashlib
 import io
+import json
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from polyfit.errors import DamagedRun, PlanMismatch, RunNotFound, UsageError
-from polyfit.ledger import PLAN, Ledger, Manifest, Receipt, shard_key
+from polyfit.ledger import MANIFEST, PLAN, RESEAL, Ledger, Manifest, Receipt, shard_key
 from polyfit.plan import Plan, Shard
 from polyfit.problem import Grid, functions_at
 from polyfit.rows import MEND, counted, examine, read_footer, schema
@@ -243,58 +244,103 @@ class Run:
         """Prove from the store alone that every fit is there exactly once and every shard whole.
 
         Every object is read in full: its size, SHA-256, page checksums, footer, the fits it
-        holds, and the manifest's totals.
+        holds, and the manifest's totals. Memory holds one shard at a time, and the manifest.
         """
         verdict = Verdict(0, 0, 0, {})
         statuses: Counter[str] = Counter()
-        manifest = None
-        try:
-            manifest = self.manifest
-            if manifest is None:
-                verdict.problems.append("no manifest: the run is not complete; run it again")
-        except (DamagedRun, PlanMismatch) as error:
-            verdict.problems.append(str(error))
-        sealed = {receipt.shard: receipt for receipt in manifest.receipts} if manifest else {}
-        if manifest and sorted(r.shard for r in manifest.receipts) != list(range(self.plan.shards)):
-            verdict.problems.append("the manifest does not name every shard of the plan once")
+        sealed = self._sealed(verdict.problems)
         for number in range(self.plan.shards):
-            problem = self._check(number, sealed.get(number), verdict, statuses)
+            receipts = None if sealed is None else sealed.pop(number, [])
+            problem = self._check(number, receipts, verdict, statuses)
             if problem:
-                shard = self.plan.shard(number)
-                verdict.problems.append(
-                    f"{shard_key(self.plan, number)} (fits {shard.start} to {shard.stop - 1}): "
-                    f"{problem}"
-                )
+                verdict.problems.append(f"{self._named(number)}: {problem}")
+        for number in sorted(sealed or ()):
+            verdict.problems.append(
+                f"{MANIFEST} has a receipt of shard {number}, this plan has {self.plan.shards} "
+                f"(fits 0 to {self.plan.fits - 1}); {RESEAL}"
+            )
+        verdict.problems.extend(self._extra())
         verdict.statuses = dict(sorted(statuses.items()))
         return verdict
 
+    def _named(self, number: int) -> str:
+        """A shard's key and its fits."""
+        shard = self.plan.shard(number)
+        return f"{shard_key(self.plan, number)} (fits {shard.start} to {shard.stop - 1})"
+
+    def _sealed(self, problems: list[str]) -> dict[int, list[Receipt]] | None:
+        """The manifest's receipts by shard; None where there is no manifest to go by."""
+        problems.extend(self._altered())
+        try:
+            manifest = self.manifest
+        except (DamagedRun, PlanMismatch) as error:
+            problems.append(str(error))
+            return None
+        if manifest is None:
+            problems.append(
+                f"no {MANIFEST}: the run (fits 0 to {self.plan.fits - 1}) is not complete; "
+                "run the same spec again"
+            )
+            return None
+        found: dict[int, list[Receipt]] = {}
+        for receipt in manifest.receipts:
+            found.setdefault(receipt.shard, []).append(receipt)
+        return found
+
+    def _altered(self) -> Iterator[str]:
+        """What the plan says of itself beside what decides it, where that is not so."""
+        mend = f"(fits 0 to {self.plan.fits - 1}); remove it and run the same spec again"
+        try:
+            stated = json.loads(self._store.get(PLAN))
+        except (NoSuchKey, ValueError):
+            stated = None
+        if not isinstance(stated, dict) or stated.get("hash") != self.plan.hash:
+            yield f"{PLAN} is no longer that of plan {self.plan.run_id} {mend}"
+            return
+        for name, value in (("fits", self.plan.fits), ("shards", self.plan.shards)):
+            if stated.get(name) != value:
+                said = f"{name} {stated.get(name)} stands there, its sweep has {value}"
+                yield f"{PLAN}: {said} {mend}"
+
+    def _extra(self) -> Iterator[str]:
+        """Objects among the shards that are none of this plan's: a reader of the whole folder
+        would take their rows for this run's."""
+        known = self._ledger.shard_number
+        for entry in self._store.list("shards/"):
+            if known(entry.key) is None:
+                yield (
+                    f"{entry.key} is no shard of this plan ({self.plan.shards} shards, fits 0 to "
+                    f"{self.plan.fits - 1}); whoever reads the folder reads it too: remove it"
+                )
+
     def _check(
-        self, number: int, receipt: Receipt | None, verdict: Verdict, statuses: Counter[str]
+        self,
+        number: int,
+        receipts: list[Receipt] | None,
+        verdict: Verdict,
+        statuses: Counter[str],
     ) -> str | None:
-        """Read one shard in full; what is wrong with it, None if nothing."""
+        """Read one shard in full; what is wrong with it and what to do, None if nothing."""
         shard = self.plan.shard(number)
         try:
             data = self._store.get(shard_key(self.plan, number))
         except NoSuchKey:
-            return "missing"
+            return "missing; run the same spec again: it fits what is missing"
+        receipt = receipts[0] if receipts else None
         if receipt is not None:
             if len(data) != receipt.bytes:
-                return f"{len(data)} bytes, the manifest says {receipt.bytes}"
+                return f"{len(data)} bytes, the manifest says {receipt.bytes}; {MEND}"
             if hashlib.sha256(data).hexdigest() != receipt.sha256:
-                return "other bytes than the manifest's SHA-256"
-            if receipt.rows != shard.fits:
-                return f"the manifest says {receipt.rows} rows"
+                return f"other bytes than the manifest's SHA-256; {MEND}"
         try:
             found = examine(self.plan, shard, data)
         except DamagedRun as error:
-            return str(error)
-        if receipt is not None and found != receipt.statuses:
-            return f"statuses {found}, its receipt says {receipt.statuses}"
+            return f"{error}; {MEND}{'' if receipt is None else AND_RESEAL}"
         verdict.shards += 1
         verdict.fits += shard.fits
         verdict.bytes += len(data)
         statuses.update(found)
-        return None
+        return None if receipts is None else _misstated(receipts, shard, found)
 
     def _read(self, number: int, columns: Sequence[str] | None) -> pa.Table:
         key = shard_key(self.plan, number)
@@ -322,6 +368,21 @@ class Run:
             f"{self.uri}/{key} (fits {shard.start} to {shard.stop - 1}) is not at rest yet; "
             "run the same spec again: it goes on from what is"
         )
+
+
+AND_RESEAL: Final = f" (it was sealed so: remove {MANIFEST} too)"
+
+
+def _misstated(receipts: list[Receipt], shard: Shard, found: dict[str, int]) -> str | None:
+    """What the manifest says of a shard that is whole, where that is not so."""
+    if len(receipts) != 1:
+        return f"intact, but {MANIFEST} has {len(receipts)} receipts of it; {RESEAL}"
+    (receipt,) = receipts
+    if receipt.rows != shard.fits:
+        return f"intact, but {MANIFEST} says {receipt.rows} rows; {RESEAL}"
+    if receipt.statuses != found:
+        return f"intact, with statuses {found}, but {MANIFEST} says {receipt.statuses}; {RESEAL}"
+    return None
 
 
 def predicted(row: dict[str, Any], x: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -441,11 +441,14 @@ def whole(
     cores: Sequence[int],
     sealed: Callable[[], bool] = lambda: False,
     look_s: float = 0.2,
+    enough: Callable[[], bool] = lambda: False,
+    code: int = 0,
 ) -> Ran:
-    """Run ``command`` on ``cores``; ``sealed`` is asked whether the run is complete.
+    """Run ``command`` on ``cores``; ``sealed`` is asked whether the run is complete, ``enough``
+    whether to end it with SIGTERM.
 
     Raises:
-        Failed: it did not exit with 0.
+        Failed: it did not exit with ``code``.
     """
     with tempfile.TemporaryFile() as log:
         start = time.perf_counter()
@@ -460,7 +463,7 @@ def whole(
         )
         ran = Ran(math.nan)
         try:
-            _look_on(process, ran, start, sealed, look_s)
+            _look_on(process, ran, start, sealed, look_s, enough)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -469,7 +472,7 @@ def whole(
             if process.poll() is None:
                 process.kill()
                 process.wait()
-        if process.returncode:
+        if process.returncode != code:
             log.seek(0)
             lines = log.read().decode(errors="replace").strip().splitlines()
             raise Failed(f"failed: exit {process.returncode}: {' '.join(lines[-3:])[-400:]}")
@@ -482,8 +485,10 @@ def _look_on(
     start: float,
     sealed: Callable[[], bool],
     look_s: float,
+    enough: Callable[[], bool],
 ) -> None:
     """Wait for the end, and note memory and the moment of the seal on the way."""
+    told = False
     while True:
         with suppress(subprocess.TimeoutExpired):
             process.wait(look_s)
@@ -497,6 +502,9 @@ def _look_on(
             ran.actor_bytes[pid] = max(ran.actor_bytes.get(pid, 0), _peak(pid))
         if math.isnan(ran.sealed_s) and sealed():
             ran.sealed_s, ran.driver_bytes_at_seal = ran.wall_s, ran.driver_bytes
+        if not told and enough():
+            process.send_signal(signal.SIGTERM)
+            told = True
 
 
 def _peak(pid: int) -> int:
@@ -962,18 +970,23 @@ def start(options: Options, report: Report) -> None:
         report.number("one fit: polyfit run / tutorial's script", mine / theirs)
 
 
+def _short(fits: int) -> Spec:
+    """Fits that cost next to nothing."""
+    return {
+        "name": "bench-memory",
+        "fit": {"steps": 1, "points": 4, "degree": 1},
+        "sweep": {"seed": {"count": fits}},
+        "record": "none",
+    }
+
+
 def memory(options: Options, report: Report) -> None:
     """The driver's memory as the number of fits grows: one step on four points."""
     report.head("memory", "Peak memory against the number of fits: steps: 1, a folder as store")
     sizes = [1_000, 10_000] if options.quick else [100_000, 10_000_000]
     peaks = []
     for fits in [*sizes, *([100_000_000] if options.long else [])]:
-        spec = {
-            "name": "bench-memory",
-            "fit": {"steps": 1, "points": 4, "degree": 1},
-            "sweep": {"seed": {"count": fits}},
-            "record": "none",
-        }
+        spec = _short(fits)
         name = f"{fits:,} fits"
         with surroundings() as (folder, env), report.row("memory", name):
             manifest = folder / "runs" / "bench-memory" / _checked(spec).run_id / "manifest.json"
@@ -988,6 +1001,152 @@ def memory(options: Options, report: Report) -> None:
             )
     if len(peaks) > 1:
         report.number("driver's memory until the seal, most fits / fewest", peaks[-1] / peaks[0])
+
+
+def resume(options: Options, report: Report) -> None:
+    """Runs that are broken off by SIGTERM and taken up again; what a listing of many keys costs."""
+    from servers import seaweedfs
+
+    report.head("resume", "Broken off and resumed: steps: 1, Ray, SeaweedFS; driver's memory")
+    sizes, keys = ([10_000, 200_000], 3_000) if options.quick else ([10**5, 10**8], 100_000)
+    peaks = []
+    with surroundings() as (folder, env), seaweedfs(folder / "s3") as server:
+        env |= server.env
+        for fits in sizes:
+            name = f"{fits:,} fits"
+            with report.row("resume", name):
+                first, second, listing = _broken_off(_short(fits), folder, env, server)
+                peaks += [max(first.driver_bytes, second.driver_bytes_at_seal)]
+                told = {"first": first.told(), "second": second.told(), "listing": listing}
+                report.fact("resume", name, told)
+                report.line(
+                    f"{name}: SIGTERM, exit 143 after {first.wall_s:.1f} s with "
+                    f"{listing['keys']:,} shards at rest; the listing {listing['s']:.3f} s, "
+                    f"{listing['requests']} requests; sealed after {second.sealed_s:.1f} s more; "
+                    f"driver {_mib(first.driver_bytes)} and, until the seal, "
+                    f"{_mib(second.driver_bytes_at_seal)}"
+                )
+        if len(peaks) > 1:
+            report.number("driver's memory until the seal, most fits / fewest", peaks[1] / peaks[0])
+        with report.row("resume", f"{keys:,} keys"), _changed_environment(env):
+            _many_keys(keys, report, server.fresh_uri())
+
+
+def _broken_off(
+    spec: Spec, folder: Path, env: Mapping[str, str], server: "S3Server"
+) -> tuple[Ran, Ran, Table]:
+    """The run up to a SIGTERM with a quarter of its shards at rest, and from there to its end;
+    and the listing that the second driver began with."""
+    uri, client, plan = server.fresh_uri(), server.client(), _checked(spec)
+    prefix = f"{uri.removeprefix(f's3://{server.bucket}/')}/{spec['name']}/{plan.run_id}"
+
+    def at_rest(prefix: str) -> int:
+        return client.list_objects_v2(Bucket=server.bucket, Prefix=prefix).get("KeyCount", 0)
+
+    path, noted = folder / f"{secrets.token_hex(4)}.yaml", folder / secrets.token_hex(4)
+    actors = {"gpus_per_actor": 0, "actors": {"max": len(CORES[:2])}}
+    path.write_text(json.dumps({**spec, "resources": actors}))
+    start = "import sys; sys.path.insert(0, 'tests'); import bench; bench.watched()"
+    command = ["-c", start, "run", str(path), "--executor", "ray", "--store", uri]
+    env = {**env, NOTES: str(noted)}
+    some = partial(at_rest, f"{prefix}/shards/")
+    first = whole(
+        command, env, CORES[:2], enough=lambda: some() >= plan.shards / 4, look_s=0.1, code=143
+    )
+    second = whole(command, env, CORES[:2], lambda: at_rest(f"{prefix}/manifest.json") > 0)
+    listing = json.loads(noted.read_text())["listings"][0]
+    if listing["keys"] == plan.shards:
+        raise Failed("failed: it was complete before the signal came")
+    return first, second, listing
+
+
+NOTES: Final = "POLYFIT_BENCH_NOTES"
+
+
+def watched() -> None:
+    """The command ``polyfit`` that writes its listings and requests into the file ``NOTES``."""
+    import atexit
+
+    from polyfit import cli
+
+    notes = _watch()
+    atexit.register(lambda: Path(os.environ[NOTES]).write_text(json.dumps(notes)))
+    cli.program()
+
+
+def _watch() -> Table:
+    """From now on: how often each operation was called, and what each listing of shards took."""
+    from polyfit import store
+    from polyfit.ledger import Ledger
+
+    calls: dict[str, int] = {}
+    notes: Table = {"calls": calls, "listings": []}
+    make, done = store._client, Ledger.done
+
+    def count(model: Any, **rest: Any) -> None:
+        calls[model.name] = calls.get(model.name, 0) + 1
+
+    def client(address: Any) -> Any:
+        made = make(address)
+        made.meta.events.register("before-call.s3", count)
+        return made
+
+    def timed(self: Ledger) -> set[int]:
+        before, start = calls.get("ListObjectsV2", 0), time.perf_counter()
+        found = done(self)
+        spent, asked = time.perf_counter() - start, calls.get("ListObjectsV2", 0) - before
+        notes["listings"].append({"keys": len(found), "s": spent, "requests": asked})
+        return found
+
+    setattr(store, "_client", client)  # noqa: B010 (see ``ours``)
+    setattr(Ledger, "done", timed)  # noqa: B010
+    return notes
+
+
+def _many_keys(keys: int, report: Report, uri: str) -> None:
+    """A run of so many shards, its keys under objects of a few bytes, as a driver meets it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from polyfit.ledger import shard_key
+    from polyfit.store import StoreAddress
+
+    spec = {**_short(keys * 1000), "shard": 1000}
+    plan, store = _checked(spec), StoreAddress.of(uri).open()
+    start = time.perf_counter()
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(lambda n: store.create(shard_key(plan, n), b"rows"), range(keys)):
+            pass
+    made_s = time.perf_counter() - start
+    found = in_child("bench:driven", CORES[-1:], uri=uri, spec=spec)
+    report.fact("resume", f"{keys:,} keys", {**found, "made_s": made_s})
+    report.line(
+        f"{keys:,} keys, made in {made_s:.0f} s: the listing {found['s']:.2f} s, "
+        f"{found['requests']} requests; driver {_mib(found['before_bytes'])} before, "
+        f"{_mib(found['listed_bytes'])} with its tasks, {_mib(found['held_bytes'])} with a receipt "
+        "of each"
+    )
+
+
+def driven(uri: str, spec: Spec) -> Table:
+    """What a driver holds of a run whose shards are all at rest, without its Ray."""
+    from polyfit.dispatch import Job
+    from polyfit.driver import _Drive, _Signals
+    from polyfit.ledger import Ledger, Receipt
+    from polyfit.store import StoreAddress
+
+    notes, plan, address = _watch(), _plan(spec), StoreAddress.of(uri)
+    ledger, quiet = Ledger(address.open(), plan), lambda *rest: None
+    ledger.manifest()  # what the first request takes is not the listing's
+    drive = _Drive(plan, ledger, Job(address, "none"), quiet, quiet, quiet, _Signals(quiet))
+    found = {"before_bytes": _peak(os.getpid())}
+    todo = drive._todo(retry_failed=False)
+    found["listed_bytes"] = _peak(os.getpid())
+    while todo:
+        number = todo.popleft().shard
+        statuses = {"completed": 900 + number % 100, "diverged": 100 - number % 100}
+        drive.receipts.add(Receipt(number, number, f"{number:064x}", 1000, statuses))
+    found["held_bytes"] = _peak(os.getpid())
+    return {**notes["listings"][0], **found}
 
 
 def ladder(options: Options, report: Report) -> None:
@@ -1122,6 +1281,7 @@ SECTIONS: Final[dict[str, Callable[[Options, Report], None]]] = {
     "end": end,
     "start": start,
     "memory": memory,
+    "resume": resume,
     "ladder": ladder,
 }
 

@@ -6,10 +6,15 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
-from servers import ROOT, RayHead, S3Server, isolate, ray_head, rclone_s3, seaweedfs
+from servers import ROOT, RayHead, S3Server, isolate, moto_s3, ray_head, rclone_s3, seaweedfs
+
+if TYPE_CHECKING:
+    from places import Place
 
 HOME = tempfile.mkdtemp(prefix="pfhome", dir="/tmp")
 
@@ -51,6 +56,23 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 server that ignores conditions, and overwrites."""
     with rclone_s3(tmp_path_factory.mktemp("rclone")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that honours conditions, and whose keys may not delete."""
+    with moto_s3(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "seaweed", "moto", "rclone"])
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> "Place":
+    """Each kind of store in turn, empty."""
+    from places import place_called  # it imports boto3: not before we have moved in
+
+    return place_called(request.param, request, tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="session")

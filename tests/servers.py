@@ -1,4 +1,4 @@
-"""Real servers for the tests and the benchmark: two kinds of S3, and Ray clusters.
+"""Real servers for the tests and the benchmark: three kinds of S3, and Ray clusters.
 
 Each is a context manager that chooses free ports on 127.0.0.1, waits until the server answers a
 request with credentials, and ends all of its processes by pid, so that any number of them can run
@@ -6,6 +6,7 @@ beside each other and beside the developer's own.
 """
 
 import http.client
+import json
 import os
 import secrets
 import shutil
@@ -19,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -39,6 +40,7 @@ __all__ = [
     "S3Server",
     "descendants",
     "isolate",
+    "moto_s3",
     "ray_head",
     "rclone_s3",
     "seaweedfs",
@@ -155,6 +157,78 @@ def _spawn_rclone(folder: Path, port: int, env: Mapping[str, str]) -> subprocess
             stderr=log,
             start_new_session=True,
         )
+
+
+@contextmanager
+def moto_s3(folder: Path, bucket: str = "polyfit") -> Iterator[S3Server]:
+    """``moto_server``, which asks who may do what: its key may not delete, as none of ours must.
+
+    It honours conditions, and keeps its objects in memory.
+    """
+    for _ in range(ATTEMPTS):
+        place = f"{HOST}:{free_port()}"
+        process = _spawn_moto(folder, place)
+        try:
+            if _wait_for(partial(_moto_answers, place), process):
+                yield S3Server(_moto_env(place, bucket), bucket, honours_conditions=True)
+                return
+        finally:
+            _end_child(process)
+    raise RuntimeError(f"moto does not start: {_tail(folder / 'log')}")
+
+
+MOTO_RIGHTS = ("s3:PutObject", "s3:GetObject", "s3:ListBucket", "s3:CreateBucket")
+
+
+def _spawn_moto(folder: Path, place: str) -> subprocess.Popen[bytes]:
+    host, _, port = place.partition(":")
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            [_tool("moto_server"), "--host", host, "--port", port],
+            env={"HOME": str(folder), "PATH": os.defpath},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _moto_answers(place: str) -> bool:
+    with suppress(OSError, http.client.HTTPException):
+        return _moto(place, "GET", "/moto-api/data.json") == 200
+    return False
+
+
+def _moto(place: str, method: str, path: str, body: str | None = None) -> int:
+    """Status of a request to moto itself."""
+    connection = http.client.HTTPConnection(place, timeout=10)
+    try:
+        connection.request(method, path, body, {"Content-Type": "text/plain"})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def _moto_env(place: str, bucket: str) -> dict[str, str]:
+    """Make the bucket and a key with ``MOTO_RIGHTS`` alone; from then on nobody else may enter."""
+    region = "us-east-1"
+    session = boto3.Session("nobody", "nobody", region_name=region)
+    client: Any = partial(session.client, endpoint_url=f"http://{place}")
+    client("s3").create_bucket(Bucket=bucket)
+    rights = {"Effect": "Allow", "Action": MOTO_RIGHTS, "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [rights]})
+    iam = client("iam")
+    iam.create_user(UserName="polyfit")
+    iam.put_user_policy(UserName="polyfit", PolicyName="rights", PolicyDocument=policy)
+    key = iam.create_access_key(UserName="polyfit")["AccessKey"]
+    if _moto(place, "POST", "/moto-api/reset-auth", "0") != 200:
+        raise RuntimeError("moto does not ask for keys")
+    return {
+        "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+        "AWS_DEFAULT_REGION": region,
+        "AWS_ENDPOINT_URL_S3": f"http://{place}",
+    }
 
 
 def _lists(server: S3Server) -> bool:

@@ -197,7 +197,9 @@ def test_a_damaged_run_ends_with_3_and_names_the_shard(
     assert (ended.code, ended.out) == (3, "")
     head, first, second = ended.err.splitlines()
     assert head == f"polyfit: {tmp_path}/copy: 2 problems"
-    assert first == f"polyfit: shards/{missing.name} (fits 0 to 9): missing"
+    assert first == f"polyfit: shards/{missing.name} (fits 0 to 9): missing; " + (
+        "run the same spec again: it fits what is missing"
+    )
     assert second.startswith(f"polyfit: shards/{other.name} (fits 10 to 19): 0 bytes")
 
 

@@ -2,16 +2,25 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from local_s3 import free_port
+from places import Place, use
+from servers import S3Server
 
 import polyfit
 from polyfit import dispatch, driver
@@ -24,7 +33,10 @@ from polyfit.errors import (
     StoreError,
     UsageError,
 )
+from polyfit.lease import Holder, Keeper, Lease
+from polyfit.ledger import MANIFEST, PLAN, Ledger
 from polyfit.spec import Spec
+from polyfit.store import FolderStore, NoSuchKey, S3Store, Store, StoreAddress
 
 TEXT = """\
 name: small
@@ -35,13 +47,23 @@ sweep: {degree: [1, 4], seed: {count: 25}}
 SPEC = Spec.parse(TEXT)
 
 
-def run(tmp_path: Path, spec: Spec = SPEC, **options: Any) -> polyfit.Run:
-    return polyfit.execute(spec, store=str(tmp_path), executor="inline", **options)
+def run(where: Path | Place, spec: Spec = SPEC, **options: Any) -> polyfit.Run:
+    store = where.uri if isinstance(where, Place) else str(where)
+    return polyfit.execute(spec, store=store, executor="inline", **options)
 
 
 def keys(run: polyfit.Run) -> list[str]:
-    folder = Path(run.uri)
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return sorted(entry.key for entry in run.address.open().list(""))
+
+
+def home(place: Place, run_id: str | None = None, spec: Spec = SPEC) -> Store:
+    """The folder of a run, as a store."""
+    return place.address.under(f"small/{run_id or polyfit.Plan.of(spec).run_id}").open()
+
+
+def shards(store: Store) -> dict[str, bytes]:
+    """What is at rest, by its key."""
+    return {entry.key: store.get(entry.key) for entry in store.list("shards/")}
 
 
 def test_a_run_has_the_layout_that_is_promised(tmp_path: Path) -> None:
@@ -94,25 +116,25 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
 
 
 def test_a_run_that_broke_off_fits_only_what_is_missing(
-    tmp_path: Path, counted: type[Counted]
+    place: Place, counted: type[Counted]
 ) -> None:
     counted.stop_after = 2
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path)
+        run(place)
     first = {task.shard for task in counted.asked}
     counted.stop_after = None
-    finished = run(tmp_path)
+    finished = run(place)
     computed = {task.shard for task in counted.asked if task.kind == "compute"}
     inspected = {task.shard for task in counted.asked if task.kind == "inspect"}
     assert (computed, inspected) == (set(range(5)) - first, first)
     assert finished.verify().problems == []
 
 
-def test_a_finished_run_is_a_no_op(tmp_path: Path, counted: type[Counted]) -> None:
-    before = keys(run(tmp_path))
+def test_a_finished_run_is_a_no_op(place: Place, counted: type[Counted]) -> None:
+    before = keys(run(place))
     counted.asked = []
     told: list[str] = []
-    assert keys(run(tmp_path, tell=told.append)) == before
+    assert keys(run(place, tell=told.append)) == before
     assert counted.asked == []
     assert any("complete already" in line for line in told)
 
@@ -122,12 +144,30 @@ def test_costly_shards_go_first(tmp_path: Path, counted: type[Counted]) -> None:
     assert [task.shard for task in counted.asked] == [3, 4, 0, 1, 2]
 
 
-def test_a_run_id_of_another_plan_is_refused_and_nothing_is_mixed(tmp_path: Path) -> None:
-    before = keys(run(tmp_path, run_id="mine"))
+def test_a_run_id_of_another_plan_is_refused_and_nothing_is_mixed(place: Place) -> None:
+    finished = run(place, run_id="mine")
+    before = keys(finished)
     other = Spec.parse(TEXT.replace("steps: 12", "steps: 13"))
     with pytest.raises(PlanMismatch, match="belongs to plan"):
-        run(tmp_path, other, run_id="mine")
-    assert keys(polyfit.Run.open(str(tmp_path / "small" / "mine"))) == before
+        run(place, other, run_id="mine")
+    assert keys(finished) == before
+
+
+def test_workers_refuse_a_plan_that_came_in_place_of_their_drivers(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two drivers with two plans and one run id, at once, where conditions are ignored."""
+    other = polyfit.Plan.of(Spec.parse(TEXT.replace("steps: 12", "steps: 13")))
+    note = Ledger.note_attempt
+
+    def late(self: Ledger, attempt: str, facts: dict[str, Any]) -> None:
+        note(self, attempt, facts)
+        self.store.put(PLAN, other.to_json())
+
+    monkeypatch.setattr(Ledger, "note_attempt", late)
+    with pytest.raises(PlanMismatch, match=r"no longer plan .*; choose another --run-id"):
+        run(place, run_id="mine")
+    assert shards(home(place, "mine")) == {}
 
 
 @pytest.mark.parametrize("run_id", ["../x", "", "A", "a/b", "-a", "a" * 64])
@@ -192,34 +232,205 @@ def test_with_on_failure_stop_the_rest_is_left(
     assert run(tmp_path, spec, retry_failed=True).verify().problems == []
 
 
-def test_a_run_that_another_driver_holds_is_left_alone(tmp_path: Path) -> None:
-    from polyfit.lease import Holder, Lease
-    from polyfit.store import FolderStore
-
-    home = tmp_path / "small" / polyfit.Plan.of(SPEC).run_id
-    home.mkdir(parents=True)
-    Lease(FolderStore(str(home)), Holder.here("first")).acquire()
+def test_a_run_that_another_driver_holds_is_left_alone(place: Place) -> None:
+    store = home(place)
+    if place.server is None:
+        Path(place.uri).mkdir(parents=True)
+    Lease(store, Holder.here("first")).acquire()
     with pytest.raises(RunHeld, match="held by attempt first"):
-        run(tmp_path, wait_s=0)
-    assert not list(home.rglob("*.parquet"))
+        run(place, wait_s=0)
+    assert shards(store) == {}
 
 
 def test_a_driver_whose_run_was_taken_over_stops(
-    tmp_path: Path, counted: type[Counted], monkeypatch: pytest.MonkeyPatch
+    place: Place, counted: type[Counted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyfit.lease import Keeper
-
     class Lost(Keeper):
         def check(self) -> None:
             if counted.asked:
                 raise RunHeld("another driver has taken over")
 
-    monkeypatch.setattr(driver, "Keeper", Lost)
-    with pytest.raises(RunHeld):
-        run(tmp_path)
+    with monkeypatch.context() as planted:
+        planted.setattr(driver, "Keeper", Lost)
+        with pytest.raises(RunHeld):
+            run(place)
     assert len(counted.asked) == 1
-    monkeypatch.undo()
-    assert run(tmp_path).verify().problems == []
+    assert run(place).verify().problems == []
+
+
+class Unheld(Lease):
+    """A lease that keeps nobody away."""
+
+    def acquire(self, wait_s: float = 0.0) -> None:
+        pass
+
+    def renew(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+
+def test_two_drivers_at_once_make_one_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease saves money; without it all is fitted twice, and both seal the same."""
+    monkeypatch.setattr(driver, "Lease", Unheld)
+    barrier = threading.Barrier(2)
+
+    class Together(InlineExecutor):
+        def run(self, todo: deque[Task]) -> Iterator[Outcome]:
+            barrier.wait()
+            yield from super().run(todo)
+
+    monkeypatch.setattr(driver, "InlineExecutor", Together)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: run(place), range(2))
+    assert one.manifest == other.manifest
+    assert one.verify().problems == []
+
+
+# --- where answers are lost, objects damaged, and drivers killed -----------------------------
+
+
+def test_a_shard_whose_first_answer_was_lost_is_receipted_as_it_lies_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second try meets the object of the first, where conditions hold."""
+    kind = type(place.store)
+    create, answers = kind.create, dict[str, bool]()
+
+    def twice(self: Any, key: str, data: bytes) -> bool:
+        create(self, key, data)
+        answers[key] = create(self, key, data)
+        return answers[key]
+
+    monkeypatch.setattr(kind, "create", twice)
+    finished = run(place)
+    written = [answer for key, answer in answers.items() if key.startswith(("shards/", MANIFEST))]
+    assert written == [not place.honours_conditions] * 6
+    assert finished.verify().problems == []
+
+
+def test_an_answer_that_is_lost_on_the_way_is_asked_for_again_by_boto3(place: Place) -> None:
+    """It then sees 412 for its own write: False, and the object is there."""
+    if place.server is None:
+        return
+    store: Any = S3Store(place.address)
+    lost = iter([0.0])
+    events = store._client.meta.events
+    # botocore asks this after each answer: a number is the pause before it tries again.
+    ask = lambda **_: next(lost, None)  # noqa: E731
+    events.register_first("needs-retry.s3.PutObject", ask)
+    try:
+        assert store.create("key", b"data") is not place.honours_conditions
+    finally:
+        events.unregister("needs-retry.s3.PutObject", ask)
+    assert next(lost, None) is None, "no answer was lost"
+    assert store.get("key") == b"data"
+
+
+@pytest.mark.parametrize("kept", [0, 100], ids=["empty", "truncated"])
+def test_a_damaged_shard_found_on_resume_fails_and_is_not_sealed(
+    place: Place, counted: type[Counted], kept: int
+) -> None:
+    counted.stop_after = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(place)
+    counted.stop_after = None
+    store = home(place)
+    ((key, data),) = shards(store).items()
+    store.put(key, data[:kept])
+    with pytest.raises(FailedShards, match="cannot be read"):
+        run(place)
+    with pytest.raises(NoSuchKey):
+        store.get(MANIFEST)
+
+
+def test_a_driver_killed_half_way_leaves_what_the_next_one_goes_on_from(
+    place: Place, tmp_path: Path
+) -> None:
+    """``kill -9`` of a process, the same plan again, and proof from the store alone."""
+    text = TEXT.replace("shard: 10", "engine: eager\nshard: 5").replace("steps: 12", "steps: 1000")
+    path, spec = tmp_path / "spec.yaml", Spec.parse(text)
+    path.write_text(text)
+    ours = [sys.executable, "-m", "polyfit", "run", str(path), "--store", place.uri]
+    store = home(place, spec=spec)
+    with subprocess.Popen([*ours, "--executor", "inline"], stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while len(shards(store)) < 2 and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    left = shards(store)
+    plan = polyfit.Plan.of(spec)
+    assert 2 <= len(left) < plan.shards, "it was not killed half-way"
+    told: list[str] = []
+    finished = run(place, spec, tell=told.append)
+    assert f"{len(left)} of {plan.shards} shards are at rest already" in told
+    assert {key: data for key, data in shards(store).items() if key in left} == left
+    verdict = finished.verify()
+    assert (verdict.problems, verdict.fits) == ([], 50)
+
+
+def test_what_the_store_can_do_is_noted_with_the_attempt_and_not_in_the_seal(
+    place: Place,
+) -> None:
+    """Two drivers may seal, and what they seal must be the same bytes."""
+    told: list[str] = []
+    finished = run(place, tell=told.append)
+    store = finished.address.open()
+    noted = [entry.key for entry in store.list("attempts/") if entry.key.count("/") == 1]
+    assert [json.loads(store.get(key))["conditions"] for key in noted] == [place.honours_conditions]
+    assert sum("If-None-Match" in line for line in told) == (not place.honours_conditions)
+    assert b"conditions" not in store.get(MANIFEST)
+
+
+def test_a_sealed_run_that_lost_a_shard_asks_again_what_the_store_can_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then another store may lie under the same name: a copy on a server that ignores them."""
+    run(tmp_path)
+    next(tmp_path.rglob("*.parquet")).unlink()
+
+    def create(self: FolderStore, key: str, data: bytes) -> bool:
+        self.put(key, data)
+        return True
+
+    monkeypatch.setattr(FolderStore, "create", create)
+    told: list[str] = []
+    finished = run(tmp_path, tell=told.append)
+    assert any("If-None-Match" in line for line in told)
+    notes = [json.loads(path.read_bytes()) for path in Path(finished.uri).glob("attempts/*.json")]
+    assert {note["conditions"] for note in notes} == {True, False}
+
+
+def test_no_run_resume_or_verify_ever_asks_to_delete(
+    place: Place, counted: type[Counted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No right to delete is needed; moto's key has none."""
+    asked: list[str] = []
+    if place.server is None:
+        for name in ("unlink", "remove", "rmdir"):
+            plain = getattr(os, name)
+            monkeypatch.setattr(os, name, partial(_noted, asked, plain))
+    else:
+        client: Any = S3Store(place.address)._client
+        client.meta.events.register("before-call.s3", lambda model, **_: asked.append(model.name))
+    counted.stop_after = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(place)
+    counted.stop_after = None
+    assert run(place).verify().problems == []
+    run(place)
+    if place.server is None:
+        assert asked, "no file was moved"
+        assert all(Path(path).name.startswith(".") for path in asked), "not one of its own"
+    else:
+        assert set(asked) == {"PutObject", "GetObject", "ListObjectsV2"}
+
+
+def _noted(asked: list[str], function: Callable[[Any], None], path: Any) -> None:
+    asked.append(os.fspath(path))
+    function(path)
 
 
 @pytest.mark.parametrize(
@@ -318,26 +529,96 @@ def test_a_store_that_does_not_come_back_ends_the_run(
     assert (len(calls) > 1) is passing, "only what may pass is tried again"
 
 
-def test_a_damaged_shard_found_on_resume_fails_and_is_not_sealed(
-    tmp_path: Path, counted: type[Counted]
-) -> None:
-    counted.stop_after = 1
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path)
-    counted.stop_after = None
-    (shard,) = tmp_path.rglob("*.parquet")
-    shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(FailedShards, match="cannot be read"):
-        run(tmp_path)
-    assert not list(tmp_path.rglob("manifest.json"))
-
-
 def test_a_worker_that_does_not_see_the_drivers_folder_says_so(tmp_path: Path) -> None:
-    from polyfit.store import StoreAddress
-
     job = dispatch.Job(StoreAddress(str(tmp_path / "elsewhere")), "attempt")
     with pytest.raises(StoreError, match=r"is not the driver's on .*shared by all machines"):
         dispatch.Workbench(job, accelerated=False, threads=1)
+
+
+# --- what is found before anything is fitted -------------------------------------------------
+
+UNUSABLE = {
+    "a wrong secret": ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "refuses this secret key"),
+    "an unknown key": ({"AWS_ACCESS_KEY_ID": "nobody"}, "does not know this access key"),
+    "no keys": ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no credentials"),
+    "no server": ({"AWS_ENDPOINT_URL_S3": ""}, "cannot be reached"),
+    "no bucket": ({}, "there is no such bucket"),
+}
+
+
+@pytest.fixture(params=UNUSABLE)
+def unusable(
+    request: pytest.FixtureRequest, moto: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> tuple[StoreAddress, str]:
+    """A place that cannot be used, and how the message about it begins."""
+    use(moto, monkeypatch)
+    changes, cause = UNUSABLE[request.param]
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+    if request.param == "no server":
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
+    if request.param == "no keys":
+        for name in changes:
+            monkeypatch.delenv(name)
+    bucket = "nowhere" if request.param == "no bucket" else moto.bucket
+    address = StoreAddress.of(f"s3://{bucket}/prefix")
+    return address, rf"^bucket '{bucket}' at {address.endpoint_url}: .*{cause}"
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that botocore would have waited between its tries."""
+    import botocore.endpoint
+
+    waits: list[float] = []
+    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=waits.append))
+    return waits
+
+
+def test_a_driver_that_cannot_use_its_store_ends_soon_and_before_it_looks_for_actors(
+    unusable: tuple[StoreAddress, str], slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With endpoint, bucket and cause."""
+
+    def early(address: str | None) -> None:
+        raise AssertionError("it went to Ray first")
+
+    monkeypatch.setattr(driver, "connect", early)
+    address, message = unusable
+    begun = time.monotonic()
+    with pytest.raises(StoreError, match=message) as caught:
+        polyfit.execute(SPEC, store=address.uri, executor="ray")
+    assert "wrong" not in str(caught.value)
+    assert time.monotonic() - begun + sum(slept) < 30
+
+
+def test_an_actor_that_cannot_use_the_store_says_so_before_its_first_shard(
+    unusable: tuple[StoreAddress, str], slept: list[float]
+) -> None:
+    address, message = unusable
+    actor = dispatch._Actor(dispatch.Job(address.under("small/id"), "attempt"), True, 1)
+    told = actor.ready()
+    assert isinstance(told, StoreError)
+    assert re.search(message, str(told))
+    assert sum(slept) < 30
+
+
+def test_keys_that_may_read_and_not_write_are_found_before_anything_is_fitted(
+    place: Place, counted: type[Counted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On resume too: whether the store honours conditions is asked by writing."""
+    counted.stop_after = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(place)
+    counted.asked = []
+
+    def refuse(self: Any, key: str, data: bytes) -> bool:
+        raise StoreError("the store refuses these keys (AccessDenied)")
+
+    monkeypatch.setattr(type(place.store), "create", refuse)
+    with pytest.raises(StoreError, match="refuses these keys"):
+        run(place)
+    assert counted.asked == []
 
 
 def test_small_work_stays_in_this_process_and_says_so(tmp_path: Path) -> None:
@@ -350,21 +631,6 @@ def test_work_larger_than_starting_ray_goes_to_ray() -> None:
     large = Spec.parse("name: large\nsweep: {seed: {count: 10000000}}")
     plan = polyfit.Plan.of(large)
     assert driver._choose("auto", None, plan, lambda line: None) == "ray"
-
-
-def test_a_store_that_ignores_conditions_is_told_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from polyfit.store import FolderStore
-
-    def create(self: FolderStore, key: str, data: bytes) -> bool:
-        self.put(key, data)
-        return True
-
-    monkeypatch.setattr(FolderStore, "create", create)
-    told: list[str] = []
-    assert run(tmp_path, tell=told.append).verify().problems == []
-    assert sum("If-None-Match" in line for line in told) == 1
 
 
 def test_two_runs_of_one_plan_in_two_places_have_the_same_bytes(tmp_path: Path) -> None:
@@ -427,8 +693,6 @@ def test_a_sealed_run_that_lost_a_shard_is_mended_with_the_same_bytes(
 def test_a_finished_run_on_a_store_that_cannot_be_written_is_still_a_no_op(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyfit.store import FolderStore
-
     run(tmp_path)
 
     def refuse(self: FolderStore, key: str, data: bytes) -> bool:
