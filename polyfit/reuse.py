@@ -36,13 +36,13 @@ class Overlap:
     def __init__(self, new: Sweep, old: Sweep) -> None:
         self._new, self._old = new, old
         varied = {name for axis in old.axes for name in axis.fields}
-        fixed = [
-            {name: [getattr(old.base, name)]} for name in CANONICAL_ORDER if name not in varied
+        fixed = [name for name in CANONICAL_ORDER if name not in varied]
+        axes = [
+            *([(name, old.values(name))] for name in fixed if old.values(name) != new.values(name)),
+            *([(values.field, values.items) for values in axis.values] for axis in old.axes),
         ]
-        axes = [{values.field: values.items for values in axis.values} for axis in old.axes]
-        self._axes: list[dict[str, _Places]] = [
-            {name: _Places.of(items, new.values(name)) for name, items in axis.items()}
-            for axis in (*fixed, *axes)
+        self._axes = [
+            {name: _Places.of(items, new.values(name)) for name, items in axis} for axis in axes
         ]
 
     def places(self, fits: Index) -> Index:

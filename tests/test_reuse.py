@@ -1,5 +1,6 @@
 """Taking rows from another run: which fits are the same, and the same bytes with and without."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def sweep_of(fit: dict[str, Any] | None = None, **sweep: Any) -> Sweep:
 def test_seeds_by_a_generator_are_those_of_a_list(
     one: range, other: range, this: str, that: str
 ) -> None:
-    forms = {"range": axis_of, "list": list}
+    forms: dict[str, Callable[[range], Any]] = {"range": axis_of, "list": list}
     new, old = sweep_of(seed=forms[this](one)), sweep_of(seed=forms[that](other))
     overlap = Overlap(new, old)
     expected = [other.index(seed) if seed in other else -1 for seed in one]
