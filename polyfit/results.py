@@ -23,7 +23,7 @@ from polyfit.errors import DamagedRun, PlanMismatch, UsageError
 from polyfit.ledger import Ledger, Manifest, Receipt, plan_at, shard_key
 from polyfit.plan import Plan, Shard
 from polyfit.problem import Grid, functions_at
-from polyfit.rows import MEND, counted, examine, read_footer, schema, spans
+from polyfit.rows import MEND, counted, examine, read_footer, schema
 from polyfit.store import NoSuchKey, Remote, Store, StoreAddress
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ class Run:
             file = pq.ParquetFile(
                 pa.PythonFile(remote, mode="r"), pre_buffer=False, page_checksum_verification=True
             )
-            remote.fetch(spans(file.metadata, names))
+            remote.fetch(_spans(file.metadata, names))
             return file.read(names, use_threads=False)
         except NoSuchKey:
             raise DamagedRun(self._absent(number)) from None
@@ -327,6 +327,20 @@ def predicted(row: dict[str, Any], x: npt.ArrayLike) -> npt.NDArray[np.float64]:
     for value, function in zip(coefficients, functions, strict=True):
         total = total + value * function
     return total.reshape(points.shape)
+
+
+def _spans(metadata: pq.FileMetaData, names: Sequence[str] | None) -> list[tuple[int, int]]:
+    """Where the columns ``names`` lie in their file, in order: (start, stop) in bytes."""
+    found = []
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(number)
+            if names is None or chunk.path_in_schema.partition(".")[0] in names:
+                start = chunk.data_page_offset
+                if chunk.has_dictionary_page:
+                    start = min(start, chunk.dictionary_page_offset)
+                found.append((start, start + chunk.total_compressed_size))
+    return sorted(found)
 
 
 # --- groups ----------------------------------------------------------------------------------

@@ -30,7 +30,6 @@ from polyfit.rows import (
     list_dtype,
     read_footer,
     schema,
-    spans,
 )
 from polyfit.store import NoSuchKey, Remote, StoreAddress
 from polyfit.sweep import Column, Sweep
@@ -39,6 +38,9 @@ __all__ = ["Known", "NothingAlike", "Overlap", "Reuse"]
 
 COUNTED: Final = 1 << 24
 """Combinations that are looked through one by one to count what two sweeps share."""
+
+AHEAD: Final = 1 << 22
+"""Bytes of a shard that one request reads: what is taken is most of it, column after column."""
 
 _CHUNK: Final = 1 << 18
 
@@ -342,17 +344,14 @@ class Reuse:
 
     def _read(self, key: str, shard: Shard, old: Index, made: dict[str, Any]) -> pa.Table:
         """The rows of the fits ``old``, of the row groups and columns that hold them."""
-        remote = Remote(self._store, key)
+        # Where columns lie is for the reader to find: to ask damaged metadata ends the process.
+        remote = pa.PythonFile(Remote(self._store, key, AHEAD), mode="r")
         # In this thread, see Run._read.
-        file = pq.ParquetFile(
-            pa.PythonFile(remote, mode="r"), pre_buffer=False, page_checksum_verification=True
-        )
+        file = pq.ParquetFile(remote, pre_buffer=False, page_checksum_verification=True)
         metadata = file.metadata
         footer = read_footer(metadata)
-        if (footer.get("plan"), footer.get("fits")) != (
-            self.source.hash,
-            [shard.start, shard.stop],
-        ):
+        stated = footer.get("plan"), footer.get("fits")
+        if stated != (self.source.hash, [shard.start, shard.stop]):
             raise _Refused("damaged", "is another plan's or another shard")
         for name, here in made.items():
             if footer.get(name) != here:
@@ -362,7 +361,6 @@ class Reuse:
         sizes = np.array([metadata.row_group(group).num_rows for group in groups])
         starts = np.cumsum(sizes) - sizes
         read, of = np.unique(np.searchsorted(starts, places, "right") - 1, return_inverse=True)
-        remote.fetch(spans(metadata, self._names, read.tolist()))
         rows = file.read_row_groups(read.tolist(), self._names, use_threads=False)
         shift = np.cumsum(sizes[read]) - sizes[read] - starts[read]  # by the groups left out
         return self._checked(_picked(rows, places + shift[of]), old)

@@ -7,7 +7,7 @@ name, and every choice of the Parquet writer is stated.
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,7 +29,6 @@ __all__ = [
     "examine",
     "read_footer",
     "schema",
-    "spans",
     "table",
     "to_parquet",
 ]
@@ -306,25 +305,6 @@ def read_footer(metadata: pq.FileMetaData | pa.Schema) -> dict[str, Any]:
     if not isinstance(footer, dict):
         raise ValueError("its footer is not a mapping")
     return footer
-
-
-def spans(
-    metadata: pq.FileMetaData,
-    names: Sequence[str] | None = None,
-    groups: Iterable[int] | None = None,
-) -> list[tuple[int, int]]:
-    """Where the columns ``names`` of the row groups ``groups`` (all where None) lie in their file,
-    in order: (start, stop) in bytes."""
-    found = []
-    for group in range(metadata.num_row_groups) if groups is None else groups:
-        for number in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(number)
-            if names is None or chunk.path_in_schema.partition(".")[0] in names:
-                start = chunk.data_page_offset
-                if chunk.has_dictionary_page:
-                    start = min(start, chunk.dictionary_page_offset)
-                found.append((start, start + chunk.total_compressed_size))
-    return sorted(found)
 
 
 def examine(plan: Plan, shard: Shard, data: bytes) -> dict[str, int]:

@@ -184,14 +184,17 @@ def _surroundings(endpoint_url: str | None) -> tuple[str | None, str | None]:
 
 
 class Remote(io.RawIOBase):
-    """An object of a store as a file that reads only what is asked for."""
+    """An object of a store as a file that reads only what is asked for.
+
+    With ``ahead`` a request reads so many bytes at least: few serve one who reads in order.
+    """
 
     NEAR: Final = 1 << 18
     """Spans nearer to each other than this, in bytes, are read with one request."""
 
-    def __init__(self, store: Store, key: str) -> None:
+    def __init__(self, store: Store, key: str, ahead: int = 0) -> None:
         super().__init__()
-        self._store, self._key = store, key
+        self._store, self._key, self._ahead = store, key, ahead
         self._size = store.size(key)
         self._at = 0
         self._held: list[tuple[int, bytes]] = []
@@ -231,7 +234,10 @@ class Remote(io.RawIOBase):
         for first, data in self._held:
             if first <= start and start + length <= first + len(data):
                 return data[start - first : start - first + length]
-        return self._store.get(self._key, start, length)
+        data = self._store.get(self._key, start, max(length, self._ahead))
+        if self._ahead:
+            self._held = [(start, data)]
+        return data[:length]
 
 
 class FolderStore:

@@ -4,7 +4,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 from engines import CPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from servers import RayHead, S3Server
 from test_sweep import GENERATORS, VALUES, entries, spec_of, specs
 
 import polyfit
@@ -22,7 +26,7 @@ from polyfit.errors import PlanMismatch, RunNotFound, StoreError
 from polyfit.fields import CANONICAL_ORDER
 from polyfit.reuse import Known, NothingAlike, Overlap, Reuse
 from polyfit.spec import Spec
-from polyfit.store import FolderStore, StoreAddress
+from polyfit.store import FolderStore, S3Store, StoreAddress
 from polyfit.sweep import Sweep
 
 # --- which -----------------------------------------------------------------------------------
@@ -539,3 +543,101 @@ def test_a_store_that_fails_for_a_moment_is_asked_again(
     fitted.fits = 0
     run(tmp_path / "with", MORE_SEEDS, reuse=first.uri)
     assert fitted.fits == 72
+
+
+# --- as a user runs it -----------------------------------------------------------------------
+
+
+def command(*arguments: object, env: Mapping[str, str] | None = None) -> tuple[int, Any, str]:
+    """Exit code, JSON and remarks of ``polyfit run --json``."""
+    done = subprocess.run(
+        [sys.executable, "-m", "polyfit", "run", "--json", *map(str, arguments)],
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
+
+
+@pytest.fixture
+def more(tmp_path: Path) -> Path:
+    path = tmp_path / "more.yaml"
+    path.write_text(MORE_SEEDS)
+    return path
+
+
+def test_the_command_says_what_it_reuses_and_counts_it_as_json(tmp_path: Path, more: Path) -> None:
+    first = run(tmp_path / "runs", FIRST)
+    code, summary, err = command(
+        more, "--store", tmp_path / "runs", "--executor", "inline", "--reuse", first.uri
+    )
+    assert (code, summary["fits"], summary["fits_reused"]) == (0, 100, 28)
+    assert f"more: reusing 28 of 100 fits of {first.uri}" in err
+    assert f"more: reused 28 fits of {first.uri}, fitted 72" in err
+    code, summary, err = command(more, "--store", tmp_path / "runs")
+    assert (code, "fits_reused" in summary) == (0, False)
+    code, summary, err = command(more, "--store", tmp_path / "runs", "--reuse", first.uri)
+    assert (code, summary["fits_reused"]) == (0, 0)
+    assert "reus" not in err.replace(str(tmp_path), "")
+
+
+def test_a_place_without_a_run_ends_with_2(tmp_path: Path, more: Path) -> None:
+    code, summary, err = command(more, "--store", tmp_path / "runs", "--reuse", tmp_path)
+    assert (code, summary) == (2, None)
+    assert f"polyfit: {tmp_path} holds no run; expected plan.json there" in err
+
+
+def test_actors_on_ray_read_the_other_run_themselves(tmp_path: Path, more: Path) -> None:
+    first, without = run(tmp_path / "runs", FIRST), run(tmp_path / "without", MORE_SEEDS)
+    code, summary, err = command(
+        more, "--store", tmp_path / "runs", "--executor", "ray", "--reuse", first.uri
+    )
+    assert (code, summary["fits_reused"]) == (0, 28), err
+    assert objects(polyfit.Run.open(summary["run"])) == objects(without)
+
+
+def test_a_run_in_s3_is_reused_on_ray_and_its_keys_travel_nowhere(
+    seaweed: S3Server,
+    ray_cluster: RayHead,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    more: Path,
+) -> None:
+    for name, value in seaweed.env.items():
+        monkeypatch.setenv(name, value)
+    store = seaweed.fresh_uri()
+    first = polyfit.execute(Spec.parse(FIRST), store=store, executor="inline")
+    without = run(tmp_path / "without", MORE_SEEDS)
+    endpoint = ("--endpoint-url", seaweed.endpoint_url)
+    code, summary, err = command(
+        more, "--store", store, *endpoint, "--reuse", first.uri, env=ray_cluster.env
+    )
+    assert (code, summary["fits_reused"]) == (0, 28), err
+    there = polyfit.Run.open(summary["run"], seaweed.endpoint_url)
+    assert there.manifest == without.manifest
+    client, prefix = seaweed.client(), there.uri.removeprefix(f"s3://{seaweed.bucket}/")
+    for item in client.list_objects_v2(Bucket=seaweed.bucket, Prefix=prefix)["Contents"]:
+        body = client.get_object(Bucket=seaweed.bucket, Key=item["Key"])["Body"].read()
+        assert seaweed.env["AWS_SECRET_ACCESS_KEY"].encode() not in body
+
+
+def test_a_run_in_s3_is_read_in_few_requests(
+    seaweed: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fitted: Fitted
+) -> None:
+    for name, value in seaweed.env.items():
+        monkeypatch.setenv(name, value)
+    first = polyfit.execute(Spec.parse(FIRST), store=seaweed.fresh_uri(), executor="inline")
+    asked: list[str] = []
+    get = S3Store.get
+
+    def counting(self: S3Store, key: str, start: int = 0, length: int | None = None) -> bytes:
+        asked.append(key)
+        return get(self, key, start, length)
+
+    monkeypatch.setattr(S3Store, "get", counting)
+    fitted.fits = 0
+    run(tmp_path, ONE_DEGREE, reuse=first.uri)
+    assert fitted.fits == 20
+    assert max(Counter(key for key in asked if "shards/" in key).values()) <= 2 * 2
