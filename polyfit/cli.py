@@ -206,6 +206,8 @@ def plan(spec: str, as_json: bool) -> None:
 @click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=20.0, metavar="S",
               help="Seconds to wait for another driver of the run to end  [20]")  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Try again shards that were set aside.")
+@click.option("--reuse", metavar="RUN",
+              help="Another run's folder: what is at rest there is not fitted again.")  # fmt: skip
 @_as_json
 def run(
     specs: tuple[str, ...],
@@ -217,6 +219,7 @@ def run(
     placement_timeout: float,
     wait_s: float,
     retry_failed: bool,
+    reuse: str | None,
     as_json: bool,
 ) -> None:
     """Run specs to their end; the same command resumes what broke off.
@@ -242,11 +245,14 @@ def run(
                 placement_timeout_s=placement_timeout,
                 wait_s=wait_s,
                 retry_failed=retry_failed,
+                reuse=reuse,
                 on_progress=shown.update,
                 tell=shown.tell,
             )
         if as_json:
             summaries.append(_summary(spec, finished))
+            if reuse is not None:
+                summaries[-1]["fits_reused"] = shown.fits_reused
         else:
             _present(finished)
     if as_json:
@@ -365,6 +371,7 @@ class _Shown:
         self._bar: Any = None
         self._task: Any = None
         self._line_at = -math.inf
+        self.fits_reused = 0
 
     def __enter__(self) -> "_Shown":
         return self
@@ -379,6 +386,7 @@ class _Shown:
 
     def update(self, progress: "Progress") -> None:
         """Show how far the run is."""
+        self.fits_reused = progress.fits_reused
         if sys.stderr is not None and sys.stderr.isatty():
             self._on_terminal(progress)
         else:

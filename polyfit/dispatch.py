@@ -20,9 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from polyfit.errors import ClusterError, PlanMismatch, PolyfitError, StoreError
+from polyfit.errors import ClusterError, PlanMismatch, PolyfitError, RunNotFound, StoreError
 from polyfit.ledger import PLAN, Receipt, attempt_key, now
 from polyfit.plan import Plan, dump_json
+from polyfit.reuse import Known, Reuse
 from polyfit.spec import Resources
 from polyfit.store import NoSuchKey, StoreAddress
 
@@ -48,10 +49,14 @@ _SCALE_EVERY_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every task of a run needs; small, and without credentials."""
+    """What every task of a run needs; small, and without credentials.
+
+    ``reuse`` is the folder of a run whose rows may be taken.
+    """
 
     run: StoreAddress
     attempt: str
+    reuse: StoreAddress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class Task:
 class Outcome:
     """A task's receipt, or why there is none.
 
+    Of its fits so many were ``reused``; ``refused`` says by cause why others were not.
     ``lost`` tells that the worker went away, which says nothing against the task, and
     ``preempted`` that its node was taken back, as those of spot markets are; ``fatal`` is an
     error that every other task would meet too.
@@ -77,6 +83,8 @@ class Outcome:
     lost: bool = False
     preempted: bool = False
     fatal: PolyfitError | None = None
+    reused: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 class Executor(Protocol):
@@ -107,6 +115,7 @@ class Workbench:
         self._store = job.run.open()
         self._plan = self._read(job)
         self._plan.check_torch(torch.__version__)
+        self._reuse = self._reused(job)
         self._device = pick_device(accelerated)
         self._threads = threads
         self._turn = threading.Lock()
@@ -137,15 +146,30 @@ class Workbench:
             )
         return plan
 
-    def work(self, task: Task) -> Receipt:
+    def _reused(self, job: Job) -> Reuse | None:
+        """The run to take rows from, if any, and proof that this process sees it."""
+        try:
+            return Reuse(self._plan, job.reuse) if job.reuse else None
+        except RunNotFound as error:
+            raise StoreError(
+                f"{error}; as seen from {socket.gethostname()}: a folder must be shared by all "
+                "machines, or use s3://"
+            ) from None
+
+    def work(self, task: Task) -> Outcome:
         """Do one task."""
-        from polyfit.worker import inspect_shard, run_shard
+        from polyfit.worker import inspect_shard, made, run_shard
 
         if task.kind == "inspect":
-            return inspect_shard(self._plan, task.shard, self._store)
-        return run_shard(
-            self._plan, task.shard, self._store, self._device, self._threads, self._turn
+            return Outcome(task, inspect_shard(self._plan, task.shard, self._store))
+        known = Known()
+        if self._reuse:  # not in turn: the next shard's rows are read while one is computed
+            shard, here = self._plan.shard(task.shard), made(self._plan, self._device)
+            known = self._reuse.known(shard, here)
+        receipt = run_shard(
+            self._plan, task.shard, self._store, self._device, self._threads, self._turn, known
         )
+        return Outcome(task, receipt, reused=known.fits, refused=known.refused)
 
     def device(self) -> str:
         """The type of the device that iterates."""
@@ -155,7 +179,7 @@ class Workbench:
 def _attempted(bench: Workbench, task: Task) -> Outcome:
     """A task's outcome; what a task raises is told, not raised."""
     try:
-        return Outcome(task, bench.work(task))
+        return bench.work(task)
     except (StoreError, ClusterError) as error:
         return Outcome(task, cause=str(error), fatal=error)
     except Exception:

@@ -34,6 +34,7 @@ from polyfit.lease import TIME_TO_LIVE_S, Holder, Keeper, Lease
 from polyfit.ledger import Ledger, Receipts, now
 from polyfit.plan import Plan
 from polyfit.results import Run
+from polyfit.reuse import NothingAlike, Reuse
 from polyfit.spec import NAME, Spec
 from polyfit.store import StoreAddress
 
@@ -70,13 +71,15 @@ class Drained(PolyfitError):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: shards and fits at rest, and what the shards at rest hold."""
+    """How far a run is: shards and fits at rest, and how many fits this attempt took from another
+    run instead of fitting them."""
 
     shards: int
     shards_done: int
     fits: int
     fits_done: int
     failed: int
+    fits_reused: int = 0
 
 
 Listener = Callable[[Progress], None]
@@ -94,6 +97,7 @@ def execute(
     placement_timeout_s: float = PLACEMENT_TIMEOUT_S,
     wait_s: float = TIME_TO_LIVE_S,
     retry_failed: bool = False,
+    reuse: str | None = None,
     on_progress: Listener = lambda progress: None,
     tell: Teller = lambda line: None,
 ) -> Run:
@@ -109,6 +113,8 @@ def execute(
         placement_timeout_s: seconds to wait while no actor can be placed.
         wait_s: seconds to wait for another driver's lease on the run to end.
         retry_failed: whether to try again the shards that an earlier attempt set aside.
+        reuse: the folder of another run, ``<store>/<name>/<run id>``: rows at rest there are taken
+            where a fit here would have the same bits. The shards are the same with and without.
         on_progress: called now and then with how far the run is.
         tell: called with single lines worth knowing.
 
@@ -117,7 +123,8 @@ def execute(
 
     Raises:
         SpecError, LimitExceeded, UsageError: what is asked for cannot be run.
-        PlanMismatch: the run id belongs to another plan.
+        PlanMismatch: the run id belongs to another plan, or ``reuse`` holds no plan.
+        RunNotFound: there is no run at ``reuse``.
         RunHeld: another driver is at work on this run.
         StoreError, ClusterError: the world around does not play along.
         FailedShards: some shards could not be computed; the others are at rest.
@@ -131,6 +138,7 @@ def execute(
     if _complete(ledger):
         tell(done)
         return Run.open(home.uri, home.endpoint_url)
+    source = _source(reuse, endpoint_url, home, plan, tell) if reuse is not None else None
     conditions = ledger.conditions()
     if not conditions:
         tell(
@@ -148,9 +156,8 @@ def execute(
             if ledger.manifest() is not None:
                 tell(f"shards of the complete run {home.uri} are missing: fitting them again")
             how = _choose(executor, address, plan, tell)
-            drive = _Drive(
-                plan, ledger, Job(home, attempt), on_progress, tell, keeper.check, signals
-            )
+            job = Job(home, attempt, source)
+            drive = _Drive(plan, ledger, job, on_progress, tell, keeper.check, signals)
             drive.run(spec, how, address, placement_timeout_s, retry_failed, conditions)
     finally:
         signals.release()
@@ -186,6 +193,31 @@ def place(
     if endpoint_url is None and spec.store is not None and store is None:
         endpoint_url = spec.store.endpoint_url
     return StoreAddress.of(uri, endpoint_url).under(f"{spec.name}/{run_id or plan.run_id}")
+
+
+def _source(
+    reuse: str, endpoint_url: str | None, home: StoreAddress, plan: Plan, tell: Teller
+) -> StoreAddress | None:
+    """The run to take rows from, as far as the plans tell; None where nothing can be taken.
+
+    Raises:
+        RunNotFound, PlanMismatch, UsageError, StoreError: it is no run, or cannot be read.
+    """
+    address = StoreAddress.of(reuse, endpoint_url or home.endpoint_url)
+    if address.uri == home.uri:
+        tell(f"{address.uri} is this run: it goes on from what is at rest")
+        return None
+    try:
+        count = Reuse(plan, address).count
+    except NothingAlike as error:
+        tell(f"reusing nothing of {address.uri}: {error}")
+        return None
+    if count == 0:
+        tell(f"reusing nothing of {address.uri}: it has none of this plan's fits")
+        return None
+    some = "what it has" if count is None else f"{count:,}"
+    tell(f"reusing {some} of {plan.fits:,} fits of {address.uri}, as far as they are at rest there")
+    return address
 
 
 def _choose(executor: str, address: str | None, plan: Plan, tell: Teller) -> str:
@@ -269,6 +301,9 @@ class _Drive:
     at_rest: bytearray = field(init=False)  # 1 for each shard that is
     shards_done: int = 0
     fits_done: int = 0
+    fits_computed: int = 0
+    fits_reused: int = 0
+    refused: set[str] = field(default_factory=set)
     noted_at: float = 0.0
     stopping: bool = False
     store_failed_at: float | None = None
@@ -288,7 +323,7 @@ class _Drive:
         conditions: bool,
     ) -> None:
         """Do what is left, and seal; ``conditions`` is what was found out about the store."""
-        facts = {
+        facts: dict[str, Any] = {
             "attempt": self.job.attempt,
             "started_at": now(),
             "host": socket.gethostname(),
@@ -297,6 +332,8 @@ class _Drive:
             "plan": self.plan.hash,
             "conditions": conditions,
         }
+        if self.job.reuse:
+            facts["reuse"] = {"run": self.job.reuse.uri}
         self.ledger.note_attempt(self.job.attempt, facts)
         exit_code = Exit.INTERNAL
         try:
@@ -306,6 +343,7 @@ class _Drive:
                     self.signals.watch()
                     self.tell(f"running {executor.describe()}")
                     self._dispatch(executor, todo, spec.on_failure)
+                    self._tell_reused()
             if self.failed:
                 raise FailedShards(self._failures())
             self.ledger.seal(self.receipts)
@@ -323,6 +361,8 @@ class _Drive:
         """Say how the attempt ended; where the store is what failed, it stays unsaid."""
         try:
             ended = {**facts, "ended_at": now(), "exit_code": int(exit_code)}
+            if self.job.reuse:
+                ended["reuse"] = {**facts["reuse"], "fits": self.fits_reused}
             self.ledger.note_attempt(self.job.attempt, ended)
             if exit_code != Exit.HELD:  # the status is the new driver's
                 self._note("complete" if exit_code == Exit.COMPLETE else "ended")
@@ -372,6 +412,7 @@ class _Drive:
             self.store_failed_at, self.store_failures = None, 0
             if number not in self.receipts:
                 self.receipts.add(outcome.receipt)
+                self._note_reused(outcome)
                 self._came_to_rest(number)
             return
         self.causes.setdefault(number, []).append(outcome.cause or "no cause was told")
@@ -382,6 +423,23 @@ class _Drive:
             self.ledger.note_failure(number, outcome.task.kind, self.causes[number])
         else:
             todo.append(outcome.task)
+
+    def _note_reused(self, outcome: Outcome) -> None:
+        """Count what was taken from another run, and tell once of each cause why more was not."""
+        if outcome.task.kind == "compute":
+            self.fits_computed += self.plan.shard(outcome.task.shard).fits
+            self.fits_reused += outcome.reused
+        for cause, line in outcome.refused.items():
+            if cause not in self.refused:
+                self.refused.add(cause)
+                self.tell(f"{line}: fitting what it has, and others like it")
+
+    def _tell_reused(self) -> None:
+        if self.job.reuse and self.fits_computed:
+            self.tell(
+                f"reused {self.fits_reused:,} fits of {self.job.reuse.uri}, "
+                f"fitted {self.fits_computed - self.fits_reused:,}"
+            )
 
     def _bear(self, error: PolyfitError) -> None:
         """Wait a little where the store fails for a moment; raise what lasts."""
@@ -422,6 +480,7 @@ class _Drive:
                 self.plan.fits,
                 self.fits_done,
                 len(self.failed),
+                self.fits_reused,
             )
         )
         if time.monotonic() - self.noted_at > STATUS_EVERY_S:

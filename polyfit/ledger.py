@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from polyfit.errors import DamagedRun, PlanMismatch
+from polyfit.errors import DamagedRun, PlanMismatch, RunNotFound
 from polyfit.plan import Plan, Shard, dump_json
 from polyfit.store import NoSuchKey, Store
 
@@ -31,6 +31,7 @@ __all__ = [
     "Receipts",
     "attempt_key",
     "now",
+    "plan_at",
     "shard_key",
 ]
 
@@ -41,6 +42,22 @@ MANIFEST: Final = "manifest.json"
 LEASE: Final = "lease.json"
 
 RESEAL: Final = f"remove {MANIFEST} and run the same spec again: it looks at every shard, and seals"
+
+
+def plan_at(store: Store) -> Plan:
+    """The plan of the run whose folder is ``store``.
+
+    Raises:
+        RunNotFound: there is none.
+        PlanMismatch: another version of polyfit made it.
+    """
+    try:
+        data = store.get(PLAN)
+    except NoSuchKey:
+        raise RunNotFound(
+            f"{store.uri} holds no run; expected {PLAN} there, as in <store>/<name>/<run id>"
+        ) from None
+    return Plan.from_json(data, f"{store.uri}/{PLAN}")
 
 
 def shard_key(plan: Plan, number: int) -> str:

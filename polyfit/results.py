@@ -6,11 +6,10 @@ read a shard at a time, and of a shard only the columns asked for.
 
 import ast
 import hashlib
-import io
 import json
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -21,12 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from polyfit.errors import DamagedRun, PlanMismatch, RunNotFound, UsageError
-from polyfit.ledger import MANIFEST, PLAN, RESEAL, Ledger, Manifest, Receipt, shard_key
+from polyfit.errors import DamagedRun, PlanMismatch, UsageError
+from polyfit.ledger import MANIFEST, PLAN, RESEAL, Ledger, Manifest, Receipt, plan_at, shard_key
 from polyfit.plan import Plan, Shard
 from polyfit.problem import Grid, functions_at
 from polyfit.rows import MEND, counted, examine, read_footer, schema
-from polyfit.store import NoSuchKey, Store, StoreAddress
+from polyfit.store import NoSuchKey, Remote, Store, StoreAddress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,13 +104,7 @@ class Run:
         """
         address = StoreAddress.of(uri, endpoint_url)
         store = address.open()
-        try:
-            data = store.get(PLAN)
-        except NoSuchKey:
-            raise RunNotFound(
-                f"{address.uri} holds no run; expected {PLAN} there, as in <store>/<name>/<run id>"
-            ) from None
-        return cls(address, store, Plan.from_json(data, f"{address.uri}/{PLAN}"))
+        return cls(address, store, plan_at(store))
 
     def __repr__(self) -> str:
         return f"Run({self.uri!r}: {self.plan.fits:,} fits)"
@@ -346,7 +339,7 @@ class Run:
         key = shard_key(self.plan, number)
         names = None if columns is None else list(columns)
         try:
-            remote = _Remote(self._store, key)
+            remote = Remote(self._store, key)
             # All in this thread: a thread of Arrow's that still held a Python object when the
             # interpreter ends would end the process with SIGABRT.
             file = pq.ParquetFile(
@@ -409,57 +402,6 @@ def _spans(metadata: pq.FileMetaData, names: Sequence[str] | None) -> list[tuple
                     start = min(start, chunk.dictionary_page_offset)
                 found.append((start, start + chunk.total_compressed_size))
     return sorted(found)
-
-
-class _Remote(io.RawIOBase):
-    """An object of a store as a file that reads only what is asked for."""
-
-    NEAR: Final = 1 << 18
-    """Spans nearer to each other than this, in bytes, are read with one request."""
-
-    def __init__(self, store: Store, key: str) -> None:
-        super().__init__()
-        self._store, self._key = store, key
-        self._size = store.size(key)
-        self._at = 0
-        self._held: list[tuple[int, bytes]] = []
-
-    def fetch(self, spans: Iterable[tuple[int, int]]) -> None:
-        """Hold these spans, (start, stop) in bytes in ascending order, in few requests."""
-        joined: list[tuple[int, int]] = []
-        for start, stop in spans:
-            if joined and start - joined[-1][1] < self.NEAR:
-                joined[-1] = joined[-1][0], max(stop, joined[-1][1])
-            else:
-                joined.append((start, stop))
-        for start, stop in joined:
-            self._held.append((start, self._store.get(self._key, start, stop - start)))
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(0, self._size - self._at)
-        length = left if size < 0 else min(size, left)
-        data = self._read(self._at, length) if length else b""
-        self._at += len(data)
-        return data
-
-    def _read(self, start: int, length: int) -> bytes:
-        for first, data in self._held:
-            if first <= start and start + length <= first + len(data):
-                return data[start - first : start - first + length]
-        return self._store.get(self._key, start, length)
 
 
 # --- groups ----------------------------------------------------------------------------------

@@ -5,13 +5,14 @@ Keys are relative paths with ``/``. Objects are written whole or not at all. Not
 
 import contextlib
 import fcntl
+import io
 import os
 import random
 import re
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -28,6 +29,7 @@ __all__ = [
     "Entry",
     "FolderStore",
     "NoSuchKey",
+    "Remote",
     "S3Store",
     "Store",
     "StoreAddress",
@@ -179,6 +181,63 @@ def _surroundings(endpoint_url: str | None) -> tuple[str | None, str | None]:
     if url and urlsplit(url).scheme not in ("http", "https"):
         raise UsageError(f"endpoint {url!r} is no URL; allowed: http://... or https://...")
     return url, region
+
+
+class Remote(io.RawIOBase):
+    """An object of a store as a file that reads only what is asked for.
+
+    With ``ahead`` a request reads so many bytes at least: few serve one who reads in order.
+    """
+
+    NEAR: Final = 1 << 18
+    """Spans nearer to each other than this, in bytes, are read with one request."""
+
+    def __init__(self, store: Store, key: str, ahead: int = 0) -> None:
+        super().__init__()
+        self._store, self._key, self._ahead = store, key, ahead
+        self._size = store.size(key)
+        self._at = 0
+        self._held: list[tuple[int, bytes]] = []
+
+    def fetch(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Hold these spans, (start, stop) in bytes in ascending order, in few requests."""
+        joined: list[tuple[int, int]] = []
+        for start, stop in spans:
+            if joined and start - joined[-1][1] < self.NEAR:
+                joined[-1] = joined[-1][0], max(stop, joined[-1][1])
+            else:
+                joined.append((start, stop))
+        for start, stop in joined:
+            self._held.append((start, self._store.get(self._key, start, stop - start)))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._size - self._at)
+        length = left if size < 0 else min(size, left)
+        data = self._read(self._at, length) if length else b""
+        self._at += len(data)
+        return data
+
+    def _read(self, start: int, length: int) -> bytes:
+        for first, data in self._held:
+            if first <= start and start + length <= first + len(data):
+                return data[start - first : start - first + length]
+        data = self._store.get(self._key, start, max(length, self._ahead))
+        if self._ahead:
+            self._held = [(start, data)]
+        return data[:length]
 
 
 class FolderStore:

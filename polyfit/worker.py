@@ -38,6 +38,7 @@ from polyfit.problem import (
     reduce,
     target_values,
 )
+from polyfit.reuse import Known
 from polyfit.rows import (
     MEND,
     SCALARS,
@@ -53,7 +54,7 @@ from polyfit.starts import start_values
 from polyfit.store import Store
 from polyfit.sweep import Column
 
-__all__ = ["commit", "compute", "inspect_shard", "run_shard"]
+__all__ = ["commit", "compute", "inspect_shard", "made", "run_shard"]
 
 BATCH_NUMBERS: Final = 1 << 21
 """Float64 numbers that one array of a batch's problems, or of its residuals, may hold."""
@@ -105,6 +106,7 @@ def run_shard(
     device: torch.device,
     threads: int = 1,
     turn: AbstractContextManager[Any] = _ALONE,
+    known: Known | None = None,
 ) -> Receipt:
     """Compute shard ``number`` and bring it to rest; an object already there is inspected.
 
@@ -116,6 +118,7 @@ def run_shard(
         threads: batches side by side; each kernel runs on one thread.
         turn: held while the shard is computed, and not while it is written: with a lock, another
             call computes the next shard meanwhile.
+        known: rows that need no fitting.
 
     Raises:
         DamagedRun: the object at the shard's key is not this shard.
@@ -123,7 +126,7 @@ def run_shard(
     """
     shard = plan.shard(number)
     with turn:
-        rows = compute(plan, shard, device, threads)
+        rows = compute(plan, shard, device, threads, known)
         statuses = counted(rows["status"])
         footer = _footer(plan, shard, statuses, device)
         if plan.engine == "affine":
@@ -169,10 +172,17 @@ def _footer(
         "plan": plan.hash,
         "fits": [shard.start, shard.stop],
         "statuses": statuses,
+        "polyfit": __version__,
+        **made(plan, device),
+    }
+
+
+def made(plan: Plan, device: torch.device) -> dict[str, Any]:
+    """What decides the bits of rows made here, besides their fields and what is recorded."""
+    return {
         "engine": plan.engine,
         "ENGINE": ENGINE,
         "SCHEMA": SCHEMA,
-        "polyfit": __version__,
         "torch": torch.__version__,
         "device": device.type,
         "cpu": cpu_kind(),
@@ -185,12 +195,18 @@ def cpu_kind() -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def compute(plan: Plan, shard: Shard, device: torch.device, threads: int = 1) -> pa.Table:
+def compute(
+    plan: Plan,
+    shard: Shard,
+    device: torch.device,
+    threads: int = 1,
+    known: Known | None = None,
+) -> pa.Table:
     """The rows of ``shard`` as an Arrow table; see ``run_shard``."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        work = _ShardWork(plan, shard, device)
+        work = _ShardWork(plan, shard, device, known)
         batches = list(work.batches())
         work.prepare(batches)
         if threads == 1:
@@ -226,7 +242,9 @@ class _Batch:
 class _ShardWork:
     """One shard: its parameters as columns, and its results as they come in."""
 
-    def __init__(self, plan: Plan, shard: Shard, device: torch.device) -> None:
+    def __init__(
+        self, plan: Plan, shard: Shard, device: torch.device, known: Known | None = None
+    ) -> None:
         self.plan, self.device = plan, device
         self.compiled = plan.engine != "eager"
         self.checked: set[Kind] = set()
@@ -241,6 +259,7 @@ class _ShardWork:
         self.count = shard.fits
         self.starts = _starts(self.columns)
         self.rows = self._blank()
+        self.left = known.put(self.rows) if known else np.arange(self.count)
 
     def _blank(self) -> Rows:
         """Rows for every fit, as of a fit that could not be started."""
@@ -283,11 +302,11 @@ class _ShardWork:
         alike = (*_ALIKE, "basis") if self.compiled else _ALIKE
         kinds = _mixed([self.columns[name] for name in alike])
         problems = _mixed([self.columns[name] for name in _PROBLEM])
-        order = np.arange(self.count)
+        order = self.left
         if kinds.any() or problems.any():
-            order = np.lexsort((problems, kinds))
+            order = order[np.lexsort((problems[order], kinds[order]))]
         cuts = np.flatnonzero(np.diff(kinds[order])) + 1
-        for group in np.split(order, cuts):
+        for group in np.split(order, cuts) if len(order) else ():
             yield from self._cut(group, problems[group])
 
     def _cut(self, group: Index, problems: Index) -> Iterator[_Batch]:

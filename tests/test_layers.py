@@ -33,6 +33,7 @@ ROOMS = {
     "store": "boto3 botocore mypy_boto3_s3",
     "ledger": "",
     "lease": "",
+    "reuse": "pyarrow numpy",
     "worker": "torch numpy pyarrow",
     "dispatch": "ray torch",
     "results": "pyarrow numpy pandas",
