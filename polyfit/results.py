@@ -277,6 +277,8 @@ class Run:
             data = self._store.get(shard_key(self.plan, number))
         except NoSuchKey:
             return "missing"
+        except DamagedRun as error:
+            return str(error)
         if receipt is not None:
             if len(data) != receipt.bytes:
                 return f"{len(data)} bytes, the manifest says {receipt.bytes}"
@@ -300,14 +302,10 @@ class Run:
         key = shard_key(self.plan, number)
         names = None if columns is None else list(columns)
         try:
-            remote = _Remote(self._store, key)
-            # All in this thread: a thread of Arrow's that still held a Python object when the
-            # interpreter ends would end the process with SIGABRT.
-            file = pq.ParquetFile(
-                pa.PythonFile(remote, mode="r"), pre_buffer=False, page_checksum_verification=True
-            )
-            remote.fetch(_spans(file.metadata, names))
-            return file.read(names, use_threads=False)
+            try:
+                return _columns(_Remote(self._store, key), names)
+            except (OSError, pa.ArrowException):  # wrong on its way? a whole object has a digest
+                return _columns(_Remote(self._store, key, self._store.get(key)), names)
         except NoSuchKey:
             raise DamagedRun(self._absent(number)) from None
         except (OSError, pa.ArrowException) as error:
@@ -336,6 +334,19 @@ def predicted(row: dict[str, Any], x: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return total.reshape(points.shape)
 
 
+def _columns(remote: "_Remote", names: list[str] | None) -> pa.Table:
+    """The columns ``names`` of a shard, all if None.
+
+    All in this thread: a thread of Arrow's that still held a Python object when the interpreter
+    ends would end the process with SIGABRT.
+    """
+    file = pq.ParquetFile(
+        pa.PythonFile(remote, mode="r"), pre_buffer=False, page_checksum_verification=True
+    )
+    remote.fetch(_spans(file.metadata, names))
+    return file.read(names, use_threads=False)
+
+
 def _spans(metadata: pq.FileMetaData, names: Sequence[str] | None) -> list[tuple[int, int]]:
     """Where the columns ``names`` lie in their file, in order: (start, stop) in bytes."""
     found = []
@@ -351,22 +362,24 @@ def _spans(metadata: pq.FileMetaData, names: Sequence[str] | None) -> list[tuple
 
 
 class _Remote(io.RawIOBase):
-    """An object of a store as a file that reads only what is asked for."""
+    """An object of a store as a file that reads only what is asked for, or what is given whole."""
 
     NEAR: Final = 1 << 18
     """Spans nearer to each other than this, in bytes, are read with one request."""
 
-    def __init__(self, store: Store, key: str) -> None:
+    def __init__(self, store: Store, key: str, whole: bytes | None = None) -> None:
         super().__init__()
         self._store, self._key = store, key
-        self._size = store.size(key)
         self._at = 0
-        self._held: list[tuple[int, bytes]] = []
+        self._held: list[tuple[int, bytes]] = [] if whole is None else [(0, whole)]
+        self._size = store.size(key) if whole is None else len(whole)
 
     def fetch(self, spans: Iterable[tuple[int, int]]) -> None:
         """Hold these spans, (start, stop) in bytes in ascending order, in few requests."""
         joined: list[tuple[int, int]] = []
         for start, stop in spans:
+            if self._holds(start, stop - start) is not None:
+                continue
             if joined and start - joined[-1][1] < self.NEAR:
                 joined[-1] = joined[-1][0], max(stop, joined[-1][1])
             else:
@@ -395,10 +408,14 @@ class _Remote(io.RawIOBase):
         return data
 
     def _read(self, start: int, length: int) -> bytes:
+        held = self._holds(start, length)
+        return self._store.get(self._key, start, length) if held is None else held
+
+    def _holds(self, start: int, length: int) -> bytes | None:
         for first, data in self._held:
             if first <= start and start + length <= first + len(data):
                 return data[start - first : start - first + length]
-        return self._store.get(self._key, start, length)
+        return None
 
 
 # --- groups ----------------------------------------------------------------------------------
