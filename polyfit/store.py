@@ -374,8 +374,7 @@ class S3Store:
                 if last:
                     raise
                 continue
-            stated = answer.get("Metadata", {}).get(DIGEST)
-            if asked or stated is None or _sha256(data) == stated:
+            if asked or _stated(answer) in (None, _sha256(data)):
                 return data, answer
         raise DamagedRun(
             "holds other bytes than were written; remove that object and run the same spec again"
@@ -446,6 +445,12 @@ _HINTS: Final = {
 
 _AGAIN: Final = ("ConditionalRequestConflict", "409", "BadDigest", "InvalidDigest")
 """Codes that say: the same request once more. A digest is bad where bytes changed on the way."""
+
+
+def _stated(answer: "GetObjectOutputTypeDef") -> str | None:
+    """The digest that an object was written with; rclone gives the name a capital letter."""
+    named = {name.lower(): text for name, text in answer.get("Metadata", {}).items()}
+    return named.get(DIGEST)
 
 
 def _sha256(data: bytes) -> str:
