@@ -43,6 +43,9 @@ IN_FLIGHT: Final = 2
 
 PLACEMENT_TIMEOUT_S: Final = 600.0
 KNOCK_TIMEOUT_S: Final = 10.0
+OPENING_S: Final = 60.0
+"""Seconds that an actor has to open the store, where what is in its way may pass."""
+
 _POLL_S: Final = 1.0
 _SCALE_EVERY_S: Final = 5.0
 
@@ -296,6 +299,7 @@ class _Worker:
     ready: Any
     calls: dict[Any, Task] = field(default_factory=dict)
     placed: bool = False
+    begun: float = field(default_factory=time.monotonic)
 
 
 class RayExecutor:
@@ -393,7 +397,11 @@ class RayExecutor:
             except RayError as error:
                 raise ClusterError(f"an actor cannot start: {_short(error)}") from error
             if isinstance(told, PolyfitError):
-                raise told
+                late = time.monotonic() - worker.begun > OPENING_S
+                if late or not isinstance(told, StoreError) or not told.passing:
+                    raise told
+                worker.ready = worker.actor.ready.remote()
+                continue
             worker.placed = True
 
     def _collect(self, worker: _Worker, ref: Any) -> Outcome:
@@ -513,7 +521,7 @@ def _end(worker: _Worker) -> None:
 
 def _await_restart(worker: _Worker) -> None:
     """Ray starts the actor again; until it answers, nothing is sent to it."""
-    worker.placed = False
+    worker.placed, worker.begun = False, time.monotonic()
     worker.ready = worker.actor.ready.remote()
 
 

@@ -236,6 +236,7 @@ def _attempt() -> str:
 
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_DRAINED: Final = "ended by SIGTERM; the same command goes on from here"
 
 
 class _Signals:
@@ -267,7 +268,7 @@ class _Signals:
         """What the signal that came asks for."""
         if self.came == signal.SIGINT:
             return KeyboardInterrupt()
-        return Drained("ended by SIGTERM; the same command goes on from here")
+        return Drained(_DRAINED)
 
     def _note(self, signum: int, frame: Any) -> None:
         again = self.came is not None
@@ -351,6 +352,9 @@ class _Drive:
         except PolyfitError as error:
             exit_code = error.exit_code
             raise
+        except SystemExit:  # while Ray starts, SIGTERM is Ray's
+            exit_code = Exit.DRAINED
+            raise Drained(_DRAINED) from None
         except KeyboardInterrupt:
             exit_code = Exit.INTERRUPTED
             raise

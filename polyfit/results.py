@@ -6,6 +6,7 @@ read a shard at a time, and of a shard only the columns asked for.
 
 import ast
 import hashlib
+import io
 import json
 import operator
 from collections import Counter
@@ -319,6 +320,8 @@ class Run:
             data = self._store.get(shard_key(self.plan, number))
         except NoSuchKey:
             return "missing; run the same spec again: it fits what is missing"
+        except DamagedRun as error:
+            return str(error)
         receipt = receipts[0] if receipts else None
         if receipt is not None:
             if len(data) != receipt.bytes:
@@ -339,14 +342,10 @@ class Run:
         key = shard_key(self.plan, number)
         names = None if columns is None else list(columns)
         try:
-            remote = Remote(self._store, key)
-            # All in this thread: a thread of Arrow's that still held a Python object when the
-            # interpreter ends would end the process with SIGABRT.
-            file = pq.ParquetFile(
-                pa.PythonFile(remote, mode="r"), pre_buffer=False, page_checksum_verification=True
-            )
-            remote.fetch(_spans(file.metadata, names))
-            return file.read(names, use_threads=False)
+            try:
+                return _columns(Remote(self._store, key), names)
+            except (OSError, pa.ArrowException):  # wrong on its way? a whole object has a digest
+                return _columns(io.BytesIO(self._store.get(key)), names)
         except NoSuchKey:
             raise DamagedRun(self._absent(number)) from None
         except (OSError, pa.ArrowException) as error:
@@ -388,6 +387,20 @@ def predicted(row: dict[str, Any], x: npt.ArrayLike) -> npt.NDArray[np.float64]:
     for value, function in zip(coefficients, functions, strict=True):
         total = total + value * function
     return total.reshape(points.shape)
+
+
+def _columns(shard: Remote | io.BytesIO, names: list[str] | None) -> pa.Table:
+    """The columns ``names`` of a shard, all if None.
+
+    All in this thread: a thread of Arrow's that still held a Python object when the interpreter
+    ends would end the process with SIGABRT.
+    """
+    file = pq.ParquetFile(
+        pa.PythonFile(shard, mode="r"), pre_buffer=False, page_checksum_verification=True
+    )
+    if isinstance(shard, Remote):
+        shard.fetch(_spans(file.metadata, names))
+    return file.read(names, use_threads=False)
 
 
 def _spans(metadata: pq.FileMetaData, names: Sequence[str] | None) -> list[tuple[int, int]]:

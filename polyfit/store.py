@@ -3,8 +3,10 @@
 Keys are relative paths with ``/``. Objects are written whole or not at all. Nothing here deletes.
 """
 
+import base64
 import contextlib
 import fcntl
+import hashlib
 import io
 import os
 import random
@@ -20,10 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from polyfit.errors import StoreError, UsageError
+from polyfit.errors import DamagedRun, StoreError, UsageError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 __all__ = [
     "Entry",
@@ -42,6 +45,10 @@ ATTEMPTS: Final = 5
 CONFLICT_ATTEMPTS: Final = 5
 CONFLICT_PAUSE_S: Final = 0.1
 DEFAULT_REGION: Final = "us-east-1"
+
+DIGEST: Final = "sha256"
+"""The name in an object's metadata under which the digest of its bytes stands. Not one of S3's own
+checksums, which some servers refuse."""
 
 
 class NoSuchKey(LookupError):
@@ -83,8 +90,11 @@ class Store(Protocol):
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """An object's bytes from ``start`` on, ``length`` at most.
 
+        S3 compares a whole object with the digest that it was written with.
+
         Raises:
             NoSuchKey: there is none.
+            DamagedRun: it is not what was written, however often it is read.
         """
 
     def read(self, key: str) -> Versioned:
@@ -355,13 +365,15 @@ class S3Store:
         self._client = _client(address)
 
     def create(self, key: str, data: bytes) -> bool:
-        return self._put_if(key, data, {"IfNoneMatch": "*"})
+        return self._put(key, data, {"IfNoneMatch": "*"})
 
-    def _put_if(self, key: str, data: bytes, condition: dict[str, Any]) -> bool:
+    def _put(self, key: str, data: bytes, condition: dict[str, Any]) -> bool:
+        """Write an object, with the digests by which wrong bytes are found on either way."""
+        options: dict[str, Any] = {"ContentMD5": _md5(data), "Metadata": {DIGEST: _sha256(data)}}
         for attempt in range(CONFLICT_ATTEMPTS):
             try:
                 self._client.put_object(
-                    Bucket=self._bucket, Key=self._prefix + key, Body=data, **condition
+                    Bucket=self._bucket, Key=self._prefix + key, Body=data, **options, **condition
                 )
                 return True
             except Exception as error:
@@ -373,15 +385,13 @@ class S3Store:
                 if code in ("NotImplemented", "501") and condition:
                     condition = {}  # the store knows no such condition: as one that ignores it
                     continue
-                conflict = code in ("ConditionalRequestConflict", "409")
-                if not conflict or attempt + 1 == CONFLICT_ATTEMPTS:
+                if code not in _AGAIN or attempt + 1 == CONFLICT_ATTEMPTS:
                     raise self._told(error) from error
                 time.sleep(random.uniform(0.0, CONFLICT_PAUSE_S * 2**attempt))
         raise AssertionError("unreachable")
 
     def put(self, key: str, data: bytes) -> None:
-        with self._telling(key):
-            self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)
+        self._put(key, data, {})
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         if length == 0:
@@ -392,26 +402,45 @@ class S3Store:
             asked["Range"] = f"bytes={start}-{end}"
         with self._telling(key):
             try:
-                answer = self._client.get_object(
-                    Bucket=self._bucket, Key=self._prefix + key, **asked
-                )
+                return self._fetch(key, asked)[0]
             except Exception as error:
                 if _code(error) in ("InvalidRange", "416"):  # it begins behind the last byte
                     return b""
                 raise
-            return answer["Body"].read()
 
     def read(self, key: str) -> Versioned:
         with self._telling(key):
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
+            data, answer = self._fetch(key, {})
             written = answer["LastModified"]
             stated = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
             present = parsedate_to_datetime(stated) if stated else datetime.now(UTC)
             age_s = max(0.0, (present - written).total_seconds())
-            return Versioned(answer["Body"].read(), answer["ETag"], age_s)
+            return Versioned(data, answer["ETag"], age_s)
+
+    def _fetch(self, key: str, asked: dict[str, Any]) -> "tuple[bytes, GetObjectOutputTypeDef]":
+        """An object's bytes, and the answer that they came with.
+
+        An answer that breaks off or whose bytes are not those that were written is asked for
+        again: botocore's own retries end where the body begins.
+        """
+        import botocore.exceptions as aws
+
+        for last in (*[False] * (ATTEMPTS - 1), True):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **asked)
+            try:
+                data = answer["Body"].read()
+            except (aws.HTTPClientError, aws.IncompleteReadError, aws.FlexibleChecksumError):
+                if last:
+                    raise
+                continue
+            if asked or _stated(answer) in (None, _sha256(data)):
+                return data, answer
+        raise DamagedRun(
+            "holds other bytes than were written; remove that object and run the same spec again"
+        )
 
     def replace(self, key: str, data: bytes, tag: str) -> bool:
-        return self._put_if(key, data, {"IfMatch": tag})
+        return self._put(key, data, {"IfMatch": tag})
 
     def size(self, key: str) -> int:
         with self._telling(key):
@@ -433,6 +462,8 @@ class S3Store:
             yield
         except (StoreError, NoSuchKey):
             raise
+        except DamagedRun as error:
+            raise DamagedRun(f"{self.uri}/{key} {error}") from None
         except Exception as error:
             if key and _code(error) in ("NoSuchKey", "404"):
                 raise NoSuchKey(key) from None
@@ -469,6 +500,25 @@ _HINTS: Final = {
     "NoSuchBucket": "there is no such bucket",
     "404": "there is no such bucket",
 }
+
+
+_AGAIN: Final = ("ConditionalRequestConflict", "409", "BadDigest", "InvalidDigest")
+"""Codes that say: the same request once more. A digest is bad where bytes changed on the way."""
+
+
+def _stated(answer: "GetObjectOutputTypeDef") -> str | None:
+    """The digest that an object was written with; rclone gives the name a capital letter."""
+    named = {name.lower(): text for name, text in answer.get("Metadata", {}).items()}
+    return named.get(DIGEST)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _md5(data: bytes) -> str:
+    """What a server compares the bytes with that it gets: not all compare the signed SHA-256."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
 def _code(error: Exception) -> str:

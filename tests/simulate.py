@@ -233,7 +233,15 @@ class S3:
     sent again, as botocore does; or be given up, and have its effect much later all the same.
     """
 
-    def put_object(self, Bucket: str, Key: str, Body: bytes, **condition: str) -> None:
+    def put_object(
+        self,
+        Bucket: str,
+        Key: str,
+        Body: bytes,
+        ContentMD5: str,
+        Metadata: dict[str, str],
+        **condition: str,
+    ) -> None:
         world = self._arrive("PutObject")
         if world.chance(0.4) and condition:
             world.fault("409")

@@ -459,6 +459,23 @@ def test_a_signal_lets_what_is_in_flight_come_to_rest(
     assert run(tmp_path).verify().problems == []
 
 
+def test_sigterm_while_ray_starts_is_told_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until ``ray.init`` is through, its own handler answers the signal with ``sys.exit(15)``."""
+
+    def starting(*rest: Any) -> Any:
+        sys.exit(signal.SIGTERM)
+
+    monkeypatch.setattr(driver, "_executor", starting)
+    with pytest.raises(driver.Drained, match="the same command goes on from here"):
+        run(tmp_path)
+    (attempt,) = tmp_path.rglob("attempts/*.json")
+    assert json.loads(attempt.read_text())["exit_code"] == 143
+    monkeypatch.undo()
+    assert run(tmp_path).verify().problems == []
+
+
 def test_a_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from polyfit import worker
 

@@ -1,0 +1,164 @@
+"""Single faults between a real S3 server and its client, and whole runs under many of them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from proxy import Proxy, Request, proxied
+from servers import S3Server
+
+import polyfit
+from polyfit import store as module
+from polyfit.errors import DamagedRun, StoreError
+from polyfit.spec import Spec
+from polyfit.store import Store, StoreAddress
+
+DATA = bytes(range(256)) * 64
+
+
+class Table:
+    """Faults by the method they befall, each once, in this order."""
+
+    def __init__(self, *faults: tuple[str, str]) -> None:
+        self.left = list(faults)
+
+    def __call__(self, request: Request) -> str | None:
+        if self.left and self.left[0][0] == request.method:
+            return self.left.pop(0)[1]
+        return None
+
+
+Under = Callable[..., tuple[Store, Proxy]]
+
+
+@pytest.fixture
+def under(seaweed: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Under]:
+    """Opens a store behind a proxy with the given faults."""
+    for name, value in seaweed.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(module, "READ_TIMEOUT_S", 2)
+    with ExitStack() as stack:
+
+        def opened(*faults: tuple[str, str]) -> tuple[Store, Proxy]:
+            proxy = stack.enter_context(proxied(seaweed.endpoint_url, Table(*faults)))
+            return StoreAddress.of(seaweed.fresh_uri(), proxy.url).open(), proxy
+
+        yield opened
+
+
+def there(store: Store, server: S3Server, key: str) -> bytes | None:
+    """An object's bytes past proxy and client."""
+    bucket, _, prefix = store.uri.removeprefix("s3://").partition("/")
+    client = server.client()
+    found = client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/{key}").get("Contents", [])
+    if not found:
+        return None
+    return client.get_object(Bucket=bucket, Key=f"{prefix}/{key}")["Body"].read()
+
+
+def test_what_is_passed_on_keeps_its_signature(under: Under, seaweed: S3Server) -> None:
+    store, _ = under()
+    assert store.create("a key/ä", DATA) is True
+    assert store.get("a key/ä", 3, 5) == DATA[3:8]
+    assert [entry.key for entry in store.list("a")] == ["a key/ä"]
+    assert there(store, seaweed, "a key/ä") == DATA
+
+
+def test_a_lost_answer_of_a_create_finds_its_own_object(under: Under, seaweed: S3Server) -> None:
+    """The client asks again by itself, and is told that there is one."""
+    store, proxy = under(("PUT", "answer lost"))
+    assert store.create("key", DATA) is False
+    assert there(store, seaweed, "key") == DATA
+    assert proxy.counts == {"answer lost": 1}
+
+
+def test_a_create_that_takes_effect_after_it_was_given_up_is_there_once(
+    under: Under, seaweed: S3Server
+) -> None:
+    store, proxy = under(("PUT", "stalled"))
+    assert store.create("key", DATA) is True
+    assert there(store, seaweed, "key") == DATA
+    assert proxy.counts == {"stalled": 1}
+
+
+@pytest.mark.parametrize("fault", ["409", "500", "503", "request cut off", "wrong byte there"])
+def test_a_create_that_did_not_take_effect_is_tried_again(
+    under: Under, seaweed: S3Server, fault: str
+) -> None:
+    store, proxy = under(("PUT", fault))
+    assert store.create("key", DATA) is True
+    assert there(store, seaweed, "key") == DATA
+    assert proxy.counts == {fault: 1}
+
+
+@pytest.mark.parametrize("fault", ["request cut off", "wrong byte there"])
+def test_what_did_not_arrive_as_it_was_sent_is_not_kept(
+    under: Under, seaweed: S3Server, fault: str
+) -> None:
+    """A server may leave the signed SHA-256 unread, as SeaweedFS does; it reads Content-MD5."""
+    store, _ = under(*[("PUT", fault)] * 25)
+    with pytest.raises(StoreError) as caught:
+        store.put("key", DATA)
+    assert caught.value.passing
+    assert there(store, seaweed, "key") is None
+
+
+@pytest.mark.parametrize("fault", ["answer lost", "answer cut off", "500", "503", "stalled"])
+def test_a_get_without_a_whole_answer_is_tried_again(under: Under, fault: str) -> None:
+    store, proxy = under(("GET", fault))
+    store.put("key", DATA)
+    assert store.get("key") == DATA
+    assert proxy.counts == {fault: 1}
+
+
+def test_wrong_bytes_of_a_get_are_found_and_asked_for_again(under: Under) -> None:
+    store, proxy = under(*[("GET", "wrong byte back")] * 3)
+    store.put("key", DATA)
+    assert store.get("key") == DATA
+    assert store.read("key").data == DATA
+    assert proxy.counts == {"wrong byte back": 3}
+
+
+def test_an_object_that_is_always_other_than_written_is_damaged(under: Under) -> None:
+    store, _ = under(*[("GET", "wrong byte back")] * 5)
+    store.put("key", DATA)
+    with pytest.raises(DamagedRun, match="key holds other bytes than were written; remove that"):
+        store.get("key")
+
+
+SPEC = Spec.parse(
+    "name: small\nshard: 10\nengine: eager\nfit: {steps: 12, points: 40}\n"
+    "sweep: {seed: {count: 30}}\n"
+)
+
+
+def run(store: Store, proxy: Proxy, **options: Any) -> polyfit.Run:
+    uri = f"{store.uri}/run"
+    return polyfit.execute(SPEC, store=uri, endpoint_url=proxy.url, executor="inline", **options)
+
+
+def test_no_receipt_is_of_bytes_that_were_wrong_on_the_way(under: Under, seaweed: S3Server) -> None:
+    """A page's checksum covers neither its head nor the footer: the digest does."""
+    store, proxy = under()
+    first = run(store, proxy)
+    before = first.manifest
+    bucket, _, key = f"{first.uri}/manifest.json".removeprefix("s3://").partition("/")
+    seaweed.client().delete_object(Bucket=bucket, Key=key)
+    wrong = [True] * 40
+
+    def choose(request: Request) -> str | None:
+        shard = request.method == "GET" and request.path.endswith(".parquet") and wrong
+        return "wrong byte back" if shard and wrong.pop() and len(wrong) % 3 else None
+
+    proxy.choose = choose
+    assert run(store, proxy).manifest == before
+    assert proxy.counts["wrong byte back"] > 3
+
+
+def test_rows_are_read_past_bytes_that_were_wrong_on_the_way(under: Under) -> None:
+    store, proxy = under()
+    finished = run(store, proxy)
+    rows = finished.table()
+    proxy.choose = Table(*[("GET", "wrong byte back")] * 1)
+    assert finished.table().equals(rows)
