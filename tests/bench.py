@@ -362,17 +362,18 @@ def ours(spec: Spec, iteration_only: bool = False, in_flops: bool = False) -> "W
         return work
     torch.set_num_threads(1)
     calls: list[Callable[[], Any]] = []
-    engine: Any = worker.fit  # type: ignore[attr-defined]
+    name = "leap" if plan.engine == "affine" else "fit"
+    engine: Any = getattr(worker, name)
 
     def noted(*arguments: Any, **named: Any) -> Any:
         calls.append(partial(engine, *arguments, **named))
         return engine(*arguments, **named)
 
-    setattr(worker, "fit", noted)  # noqa: B010 (not an attribute that mypy knows as exported)
+    setattr(worker, name, noted)
     compute()
-    setattr(worker, "fit", engine)  # noqa: B010
+    setattr(worker, name, engine)
     if not calls:
-        raise RuntimeError("worker.compute does not call worker.fit")
+        raise RuntimeError(f"worker.compute does not call worker.{name}")
 
     def iterate() -> Any:
         outcomes = [call() for call in calls]
@@ -734,6 +735,9 @@ def peers(options: Options, report: Report) -> None:
     all_cores = {"cores": len(CORES)}
     jax_reduced = Contender("JAX, reduced, best form", "peers:jax_reduced", cores="each")
     lean = _ours("ours, compiled, iteration only", COMPILED.arguments["spec"], iteration_only=True)
+    leaps = _ours(
+        "ours, affine, 20 losses, iteration only", AFFINE.arguments["spec"], iteration_only=True
+    )
     many = 1 << (13 if options.quick else 17)
     contenders = [
         LOOP,
@@ -750,6 +754,7 @@ def peers(options: Options, report: Report) -> None:
         lean,
         _ours("ours, compiled, 20 losses", tutorial_spec("compiled", many, True)),
         AFFINE,
+        leaps,
     ]
     for engine, fits in (("eager", 8192), ("compiled", many), ("affine", many)):
         for name, change in () if options.quick else VARIANTS.items():
@@ -763,6 +768,7 @@ def peers(options: Options, report: Report) -> None:
     report.ratio("compiled / JAX best", rows, COMPILED, jax_reduced)
     report.ratio("compiled, iteration only / JAX best", rows, lean, jax_reduced)
     report.ratio("affine with 20 losses / JAX best", rows, AFFINE, jax_reduced)
+    report.ratio("affine with 20 losses / compiled, iteration only", rows, leaps, lean)
 
 
 VARIANTS: Final[dict[str, dict[str, Any]]] = {
