@@ -15,7 +15,7 @@ SOUND := $(shell [ "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" ] && [ ! -e .
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test simulate lint serve-s3 stop-s3 bench gpu-check clean
+.PHONY: help run test simulate chaos lint serve-s3 stop-s3 bench gpu-check clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -34,6 +34,9 @@ test: .venv/test ## All tests; ARGS="-k spec -x" goes to pytest
 
 simulate: .venv/test ## 100,000 simulated histories of faults; ARGS="--seed 7" tells one of them
 	$(BIN)/python tests/simulate.py $(ARGS)
+
+chaos: .venv/test ## 50 whole runs under real faults, half an hour; ARGS="--seed 7" tells one of them
+	$(BIN)/python tests/chaos.py $(ARGS)
 
 lint: .venv/test ## ruff (rules, format) and mypy (strict)
 	$(BIN)/ruff check

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 __all__ = [
+    "Birth",
     "RayHead",
     "S3Server",
     "descendants",

@@ -1,12 +1,15 @@
 """Single faults between a real S3 server and its client, and whole runs under many of them."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from proxy import Proxy, Request, proxied
-from servers import S3Server
+from servers import ROOT, S3Server
 
 import polyfit
 from polyfit import store as module
@@ -14,6 +17,7 @@ from polyfit.errors import DamagedRun, StoreError
 from polyfit.spec import Spec
 from polyfit.store import Store, StoreAddress
 
+SEEDS = (1, 3, 9, 10, 13)
 DATA = bytes(range(256)) * 64
 
 
@@ -120,6 +124,19 @@ def test_wrong_bytes_of_a_get_are_found_and_asked_for_again(under: Under) -> Non
     assert proxy.counts == {"wrong byte back": 3}
 
 
+def test_a_server_without_conditions_finds_wrong_bytes_all_the_same(
+    rclone: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in rclone.env.items():
+        monkeypatch.setenv(name, value)
+    faults = Table(("PUT", "wrong byte there"), ("GET", "wrong byte back"))
+    with proxied(rclone.endpoint_url, faults) as proxy:
+        store = StoreAddress.of(rclone.fresh_uri(), proxy.url).open()
+        store.put("key", DATA)
+        assert store.get("key") == DATA
+        assert proxy.counts.total() == 2
+
+
 def test_an_object_that_is_always_other_than_written_is_damaged(under: Under) -> None:
     store, _ = under(*[("GET", "wrong byte back")] * 5)
     store.put("key", DATA)
@@ -162,3 +179,36 @@ def test_rows_are_read_past_bytes_that_were_wrong_on_the_way(under: Under) -> No
     rows = finished.table()
     proxy.choose = Table(*[("GET", "wrong byte back")] * 1)
     assert finished.table().equals(rows)
+
+
+def test_a_store_that_fails_while_actors_open_it_does_not_end_the_run(
+    under: Under, tmp_path: Path
+) -> None:
+    """Of all, only actors read their driver's attempt; each call gives up after five tries."""
+    store, proxy = under()
+    left = [True] * 13
+
+    def choose(request: Request) -> str | None:
+        opening = request.method == "GET" and "/attempts/" in request.path
+        return "500" if opening and left and left.pop() else None
+
+    proxy.choose = choose
+    path = tmp_path / "small.yaml"
+    path.write_text(SPEC.text + "resources: {actors: {max: 1}}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "polyfit", "run", str(path), "--store", store.uri,
+         "--endpoint-url", proxy.url, "--executor", "ray"],
+        cwd=ROOT, text=True, capture_output=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert proxy.counts == {"500": 13}
+
+
+def test_whole_runs_under_faults_have_every_fit_once() -> None:
+    """Seeds that together have most of the faults; what they show is told by `make chaos`."""
+    done = subprocess.run(
+        [sys.executable, "tests/chaos.py", "--seed", *map(str, SEEDS)],
+        cwd=ROOT, text=True, capture_output=True, timeout=850, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(SEEDS)} runs: every fit once, in all of them" in done.stdout
