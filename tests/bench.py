@@ -1104,7 +1104,7 @@ def _watch() -> Table:
         notes["listings"].append({"keys": len(found), "s": spent, "requests": asked})
         return found
 
-    setattr(store, "_client", client)  # noqa: B010 (see ``ours``)
+    setattr(store, "_client", client)  # noqa: B010 (no attribute that mypy knows as exported)
     setattr(Ledger, "done", timed)  # noqa: B010
     return notes
 
