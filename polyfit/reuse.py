@@ -313,8 +313,8 @@ class Reuse:
         at = np.flatnonzero(old >= 0)
         if len(at) and made["device"] != "cpu":
             known.refused["device"] = (
-                f"nothing of {self.uri} is taken on {made['device']}: only on CPUs has a fit the "
-                "same bits in any batch"
+                f"nothing of {self.uri} is taken on {made['device']}: the same bits in any batch "
+                "are promised on CPUs only"
             )
             return known
         numbers = old[at] // self.source.shard_fits
