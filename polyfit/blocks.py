@@ -4,14 +4,15 @@ A block takes a batch's state through ``count`` updates. It tests at its start, 
 whether fits have ended; those keep the state they have. Shapes as in ``model``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from polyfit import model
+from polyfit import expression, model, trigonometry
+from polyfit.expression import PLAIN, Formula, Functions
 from polyfit.kernels import Recipe
 from polyfit.model import (
     MOMENTS,
@@ -36,6 +37,7 @@ __all__ = [
     "Block",
     "Ends",
     "Leap",
+    "Targets",
     "finite",
     "stopped",
     "unrolled",
@@ -46,6 +48,7 @@ POINTS, BETA, TOLERANCE, CHECK = range(PARAMETERS)
 """Places in a block's vector of parameters; CHECK is 1 where fits may end at the block's start."""
 
 _SOURCES: Final = (str(model.__file__), __file__)
+_FORMULAS: Final = (str(expression.__file__), str(trigonometry.__file__))
 _UNROLLED_WORK: Final = 200
 """Bounds the time to compile: updates per block times the square of the coefficients."""
 
@@ -314,6 +317,59 @@ def _horner(powers: Coefficients, x: Tensor) -> Tensor:
     for power in reversed(powers[:-1]):
         value = value * x + power.unsqueeze(1)
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The kernel that makes the data of many ranges, in float64: one loop over their points.
+
+    Args:
+        text: a plain formula.
+
+    Inputs: the middle and the half width of each range (P,); t (N,).
+
+    Outputs: the formula at the points (P, N); the largest of them in size (P,), NaN if one is;
+    the largest argument of a sine or cosine in size (P,), likewise: beyond trigonometry.LIMIT the
+    values are not what they should be.
+    """
+
+    text: str
+
+    def recipe(self) -> Recipe:
+        """How to compile this kernel."""
+        example = [torch.ones(size, dtype=torch.float64) for size in (_B_POINTWISE, _B_POINTWISE, _N)]
+        return Recipe(f"targets {self.text}", (*_SOURCES, *_FORMULAS), lambda: (self._run, example))
+
+    def _run(self, *inputs: Tensor) -> Sequence[Tensor]:
+        middle, half, t = inputs
+        x = middle.unsqueeze(1) + half.unsqueeze(1) * t
+        turned: list[Tensor] = []
+        y = Formula(self.text).of(x, _tensors(turned))
+        reach = turned[0] if turned else torch.zeros_like(y)
+        for more in turned[1:]:
+            reach = torch.maximum(reach, more)
+        return [y, y.abs().amax(dim=1), reach.amax(dim=1)]
+
+
+def _tensors(turned: list[Tensor]) -> Functions:
+    """The plain functions, of tensors too; how far sines and cosines reach is kept."""
+
+    def by(name: str, function: Callable[[Tensor], Tensor], turns: bool) -> Callable[[Any], Any]:
+        def value(argument: Any) -> Any:
+            if not isinstance(argument, Tensor):
+                return PLAIN[name](argument)
+            if turns:
+                turned.append(argument.abs())
+            return function(argument)
+
+        return value
+
+    return {
+        "sin": by("sin", trigonometry.sin_within, True),
+        "cos": by("cos", trigonometry.cos_within, True),
+        "sqrt": by("sqrt", torch.sqrt, False),
+        "abs": by("abs", torch.abs, False),
+    }
 
 
 def finite(c: Coefficients, losses: Tensor) -> Tensor:

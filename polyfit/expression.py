@@ -7,6 +7,7 @@ list of what is allowed; nothing is ever handed to ``eval``. All numbers are flo
 
 import ast
 import math
+import operator
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from polyfit import trigonometry
 from polyfit.errors import FormulaError
 
-__all__ = ["FUNCTIONS", "MAX_CHARACTERS", "MAX_DEPTH", "Formula", "constant"]
+__all__ = ["FUNCTIONS", "MAX_CHARACTERS", "MAX_DEPTH", "PLAIN", "Formula", "constant"]
 
 MAX_CHARACTERS: Final = 1_000
 MAX_DEPTH: Final = 50
@@ -43,17 +45,24 @@ FUNCTIONS: Final[Functions] = {
     "abs": np.abs,
     "sign": np.sign,
 }
+PLAIN: Final[Functions] = {
+    "sin": trigonometry.sin,
+    "cos": trigonometry.cos,
+    "sqrt": np.sqrt,
+    "abs": np.abs,
+}
+"""Functions whose bits do not depend on who computes them."""
 CONSTANTS: Final = {"pi": math.pi, "e": math.e}
 _BINARY: Final[dict[type[ast.operator], Callable[[Any, Any], Any]]] = {
-    ast.Add: np.add,
-    ast.Sub: np.subtract,
-    ast.Mult: np.multiply,
-    ast.Div: np.divide,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
     ast.Pow: np.power,
 }
 _UNARY: Final[dict[type[ast.unaryop], Callable[[Any], Any]]] = {
-    ast.USub: np.negative,
-    ast.UAdd: np.positive,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
 }
 _ALLOWED: Final = "numbers, x, pi, e, + - * / **, parentheses and the functions " + " ".join(
     FUNCTIONS
@@ -85,6 +94,19 @@ class Formula:
             )
         return cls(normal)
 
+    @property
+    def plain(self) -> bool:
+        """Whether x occurs, and beside it only + - * / and functions of ``PLAIN``.
+
+        With these, every operation is rounded as IEEE 754 says: the values have the same bits,
+        whoever computes them.
+        """
+        return _plain(self.text)
+
+    def of(self, x: Any, functions: Functions) -> Any:
+        """A plain formula of ``x``, which knows operators and what ``functions`` do with it."""
+        return _evaluate(_tree(self.text), x, functions)
+
     def __call__(self, x: Array, functions: Functions = FUNCTIONS) -> Array:
         """The formula at each of ``x`` (any shape, float64): same shape, float64.
 
@@ -102,6 +124,14 @@ class Formula:
 def _tree(text: str) -> ast.expr:
     """The tree of a checked formula; the same one is evaluated on many arrays."""
     return ast.parse(text, mode="eval").body
+
+
+@lru_cache(maxsize=256)
+def _plain(text: str) -> bool:
+    nodes = list(ast.walk(_tree(text)))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    called = {node.func.id for node in nodes if isinstance(node, ast.Call)}  # type: ignore[attr-defined]
+    return "x" in names and called <= set(PLAIN) and not any(isinstance(n, ast.Pow) for n in nodes)
 
 
 def constant(text: str) -> float:
@@ -198,7 +228,7 @@ def _children(node: ast.expr, text: str) -> list[ast.expr]:
     )
 
 
-def _evaluate(node: ast.expr, x: Array | np.float64, functions: Functions) -> Any:
+def _evaluate(node: ast.expr, x: Any, functions: Functions) -> Any:
     match node:
         case ast.Constant(value=int() | float() as number):
             return np.float64(number)

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from polyfit.expression import FUNCTIONS, Formula, Functions
+from polyfit.expression import FUNCTIONS, PLAIN, Formula, Functions
 from polyfit.fields import Optimizer, Rate
 
 __all__ = [
@@ -311,9 +311,10 @@ def _largest_singular_value(R_MM: Array) -> Array:
 def target_values(target: str, grid: Grid, functions: Functions = FUNCTIONS) -> Array:
     """The noise-free target, a checked formula, at the points: shape (N,) or (P, N).
 
-    ``functions`` are those that the formula uses; of each point alone.
+    ``functions`` are those that the formula uses, unless it is plain; of each point alone.
     """
     formula = Formula(target)
+    functions = PLAIN if formula.plain else functions
     middle, half = (_column(np.ravel(value)) for value in (grid.middle, grid.half))
     values = np.empty((len(half), grid.points))
     # The end of a vector loop may have other bits than its body: rows of whole registers keep

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -17,11 +17,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from polyfit import __version__, kernels
+from polyfit import __version__, kernels, trigonometry
 from polyfit.affine import difference, leap, tolerance
-from polyfit.blocks import Ends, Leap
+from polyfit.blocks import Ends, Leap, Targets
 from polyfit.errors import DamagedRun, EngineError
-from polyfit.expression import FUNCTIONS, Functions
+from polyfit.expression import FUNCTIONS, Formula, Functions
 from polyfit.fields import CANONICAL_ORDER, SQUARED, Fit
 from polyfit.fit import DIVERGED, STATUSES, Outcome, blocks, evaluate, fit
 from polyfit.ledger import Receipt, shard_key
@@ -86,6 +86,9 @@ POWER_TOLERANCE: Final = 1e-6
 
 _FUSED_PIECES: Final = 16
 """How many times as many fits of several problems the fused kernel judges at a time."""
+
+_FUSED_TARGETS: Final = 1 << 19
+"""Points from which on a compiled loop makes the data of a batch's ranges."""
 
 _ALIKE: Final = ("degree", "points", "objective", "dtype", "steps", "stop", "optimizer")
 _PROBLEM: Final = ("range", "points", "degree", "basis", "target", "noise", "noise_seed")
@@ -378,6 +381,10 @@ class _ShardWork:
             parts = [batch.problem_of[some] for some in self._pieces(batch, kind)]
             ones = {bool(part[0] == part[-1]) for part in parts}
             found += [Ends(kind.degree, in_x, one, data).recipe() for one in sorted(ones)]
+            if len(ranges) * kind.points >= _FUSED_TARGETS:
+                target = self.columns["target"]
+                texts = [target.items[code] for code in np.unique(target.codes[batch.at])]
+                found += [Targets(text).recipe() for text in texts if Formula(text).plain]
             recipes |= {recipe.name: recipe for recipe in found}
         kernels.prepare(list(recipes.values()), self.device)
 
@@ -395,7 +402,7 @@ class _ShardWork:
 
     def _run(self, batch: _Batch) -> None:
         firsts = batch.at[np.flatnonzero(np.diff(batch.problem_of, prepend=-1))]
-        setup = _Setup(self.columns, firsts)
+        setup = _Setup(self.columns, firsts, self.compiled)
         kind, plan = self.kind(batch), self.plan
         problems = setup.problems(batch.problem_of, kind)
         lr = self._rates(batch, setup, self.example(int(batch.at[0])))
@@ -510,8 +517,12 @@ class _Setup:
     noise; G designs.
     """
 
-    def __init__(self, columns: dict[str, Column], first: Index) -> None:
-        """The problems of the fits at ``first`` in the columns, which share points and degree."""
+    def __init__(self, columns: dict[str, Column], first: Index, compiled: bool) -> None:
+        """The problems of the fits at ``first`` in the columns, which share points and degree.
+
+        ``compiled``: whether kernels may be used; no bit depends on it.
+        """
+        self.compiled = compiled
         items = {name: columns[name].items for name in _PROBLEM}
         codes = {name: columns[name].codes[first] for name in _PROBLEM}
         self.points: int = items["points"][codes["points"][0]]
@@ -524,7 +535,7 @@ class _Setup:
         self.designs = [(at, design(grid)) for at, grid in self._by_basis(one)]
         self.sigma_P = self._spread([found.sigma for _, found in self.designs])
         one, self.clean_of_P = _distinct(codes["target"], codes["range"])
-        self.clean_CN = self._clean(items["target"], codes["target"][one], one)
+        self.clean_CN, self.scale_D = self._clean(items["target"], codes["target"][one], one)
         self.y_DN, self.data_of_P = self.clean_CN, self.clean_of_P
         scale = _values(items["noise"], codes["noise"], np.float64)
         if scale.any():
@@ -532,6 +543,7 @@ class _Setup:
             one, self.data_of_P = _distinct(self.clean_of_P, codes["noise"], seed)
             seeds = _values(items["noise_seed"], seed[one], np.uint64)
             self.y_DN = noisy(self.clean_CN, self.clean_of_P[one], scale[one], seeds)
+            self.scale_D = _largest(self.y_DN)
 
     def _by_basis(self, of: Index) -> Iterator[tuple[Index, Grid]]:
         """The grids of the problems ``of``, those of one basis together, and their places.
@@ -553,19 +565,37 @@ class _Setup:
             spread[at] = part
         return spread[self.design_of_P]
 
-    def _clean(self, targets: Sequence[str], target_C: Index, of: Index) -> Array:
-        """The noise-free data of the problems ``of``, sorted by target."""
+    def _clean(
+        self, targets: Sequence[str], target_C: Index, of: Index
+    ) -> tuple[Array, Array]:
+        """The noise-free data of the problems ``of``, sorted by target, and max |y| of each."""
         parts = []
         for target in np.unique(target_C):
             grid = self._grid(of[target_C == target], "power")
-            parts.append(target_values(targets[target], grid, _vectorised()))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            parts.append(self._data(targets[target], grid))
+        if len(parts) == 1:
+            return parts[0]
+        clean, scale = zip(*parts, strict=True)
+        return np.concatenate(clean), np.concatenate(scale)
 
-    @cached_property
-    def scale_D(self) -> Array:
-        """max |y| of each data."""
-        scale: Array = np.maximum(self.y_DN.max(axis=1), -self.y_DN.min(axis=1))
-        return scale
+    def _data(self, target: str, grid: Grid) -> tuple[Array, Array]:
+        """The target on the ranges of ``grid``, shape (C, N), and max |y| of each."""
+        fused = np.size(grid.low) * grid.points >= _FUSED_TARGETS and Formula(target).plain
+        if not (self.compiled and fused):
+            y = target_values(target, grid, _vectorised())
+            return y, _largest(y)
+        count = np.size(grid.low)
+        y, scale, reach = np.empty((count, grid.points)), np.empty(count), np.empty(count)
+        inputs, outputs = (
+            [torch.from_numpy(np.require(array, requirements=("C", "W"))) for array in arrays]
+            for arrays in ((grid.middle, grid.half, grid.t()), (y, scale, reach))
+        )
+        kernels.load(Targets(target).recipe(), torch.device("cpu")).bind(inputs, outputs)()
+        far = np.flatnonzero(~(reach <= trigonometry.LIMIT))
+        if len(far):
+            y[far] = target_values(target, replace(grid, low=grid.low[far], high=grid.high[far]))
+            scale[far] = _largest(y[far])
+        return y, scale
 
     def problems(self, of_B: Index, kind: Kind) -> Problems:
         """The problems in the form the engine takes; one design for all stays one."""
@@ -687,6 +717,12 @@ def _vectorised() -> Functions:
 
     names = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp", "log")
     return {**FUNCTIONS, **{name: by(getattr(torch, name)) for name in names}}
+
+
+def _largest(y_DN: Array) -> Array:
+    """max |y| of each row."""
+    largest: Array = np.maximum(y_DN.max(axis=1), -y_DN.min(axis=1))
+    return largest
 
 
 def _rows_of(values: Array, at: Index) -> Array:
