@@ -337,7 +337,8 @@ class Targets:
 
     def recipe(self) -> Recipe:
         """How to compile this kernel."""
-        example = [torch.ones(size, dtype=torch.float64) for size in (_B_POINTWISE, _B_POINTWISE, _N)]
+        sizes = _B_POINTWISE, _B_POINTWISE, _N
+        example = [torch.ones(size, dtype=torch.float64) for size in sizes]
         return Recipe(f"targets {self.text}", (*_SOURCES, *_FORMULAS), lambda: (self._run, example))
 
     def _run(self, *inputs: Tensor) -> Sequence[Tensor]:

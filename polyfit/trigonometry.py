@@ -19,8 +19,10 @@ Array = npt.NDArray[np.float64]
 LIMIT: Final = 1.6e6
 """Of |x|: up to here twice its multiple of pi is a number of 20 bits."""
 
-_PI: Final = tuple(map(float.fromhex, ("0x1.921fb544p+1", "0x1.0b4611a6p-33", "0x1.3198a2e037073p-68")))
-"""Pi in three parts; the first two have 33 bits, so that they times a number of 20 bits are exact."""
+_PI: Final = tuple(
+    map(float.fromhex, ("0x1.921fb544p+1", "0x1.0b4611a6p-33", "0x1.3198a2e037073p-68"))
+)
+"""Pi in three parts; the first two have 33 bits, so that each times a number of 20 is exact."""
 
 _SERIES: Final = (
     -0.16666666666666666,

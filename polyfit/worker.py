@@ -84,9 +84,6 @@ CHECKED_FITS: Final = 16
 POWER_TOLERANCE: Final = 1e-6
 """Of max |y|: a larger change of a prediction makes the power coefficients null."""
 
-_FUSED_PIECES: Final = 16
-"""How many times as many fits of several problems the fused kernel judges at a time."""
-
 _FUSED_TARGETS: Final = 1 << 19
 """Points from which on a compiled loop makes the data of a batch's ranges."""
 
@@ -491,7 +488,7 @@ class _ShardWork:
         piece, count = max(1, POINTWISE_NUMBERS // kind.points), len(batch.at)
         if self.compiled:
             one = int(batch.problem_of[-1]) == int(batch.problem_of[0])
-            piece = count if one else _FUSED_PIECES * piece
+            piece = count if one else max(1, BATCH_NUMBERS // kind.points)
         return (slice(low, min(low + piece, count)) for low in range(0, count, piece))
 
 
@@ -565,9 +562,7 @@ class _Setup:
             spread[at] = part
         return spread[self.design_of_P]
 
-    def _clean(
-        self, targets: Sequence[str], target_C: Index, of: Index
-    ) -> tuple[Array, Array]:
+    def _clean(self, targets: Sequence[str], target_C: Index, of: Index) -> tuple[Array, Array]:
         """The noise-free data of the problems ``of``, sorted by target, and max |y| of each."""
         parts = []
         for target in np.unique(target_C):
@@ -593,7 +588,8 @@ class _Setup:
         kernels.load(Targets(target).recipe(), torch.device("cpu")).bind(inputs, outputs)()
         far = np.flatnonzero(~(reach <= trigonometry.LIMIT))
         if len(far):
-            y[far] = target_values(target, replace(grid, low=grid.low[far], high=grid.high[far]))
+            low, high = (np.ravel(ends)[far] for ends in (grid.low, grid.high))
+            y[far] = target_values(target, replace(grid, low=low, high=high))
             scale[far] = _largest(y[far])
         return y, scale
 

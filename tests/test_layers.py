@@ -16,6 +16,7 @@ HOUSE = Path(polyfit.__file__).parent
 # of third parties only what stands beside it.
 ROOMS = {
     "errors": "",
+    "trigonometry": "numpy",
     "expression": "numpy",
     "document": "yaml",
     "fields": "",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import torch
 
@@ -130,3 +131,28 @@ def test_targets_by_torch_are_numpys_and_do_not_depend_on_their_neighbours(name:
         alone = target_values(f"{name}(x)", grid, functions)
         np.testing.assert_array_equal(many[place], alone)
         np.testing.assert_allclose(alone, target_values(f"{name}(x)", grid), rtol=4e-15)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "sin(x)",
+        "2 / 3 - cos(1.7 * x) / 3 * sin(0.1)",
+        "sqrt(abs(x)) + x / (x - 1)",  # infinite at a point of some ranges
+        "sin(1e6 * x * x)",  # beyond the sine's limit on some ranges
+    ],
+)
+def test_compiled_data_have_the_bits_of_numpys(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_FUSED_TARGETS", 1)
+    ranges = [[-1 - k / 7, k / 5] for k in range(16)]
+    spec = Spec.parse(f"name: test\nfit: {{target: {target}, points: 29, steps: 2}}\n"
+                      f"sweep: {{range: {ranges}}}")  # fmt: skip
+    eager, compiled = (
+        worker.compute(dataclasses.replace(Plan.of(spec), engine=engine), Shard(0, 0, 16), CPU)
+        for engine in ("eager", "compiled")
+    )
+    for name in ("optimum_loss", "coefficients", "power_coefficients", "status"):
+        assert compiled[name].to_pylist() == eager[name].to_pylist(), name
+    assert pc.is_null(eager["optimum_loss"]).to_pylist().count(False) >= 8
