@@ -52,6 +52,9 @@ _FORMULAS: Final = (str(expression.__file__), str(trigonometry.__file__))
 _UNROLLED_WORK: Final = 200
 """Bounds the time to compile: updates per block times the square of the coefficients."""
 
+_FEW: Final = 4
+"""Vectors of a state of which several copies, and what comes between, find room in registers."""
+
 _B: Final = 4112
 _B_POINTWISE: Final = 272
 _N: Final = 1999
@@ -109,6 +112,7 @@ class Block:
             _SOURCES,
             lambda: (self._run, self._examples()),
             fused=not kind.squared,  # those of a squared objective have the bits of eager torch
+            long=kind.squared and kind.dtype == torch.float32 and self.vectors <= _FEW,
         )
 
     def _examples(self) -> list[Tensor]:

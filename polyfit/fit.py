@@ -71,9 +71,6 @@ CHECK_EVERY: Final = 10
 LOSS_GROWTH: Final = 10.0
 """A fit whose loss ends above this many times its loss at the start has diverged."""
 
-_LANES: Final = 16
-"""A compiled batch is padded to full vector registers: no fit is ever in a remainder."""
-
 _FULL_ENOUGH: Final = 0.75
 """Of a batch: with fewer fits still running they are moved together."""
 
@@ -575,7 +572,7 @@ class _Compiled(_Run):
         self.side, self.running = 0, len(fits)
         own, common = self._data()
         rows = [count, count, 1, _GOING, _KEPT + 1, *map(len, own)]
-        lanes = _LANES if kind.squared else 1
+        lanes = kernels.LANES if kind.squared else 1  # no fit is ever in a remainder
         tile = len(fits)
         if kind.squared and self.device.type == "cpu":
             tile = max(_LEAST_TILE, _CACHE // ((2 * count + sum(map(len, own))) * lr.itemsize))

@@ -34,9 +34,16 @@ from torch import Tensor
 
 from polyfit.errors import ClusterError
 
-__all__ = ["Kernel", "Link", "Recipe", "cache_folder", "chain", "load", "prepare"]
+__all__ = ["LANES", "Kernel", "Link", "Recipe", "cache_folder", "chain", "load", "prepare"]
 
 Function = Callable[..., Sequence[Tensor]]
+
+_ABREAST: Final = 3
+"""Vectors that pass through a long chain side by side, where there are 32 registers for them."""
+
+LANES: Final = 16 * _ABREAST
+"""A compiled loop takes so many numbers at a time, or a divisor of it; what remains of others is
+worked out in a slower one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +54,15 @@ class Recipe:
     ``make`` gives the function and example arguments on the CPU: contiguous tensors, of which
     every size above 1 that may vary occurs as one number, and differs from the others. ``fused``
     lets a product and a sum be rounded once, together, which no single operation of torch's does.
+    ``long`` says that each number comes out of one long chain of operations: a processor waits for
+    one after the other, unless a few vectors pass through the chain side by side.
     """
 
     name: str
     sources: tuple[str, ...]
     make: Callable[[], tuple[Function, list[Tensor]]]
     fused: bool = False
+    long: bool = False
 
 
 class Link(ABC):
@@ -514,6 +524,26 @@ def _settings(fused: bool = False) -> Any:
     )
 
 
+
+@contextlib.contextmanager
+def _abreast(recipe: Recipe) -> Iterator[None]:
+    """Have Inductor's loop take a few vectors at a time for a long chain."""
+    from torch._inductor.codegen.cpp import TilingSelect
+
+    select = TilingSelect.select_tiling
+    wide = recipe.long and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+    def several(self: Any, *arguments: Any) -> Any:
+        factors, *rest = select(self, *arguments)
+        return [factor * _ABREAST for factor in factors], *rest
+
+    TilingSelect.select_tiling = several if wide else select  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        TilingSelect.select_tiling = select  # type: ignore[method-assign]
+
+
 def _generated(recipe: Recipe, folder: str) -> tuple[str, list[list[Any]]]:
     """Inductor's C++ for ``recipe``, and what each argument of its function is."""
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))  # long chains of steps
@@ -537,7 +567,7 @@ def _generated(recipe: Recipe, folder: str) -> tuple[str, list[list[Any]]]:
     original = async_compile.AsyncCompile.cpp_pybinding
     async_compile.AsyncCompile.cpp_pybinding = note  # type: ignore[method-assign, assignment]
     try:
-        with _settings(), _inductor_folder(folder), torch.no_grad():
+        with _settings(), _abreast(recipe), _inductor_folder(folder), torch.no_grad():
             compiled = compile_fx.compile_fx_inner(graph, placeholders)
             outputs = compiled(list(examples))
     finally:
