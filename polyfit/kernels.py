@@ -524,20 +524,19 @@ def _settings(fused: bool = False) -> Any:
     )
 
 
-
 @contextlib.contextmanager
 def _abreast(recipe: Recipe) -> Iterator[None]:
-    """Have Inductor's loop take a few vectors at a time for a long chain."""
+    """Have Inductor's loops take a few vectors at a time for a long chain."""
     from torch._inductor.codegen.cpp import TilingSelect
 
     select = TilingSelect.select_tiling
-    wide = recipe.long and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
     def several(self: Any, *arguments: Any) -> Any:
         factors, *rest = select(self, *arguments)
-        return [factor * _ABREAST for factor in factors], *rest
+        return [_ABREAST * factor for factor in factors], *rest
 
-    TilingSelect.select_tiling = several if wide else select  # type: ignore[method-assign]
+    if recipe.long and torch.backends.cpu.get_cpu_capability() == "AVX512":
+        TilingSelect.select_tiling = several  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
