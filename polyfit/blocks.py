@@ -306,13 +306,22 @@ class Ends:
         predicted, told = in_powers, []
         if not self.in_x:
             predicted = model.predicted(c, table)
-            told = [(in_powers - predicted).abs().amax(dim=1)]
+            told = [_largest(in_powers - predicted)]
         clean, *data = rest
-        found = [(predicted - clean).abs().amax(dim=1), *told]
+        found = [_largest(predicted - clean), *told]
         if data:
             residual = predicted - data[0]
             found.append((residual * residual).sum(dim=1))
         return found
+
+
+def _largest(values_BN: Tensor) -> Tensor:
+    """The largest of each row in size, float64, shape (B,); NaN if one is.
+
+    Sizes are compared as the integers that their bits are: these have the same order, with NaN
+    above infinity, and a processor compares them in one instruction.
+    """
+    return values_BN.abs().view(torch.int64).amax(dim=1).view(torch.float64)
 
 
 def _horner(powers: Coefficients, x: Tensor) -> Tensor:
@@ -350,10 +359,10 @@ class Targets:
         x = middle.unsqueeze(1) + half.unsqueeze(1) * t
         turned: list[Tensor] = []
         y = Formula(self.text).of(x, _tensors(turned))
-        reach = turned[0] if turned else torch.zeros_like(y)
-        for more in turned[1:]:
-            reach = torch.maximum(reach, more)
-        return [y, y.abs().amax(dim=1), reach.amax(dim=1)]
+        reach = torch.zeros_like(half)
+        for argument in turned:
+            reach = torch.maximum(reach, _largest(argument))
+        return [y, _largest(y), reach]
 
 
 def _tensors(turned: list[Tensor]) -> Functions:
@@ -364,7 +373,7 @@ def _tensors(turned: list[Tensor]) -> Functions:
             if not isinstance(argument, Tensor):
                 return PLAIN[name](argument)
             if turns:
-                turned.append(argument.abs())
+                turned.append(argument)
             return function(argument)
 
         return value
