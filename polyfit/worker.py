@@ -18,8 +18,8 @@ import pyarrow as pa
 import torch
 
 from polyfit import __version__, kernels
-from polyfit.affine import difference, leap, tolerance
-from polyfit.blocks import Ends, Leap
+from polyfit.affine import difference, leap, leaps, tolerance
+from polyfit.blocks import Ends
 from polyfit.errors import DamagedRun, EngineError
 from polyfit.expression import FUNCTIONS, Functions
 from polyfit.fields import CANONICAL_ORDER, SQUARED, Fit
@@ -372,7 +372,8 @@ class _ShardWork:
             found = [block.recipe() for block in blocks(kind, updates, shared)]
             if self.plan.engine == "affine":
                 one_map = one and len(np.unique(self.columns["lr"].codes[batch.at])) == 1
-                found = [Leap(kind, (one_map, shared[0])).recipe()]
+                affine = leaps(kind, (one_map, one_design, one), self.plan.record.of)
+                found = [leap.recipe() for leap in affine]
                 found += [block.recipe() for block in blocks(kind, [], shared)]
             in_x, data = example.basis == "power", not kind.squared
             parts = [batch.problem_of[some] for some in self._pieces(batch, kind)]

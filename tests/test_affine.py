@@ -118,6 +118,14 @@ def test_a_fit_does_not_know_its_batch_mates() -> None:
     assert [row for half in halves for row in half.to_pylist()] == together
 
 
+def test_tiles_and_the_room_for_maps_decide_no_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = MIXED.replace("count: 5", "count: 50")
+    whole = rows_of(text, "affine")
+    monkeypatch.setattr(affine, "_CACHE", 1)
+    monkeypatch.setattr(affine, "_MAPS", 1)
+    assert rows_of(text, "affine").equals(whole)
+
+
 def test_each_shard_says_how_far_it_is_from_the_iteration(tmp_path: Path) -> None:
     plan = Plan.of(Spec.parse(f"name: test\nengine: affine\n{MIXED}"))
     store = FolderStore(str(tmp_path))
