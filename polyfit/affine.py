@@ -5,12 +5,12 @@ from repeated squaring: the same trajectory to rounding, at a cost that does not
 updates between two records. All in float64; coefficients and records are rounded to the dtype of
 the fit. What overflows on its way is iterated instead, so that it ends as the iteration says.
 
-Shapes as in ``fit``; ``S`` = M (1 + moments) numbers of a fit's state, ``G`` distinct maps.
+Shapes as in ``fit``; ``S`` = M (1 + moments) numbers of a fit's state, ``G`` maps.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,26 +19,33 @@ from torch import Tensor
 
 from polyfit import kernels
 from polyfit.blocks import PARAMETERS, POINTS, Leap
-from polyfit.fit import COMPLETED, DIVERGED, LOSS_GROWTH, Outcome, fit, objective_of, usable
-from polyfit.model import (
-    MOMENTS,
-    Array,
-    Hyper,
-    Kind,
-    Problems,
-    gradient,
-    norm,
-    squared,
-    traced_gradient,
-    updated,
-)
+from polyfit.fit import COMPLETED, DIVERGED, LOSS_GROWTH, Outcome, fit, usable
+from polyfit.kernels import Link
+from polyfit.model import MOMENTS, Array, Hyper, Kind, Problems, root, squared, updated
 
-__all__ = ["difference", "leap", "tolerance"]
+__all__ = ["difference", "leap", "leaps", "tolerance"]
 
 _NEAR_OVERFLOW: Final = 1e-8
 """Of the largest number of a dtype: what has come this near may have overflowed on its way."""
 
+_CACHE: Final = 1 << 16
+"""Bytes of a tile: well within a core's own cache, and so much that its calls are few."""
+
+_LEAST_TILE: Final = 64
+"""Fits of a tile: with fewer the calls would cost as much as the work."""
+
+_LANES: Final = 16
+"""A tile is of full vector registers."""
+
+_MAPS: Final = 1 << 27
+"""Bytes of the maps that are spread over fits at a time."""
+
+_BYTES: Final = 8
 _CPU: Final = torch.device("cpu")
+
+Index = npt.NDArray[np.int64]
+Room = npt.NDArray[Any]
+"""Memory for a vector of the batch, or for several: of any dtype."""
 
 
 def leap(
@@ -54,27 +61,26 @@ def leap(
     Raises:
         ClusterError: there is no C++ compiler.
     """
-    fits = np.flatnonzero(usable(kind, problems, lr_B))
-    if not len(fits):  # fit says of these what there is to say
-        return fit(kind, problems, start_BM, lr_B, updates, record, _CPU, "eager")
-    run = _Leaps(kind, problems, start_BM, lr_B, fits, record, len(updates))
-    at = 0
-    for slot, update in enumerate(updates):
-        run.to(update - at)
-        run.keep(slot)
-        at = update
-    run.to(kind.steps - at)
-    outcome = run.ended()
-    strange = fits[run.strange]
-    if len(strange):
-        part = replace(problems, of_B=problems.of_B[strange])
-        found = fit(kind, part, start_BM[strange], lr_B[strange], updates, record, _CPU, "eager")
-        outcome.coefficients_BM[strange] = found.coefficients_BM
-        outcome.steps_taken_B[strange] = found.steps_taken_B
-        outcome.status_B[strange] = found.status_B
+    with np.errstate(all="ignore"):
+        run = _Leaps(kind, problems, start_BM, lr_B, updates if record else (), record)
+        run.go()
+        outcome, strange = run.ended(), run.strange()
+    iterated = np.flatnonzero(strange | ~usable(kind, problems, lr_B))
+    if len(iterated):
+        part, start_BM = replace(problems, of_B=problems.of_B[iterated]), start_BM[iterated]
+        found = fit(kind, part, start_BM, lr_B[iterated], updates, record, _CPU, "eager")
+        outcome.coefficients_BM[iterated] = found.coefficients_BM
+        outcome.steps_taken_B[iterated] = found.steps_taken_B
+        outcome.status_B[iterated] = found.status_B
         for name, values in found.recorded.items():
-            outcome.recorded[name][:, strange] = values
+            outcome.recorded[name][:, iterated] = values
     return outcome
+
+
+def leaps(kind: Kind, shared: tuple[bool, bool, bool], record: Sequence[str]) -> list[Leap]:
+    """The kernels that ``leap`` runs: at both ends, and where it records. ``shared`` as there."""
+    ends = Leap(kind, shared)
+    return [ends, Leap(kind, shared, tuple(record), kind.dtype)] if record else [ends]
 
 
 def tolerance(kind: Kind) -> float:
@@ -101,8 +107,41 @@ def difference(one: Outcome, other: Outcome) -> float:
     return float((np.abs(a - b).max(axis=1) / scale).max())
 
 
+@dataclass(frozen=True, slots=True)
+class _Tiles:
+    """A batch in ``count`` tiles of ``width`` fits; what fills up the last one is of no fit.
+
+    A vector of the batch has the shape (tiles, width).
+    """
+
+    count: int
+    width: int
+
+    @classmethod
+    def of(cls, batch: int, numbers: int) -> "_Tiles":
+        """Those of a batch whose fits have so many float64 numbers each in the cache."""
+        count = -(-batch // max(_LEAST_TILE, _CACHE // (_BYTES * numbers)))
+        return cls(count, -(-batch // (count * _LANES)) * _LANES)
+
+    def room(self, *shape: int, dtype: npt.DTypeLike = np.float64) -> Room:
+        """Memory for vectors of the batch, shape (..., tiles, width)."""
+        return np.empty((*shape, self.count, self.width), dtype=dtype)
+
+    def filled(self, values_B: npt.NDArray[Any], room: Room) -> Room:
+        """``room`` with a vector of the batch in it; what is of no fit is as the last fit."""
+        flat = room.reshape(-1)
+        flat[: len(values_B)], flat[len(values_B) :] = values_B, values_B[-1]
+        return room
+
+    def scratch(self, count: int) -> list[Tensor]:
+        """Vectors of 0 in which the tiles follow each other: of one tile at a time."""
+        # A little apart: what lies a power of two apart shares a few lines of the cache.
+        memory = torch.zeros(count, self.width + _LANES, dtype=torch.float64)
+        return [row[: self.width].expand(self.count, -1) for row in memory]
+
+
 class _Leaps:
-    """A batch on its way: the state after so many updates, as S vectors of shape (B,)."""
+    """A batch on its way: each tile goes through all leaps within the cache."""
 
     def __init__(
         self,
@@ -110,130 +149,154 @@ class _Leaps:
         problems: Problems,
         start_BM: npt.NDArray[np.float32],
         lr_B: Array,
-        fits: npt.NDArray[np.int64],
+        updates: Sequence[int],
         record: Sequence[str],
-        slots: int,
     ) -> None:
-        self.kind, self.fits = kind, fits
-        batch, size = start_BM.shape
-        self.dtype = np.float32 if kind.dtype == torch.float32 else np.float64
-        shapes = {"loss": (), "gradient_norm": (), "coefficients": (size,)}
-        self.outcome = Outcome(
-            start_BM.astype(self.dtype),
-            np.zeros(batch, dtype=np.int64),
-            np.full(batch, DIVERGED, dtype=np.int8),
-            {
-                name: np.full((slots, batch, *shapes[name]), np.nan, dtype=self.dtype)
-                for name in record
-            },
+        self.kind, self.problems, self.batch = kind, problems, len(lr_B)
+        self.dtype: type[np.floating[Any]] = (
+            np.float32 if kind.dtype == torch.float32 else np.float64
         )
-        self.strange = np.zeros(len(fits), dtype=np.bool_)
-        self.problems = replace(problems, of_B=problems.of_B[fits])
-        self.maps = _Maps(kind, self.problems, lr_B[fits])
-        count = size * (1 + MOMENTS[kind.optimizer.name])
-        start = np.zeros((count, len(fits)))
-        start[:size] = start_BM[fits].T
-        self.sides = [torch.tensor(start), torch.empty(count, len(fits), dtype=torch.float64)]
-        self.losses, self.extreme = (torch.empty(len(fits), dtype=torch.float64) for _ in "12")
-        self.data = self._data()
-        self.to(0)
-        self.first = self.losses.numpy().copy()
+        self.maps = _Maps(kind, problems, lr_B)
+        self.R_TP, of = _triangle(problems), problems.of_B
+        one_R, one_q = (self.R_TP[:, :1] == self.R_TP).all(), (of == of[0]).all()
+        self.shared = self.maps.one, bool(one_R), bool(one_q)
+        self.leaps = leaps(kind, self.shared, record)
+        self.vectors = self.leaps[0].vectors
+        self.tiles = _Tiles.of(self.batch, 2 * (self.vectors + 1) + self.leaps[0].own)
+        self.start, self.final = self.tiles.room(kind.size), self.tiles.room(kind.size)
+        for room, values in zip(self.start, start_BM.T, strict=True):
+            self.tiles.filled(values, room)
+        self.first, self.last, self.extreme = self.tiles.room(3)
+        self.jumps = np.diff([0, 0, *updates, kind.steps]).tolist()
+        self.recorded = {name: self._room_of(name, len(updates)) for name in record}
 
-    def _data(self) -> list[Tensor]:
-        problems, of = self.problems, self.problems.of_B
-        upper = np.triu_indices(self.kind.size)
-        R = problems.R_PMM[:, upper[0], upper[1]]
-        self.one_R = not np.ptp(R, axis=0).any()
-        parameters = np.zeros(PARAMETERS)
+    def _room_of(self, name: str, slots: int) -> Room:
+        """For what is recorded under a name, shape (K, vectors, tiles, width)."""
+        vectors = self.kind.size if name == "coefficients" else 1
+        dtype = np.float64 if name == "gradient_norm" else self.dtype
+        return self.tiles.room(slots, vectors, dtype=dtype)
+
+    def go(self) -> None:
+        """Take the batch from its start to its end, as many tiles at once as maps have room."""
+        one, count = self.maps.one, self.tiles.count
+        numbers = len(set(self.jumps)) * self.vectors * (self.vectors + 1) * self.tiles.width
+        most = count if one else max(1, _MAPS // (_BYTES * numbers))
+        of_TW, map_TW = (
+            self.tiles.filled(of, self.tiles.room(dtype=np.int64))
+            for of in (self.problems.of_B, self.maps.of_B)
+        )
+        for low in range(0, count, most):
+            some = slice(low, low + most)
+            kernels.chain(self._links(some, of_TW[some], map_TW[some]))()
+
+    def _links(self, some: slice, of_TW: Index, map_TW: Index) -> list[Link]:
+        """The leaps of some tiles: from the start to itself, to each record and to the end."""
+        size, last = self.kind.size, len(self.jumps) - 1
+        loaded = [kernels.load(leap.recipe(), _CPU) for leap in self.leaps]
+        maps = {jump: self._map(jump, map_TW) for jump in set(self.jumps)}
+        data = self._data(of_TW)
+        records = range(last - 1)
+        rows = [[row for rooms in self.recorded.values() for row in rooms[k]] for k in records]
+        told = [[self.first], *rows, [self.last]]
+        sides = [[row[some] for row in self.tiles.scratch(self.vectors + 1)] for _ in range(3)]
+        state, links = [*_vectors(self.start, some), *sides[2][size:]], []
+        for n, jump in enumerate(self.jumps):
+            after = sides[n % 2]
+            if n == last:
+                extreme = _vectors([self.extreme], some)
+                after = [*_vectors(self.final, some), *after[size:-1], *extreme]
+            kernel = loaded[0 < n < last]
+            inputs, outputs = [*state, *maps[jump], *data], [*after, *_vectors(told[n], some)]
+            links.append(kernel.link(inputs, outputs))
+            state = after
+        return links
+
+    def _map(self, updates: int, map_TW: Index) -> list[Tensor]:
+        return [_columns(rows, map_TW, self.maps.one) for rows in self.maps.power(updates)]
+
+    def _data(self, of_TW: Index) -> list[Tensor]:
+        _, one_R, one_q = self.shared
+        parameters = torch.zeros(PARAMETERS, dtype=torch.float64)
         parameters[POINTS] = self.kind.points
-        arrays = (R[0] if self.one_R else R[of].T, problems.q_PM[of].T, problems.rest_P[of])
-        return [torch.tensor(np.ascontiguousarray(array)) for array in (*arrays, parameters)]
+        return [
+            _columns(self.R_TP, of_TW, one_R),
+            _columns(self.problems.q_PM.T, of_TW, one_q),
+            _columns(self.problems.rest_P[None], of_TW, one_q),
+            parameters.expand(len(of_TW), -1),
+        ]
 
-    def to(self, updates: int) -> None:
-        """Go so many updates on."""
-        matrix, offset = self.maps.power(updates)
-        one = matrix.shape[-1] == 1
-        count = len(offset)
-        spread = matrix[..., 0] if one else matrix[..., self.maps.of_B]
-        shift = offset[..., 0] if one else offset[..., self.maps.of_B]
-        flat = spread.reshape(count * count, *spread.shape[2:])
-        maps = [torch.tensor(np.ascontiguousarray(array)) for array in (flat, shift)]
-        kernel = kernels.load(Leap(self.kind, (one, self.one_R)).recipe(), _CPU)
-        kernel.bind(
-            [*self.sides[0], *maps, *self.data], [*self.sides[1], self.losses, self.extreme]
-        )()
-        self.sides.reverse()
-        self._watch()
-
-    def _watch(self) -> None:
-        """Mark the fits that come near overflow in their dtype."""
-        most = _NEAR_OVERFLOW * float(np.finfo(self.dtype).max)
-        if not float(self.extreme.max()) <= most:  # nor is NaN
-            self.strange |= ~(self.extreme <= most).numpy()
-
-    def keep(self, slot: int) -> None:
-        """Record the present state."""
-        c = self.sides[0][: self.kind.size]
-        with np.errstate(over="ignore"):
-            self._keep(slot, c)
-
-    def _keep(self, slot: int, c: Tensor) -> None:
-        for name, kept in self.outcome.recorded.items():
-            if name == "loss":
-                values = self.losses
-            elif name == "coefficients":
-                values = c.T
-            else:
-                exact = replace(self.kind, dtype=torch.float64)
-                every = np.arange(len(self.fits))
-                objective = objective_of(exact, self.problems, every, _CPU)
-                with torch.enable_grad():
-                    values = norm(gradient(objective, [row.clone() for row in c])[1])
-            if len(self.fits) == kept.shape[1]:
-                kept[slot] = values.numpy()
-            else:
-                kept[slot, self.fits] = values.numpy()
+    def strange(self) -> npt.NDArray[np.bool_]:
+        """Which fits came near overflow in their dtype, shape (B,)."""
+        most = _NEAR_OVERFLOW * torch.finfo(self.kind.dtype).max
+        return ~(self._of_fits(self.extreme) <= most)  # nor is NaN
 
     def ended(self) -> Outcome:
-        """The outcome, the present state being the last."""
-        fits = self.fits
-        with np.errstate(over="ignore"):
-            self.outcome.coefficients_BM[fits] = self.sides[0][: self.kind.size].numpy().T
-        self.outcome.steps_taken_B[fits] = self.kind.steps
-        grown = self.losses.numpy() > LOSS_GROWTH * self.first
-        self.outcome.status_B[fits] = np.where(grown, DIVERGED, COMPLETED)
-        return self.outcome
+        """How the fits ended."""
+        grown = self._of_fits(self.last) > LOSS_GROWTH * self._of_fits(self.first)
+        return Outcome(
+            self._of_fits(self.final).astype(self.dtype).T,
+            np.full(self.batch, self.kind.steps),
+            np.where(grown, DIVERGED, COMPLETED).astype(np.int8),
+            {name: self._kept(name, rooms) for name, rooms in self.recorded.items()},
+        )
+
+    def _kept(self, name: str, rooms: Room) -> Room:
+        values = self._of_fits(rooms)
+        if name == "coefficients":
+            return np.moveaxis(values, 1, 2)
+        if name == "gradient_norm":
+            return root(torch.from_numpy(values[:, 0])).numpy().astype(self.dtype)
+        return values[:, 0]
+
+    def _of_fits(self, room: Room) -> Room:
+        """What ``room`` has of fits, shape (..., B)."""
+        return room.reshape(*room.shape[:-2], -1)[..., : self.batch]
+
+
+def _vectors(rooms: Iterable[Room], some: slice) -> list[Tensor]:
+    return [torch.from_numpy(room[some]) for room in rooms]
+
+
+def _columns(values_RG: Array, of_TW: Index, one: bool) -> Tensor:
+    """The column of each fit, shape (tiles, R, width), or the ``one`` of all, (tiles, R)."""
+    if one:
+        return torch.tensor(values_RG[:, of_TW[0, 0]]).expand(len(of_TW), -1)
+    columns = np.empty((len(of_TW), len(values_RG), of_TW.shape[1]))
+    for tile, of in zip(columns, of_TW, strict=True):
+        np.take(values_RG, of, axis=1, out=tile, mode="clip")
+    return torch.from_numpy(columns)
+
+
+def _triangle(problems: Problems) -> Array:
+    """R above its diagonal, row by row, shape (T, P)."""
+    upper = np.triu_indices(problems.R_PMM.shape[1])
+    return problems.R_PMM[:, upper[0], upper[1]].T
 
 
 class _Maps:
-    """The affine maps of a batch: s -> A s + b, one per problem and rate."""
+    """The affine maps of a batch: s -> A s + b, one for each run of fits alike.
+
+    Neighbours mostly share their problem and rate; a map that comes again later is made again.
+    """
 
     def __init__(self, kind: Kind, problems: Problems, lr_B: Array) -> None:
-        pairs = np.stack([problems.of_B.astype(np.float64), lr_B])
-        if len(lr_B) and not np.ptp(pairs, axis=1).any():
-            first, self.of_B = np.zeros(1, dtype=np.int64), np.zeros(len(lr_B), dtype=np.int64)
-        else:
-            _, first, self.of_B = np.unique(pairs, axis=1, return_index=True, return_inverse=True)
-        self.known: dict[int, tuple[Array, Array]] = {}
-        self.matrix_SSG, self.offset_SG = _one_step(kind, problems, lr_B[first], first)
+        of = problems.of_B
+        new = (of[1:] != of[:-1]) | (lr_B[1:] != lr_B[:-1])
+        first = np.append(0, np.flatnonzero(new) + 1)
+        self.one, self.of_B = len(first) == 1, np.append(0, np.cumsum(new))
+        self.squares = [_one_step(kind, problems, lr_B[first], of[first])]
 
     def power(self, updates: int) -> tuple[Array, Array]:
-        """The map of so many updates: A^n, shape (S, S, G), and its offset, shape (S, G)."""
-        if updates not in self.known:
-            count = len(self.offset_SG)
-            matrix = np.broadcast_to(np.eye(count)[:, :, None], self.matrix_SSG.shape)
-            offset = np.zeros_like(self.offset_SG)
-            square = (self.matrix_SSG, self.offset_SG)
-            left = updates
-            with np.errstate(all="ignore"):
-                while left:
-                    if left & 1:
-                        matrix, offset = _after(square, (matrix, offset))
-                    left >>= 1
-                    if left:
-                        square = _after(square, square)
-            self.known[updates] = (matrix, offset)
-        return self.known[updates]
+        """The map of so many updates: A^n, shape (S S, G), row by row, and its offset, (S, G)."""
+        offset = np.zeros_like(self.squares[0][1])
+        count, maps = offset.shape
+        matrix = np.broadcast_to(np.eye(count)[..., None], (count, count, maps))
+        for k in range(updates.bit_length()):
+            if k == len(self.squares):
+                self.squares.append(_after(self.squares[-1], self.squares[-1]))
+            if updates >> k & 1:
+                matrix, offset = _after(self.squares[k], (matrix, offset))
+        return matrix.reshape(count * count, maps), offset
 
 
 def _after(second: tuple[Array, Array], first: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -246,30 +309,23 @@ def _after(second: tuple[Array, Array], first: tuple[Array, Array]) -> tuple[Arr
     return matrix, offset
 
 
-def _one_step(
-    kind: Kind, problems: Problems, lr_G: Array, first: npt.NDArray[np.int64]
-) -> tuple[Array, Array]:
+def _one_step(kind: Kind, problems: Problems, lr_G: Array, of_G: Index) -> tuple[Array, Array]:
     """One update's matrix, shape (S, S, G), and offset, shape (S, G), by autograd."""
-    size = kind.size
-    upper = np.triu_indices(size)
-    of = problems.of_B[first]
-    arrays = (problems.R_PMM[:, upper[0], upper[1]][of], problems.q_PM[of], problems.rest_P[of])
-    R, q, rest, lr = (torch.tensor(array) for array in (*arrays, lr_G))
-    count = size * (1 + MOMENTS[kind.optimizer.name])
+    size, count = kind.size, kind.size * (1 + MOMENTS[kind.optimizer.name])
+    arrays = _triangle(problems)[:, of_G], problems.q_PM.T[:, of_G], lr_G[None]
+    R, q, (lr,) = (torch.tensor(array).unbind(0) for array in arrays)
+    ones, mean = torch.ones_like(lr), float(kind.points) if kind.objective == "mse" else None
+    objective = squared(R, q, torch.zeros_like(lr), mean)
     hyper = Hyper(kind.optimizer.name, kind.optimizer.beta)
-    mean = float(kind.points) if kind.objective == "mse" else None
-
-    def step(s: Tensor, R: Tensor, q: Tensor, rest: Tensor, lr: Tensor) -> Tensor:
-        values = list(s.unbind(0))
-        c, moments = values[:size], [values[size:]] if count > size else []
-        _, g = traced_gradient(squared(R.unbind(0), q.unbind(0), rest, mean), c)
-        c, moments = updated(hyper, c, moments, lr, g)
-        return torch.stack([*c, *(vector for moment in moments for vector in moment)])
-
-    zero = torch.zeros(len(first), count, dtype=torch.float64)
-    matrix = torch.func.vmap(torch.func.jacrev(step))(zero, R, q, rest, lr)
-    offset = torch.func.vmap(step)(zero, R, q, rest, lr)
-    return (
-        np.ascontiguousarray(matrix.detach().numpy().transpose(1, 2, 0)),
-        np.ascontiguousarray(offset.detach().numpy().T),
-    )
+    with torch.enable_grad():
+        state = [torch.zeros_like(lr, requires_grad=True) for _ in range(count)]
+        c, moments = state[:size], [state[size:]] if count > size else []
+        g = torch.autograd.grad(objective(c), c, ones, create_graph=True)
+        c, moments = updated(hyper, c, moments, lr, list(g))
+        new = [*c, *(vector for moment in moments for vector in moment)]
+        rows = [
+            torch.autograd.grad(value, state, ones, retain_graph=True, materialize_grads=True)
+            for value in new
+        ]
+    matrix = torch.stack([torch.stack(row) for row in rows])
+    return matrix.numpy(), torch.stack(new).detach().numpy()

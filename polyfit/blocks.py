@@ -180,35 +180,54 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Leap:
-    """The kernel that takes a batch over many updates at once, in float64, and tells its losses.
+    """The kernel that takes a batch over many updates at once, in float64, and tells of its state.
 
     Args:
         kind: of the fits; a squared objective, gd or momentum.
-        shared: whether one affine map, and one R, serve all fits of the batch.
+        shared: whether one affine map, one R, and one q and rest serve all fits of the batch.
+        told: what is told of the state after the leap, of "loss", "gradient_norm", "coefficients";
+            of the norm its square, in float64, because torch's own root may differ from the
+            processor's in the last bit.
+        dtype: in which losses and coefficients are told.
 
-    Inputs: S = M (1 + moments) vectors of the state, each of shape (B,); the map's matrix
-    (S S,) or (S S, B), row by row, and its offset (S,) or (S, B); R (T,) or (T, B), q (M, B) and
-    rest (B,); the parameters.
+    Inputs: S = M (1 + moments) vectors of the state, and the extreme so far, each of shape (B,);
+    the map's matrix (S S,) or (S S, B), row by row, and its offset (S,) or (S, B); R (T,) or
+    (T, B), q (M,) or (M, B) and rest (1,) or (1, B); the parameters.
 
-    Outputs, each of shape (B,): the S vectors after the leap, the loss there, and the largest of
-    all these in size, NaN if one is.
+    Outputs, each of shape (B,): the S vectors after the leap; the extreme, which is the largest of
+    the former, of these and of the loss in size, NaN if one is; what is told, in its order, the
+    coefficients as M vectors.
     """
 
     kind: Kind
-    shared: tuple[bool, bool]
+    shared: tuple[bool, bool, bool]
+    told: tuple[str, ...] = ("loss",)
+    dtype: torch.dtype = torch.float64
 
     @property
     def vectors(self) -> int:
         """S, the vectors of the state."""
         return self.kind.size * (1 + MOMENTS[self.kind.optimizer.name])
 
+    @property
+    def own(self) -> int:
+        """The numbers of its map and its problem that a fit does not share."""
+        size, vectors, (one_map, one_R, one_q) = self.kind.size, self.vectors, self.shared
+        rows = vectors * (vectors + 1), size * (size + 1) // 2, size + 1
+        return sum(
+            count for count, one in zip(rows, (one_map, one_R, one_q), strict=True) if not one
+        )
+
     def recipe(self) -> Recipe:
         """How to compile this kernel."""
-        words = ("leap", self.kind.degree, self.kind.objective, self.vectors, *self.shared)
+        words = (
+            "leap", self.kind.degree, self.kind.objective, self.vectors, *self.shared, *self.told,
+            self.dtype,
+        )  # fmt: skip
         return Recipe(" ".join(map(str, words)), _SOURCES, lambda: (self._run, self._examples()))
 
     def _examples(self) -> list[Tensor]:
-        size, vectors, (one_map, one_R) = self.kind.size, self.vectors, self.shared
+        size, vectors, (one_map, one_R, one_q) = self.kind.size, self.vectors, self.shared
 
         def some(*shape: int) -> Tensor:
             return torch.ones(shape, dtype=torch.float64)
@@ -217,19 +236,19 @@ class Leap:
             return some(count) if one else some(count, _B)
 
         return [
-            *(some(_B) for _ in range(vectors)),
+            *(some(_B) for _ in range(vectors + 1)),
             spread(vectors * vectors, one_map),
             spread(vectors, one_map),
             spread(size * (size + 1) // 2, one_R),
-            some(size, _B),
-            some(_B),
+            spread(size, one_q),
+            spread(1, one_q),
             some(PARAMETERS),
         ]
 
     def _run(self, *inputs: Tensor) -> Sequence[Tensor]:
         count = self.vectors
-        state = inputs[:count]
-        matrix, offset, R, q, rest, parameters = inputs[count:]
+        state, extreme = inputs[:count], inputs[count]
+        matrix, offset, R, q, rest, parameters = inputs[count + 1 :]
         entries, offsets = matrix.unbind(0), offset.unbind(0)
         leapt = []
         for i in range(count):
@@ -238,11 +257,25 @@ class Leap:
                 value = value + entries[i * count + j] * state[j]
             leapt.append(value)
         points = parameters[POINTS] if self.kind.objective == "mse" else None
-        losses = squared(R.unbind(0), q.unbind(0), rest, points)(leapt[: self.kind.size])
-        extreme = losses
+        objective = squared(R.unbind(0), q.unbind(0), rest[0], points)
+        c = leapt[: self.kind.size]
+        losses = objective(c)
+        extreme = torch.maximum(extreme, losses)
         for value in leapt:
             extreme = torch.maximum(extreme, value.abs())
-        return [*leapt, losses, extreme]
+        return [*leapt, extreme, *self._told(objective, c, losses)]
+
+    def _told(self, objective: Objective, c: Coefficients, losses: Tensor) -> list[Tensor]:
+        found: list[Tensor] = []
+        for name in self.told:
+            if name == "loss":
+                found.append(losses.to(self.dtype))
+            elif name == "gradient_norm":
+                g = traced_gradient(objective, c)[1]
+                found.append(sum((d * d for d in g[1:]), start=g[0] * g[0]))
+            else:  # a copy: the vectors of the state are outputs too
+                found += [value.to(self.dtype, copy=True) for value in c]
+        return found
 
 
 @dataclass(frozen=True, slots=True)

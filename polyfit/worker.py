@@ -18,8 +18,8 @@ import pyarrow as pa
 import torch
 
 from polyfit import __version__, kernels, trigonometry
-from polyfit.affine import difference, leap, tolerance
-from polyfit.blocks import Ends, Leap, Targets
+from polyfit.affine import difference, leap, leaps, tolerance
+from polyfit.blocks import Ends, Targets
 from polyfit.errors import DamagedRun, EngineError
 from polyfit.expression import FUNCTIONS, Formula, Functions
 from polyfit.fields import CANONICAL_ORDER, SQUARED, Fit
@@ -217,24 +217,29 @@ def compute(
                 for _ in pool.map(work.run, batches):
                     pass
         rows = table(plan, shard, work.finished())
-        return rows.replace_schema_metadata({DIFFERENCE: repr(work.difference)})
+        return rows.replace_schema_metadata({DIFFERENCE: repr(max(work.differences))})
     finally:
         torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Fits ``at`` (places in the shard), alike in kind; ``problem_of`` numbers their problems."""
+    """Fits ``at`` (places in the shard), alike in kind; ``problem_of`` numbers their problems.
+
+    ``checked``: whether it is the first of its kind in the shard. That is settled before threads
+    run batches in an order of their own.
+    """
 
     at: Index
     problem_of: Index
+    checked: bool = False
 
     def halves(self) -> "tuple[_Batch, _Batch]":
         """The same fits as two batches."""
         cut = len(self.at) // 2
         first, second = self.problem_of[:cut], self.problem_of[cut:]
         return (
-            _Batch(self.at[:cut], first),
+            _Batch(self.at[:cut], first, self.checked),
             _Batch(self.at[cut:], second - second[0]),
         )
 
@@ -247,8 +252,7 @@ class _ShardWork:
     ) -> None:
         self.plan, self.device = plan, device
         self.compiled = plan.engine != "eager"
-        self.checked: set[Kind] = set()
-        self.difference = 0.0
+        self.differences = [0.0]
         fits = np.arange(shard.start, shard.stop, dtype=np.int64)
         self.columns = {
             name: plan.sweep.column(name, fits).compact()
@@ -306,8 +310,12 @@ class _ShardWork:
         if kinds.any() or problems.any():
             order = order[np.lexsort((problems[order], kinds[order]))]
         cuts = np.flatnonzero(np.diff(kinds[order])) + 1
+        met: set[Kind] = set()
         for group in np.split(order, cuts) if len(order) else ():
-            yield from self._cut(group, problems[group])
+            for batch in self._cut(group, problems[group]):
+                kind = self.kind(batch)
+                yield replace(batch, checked=kind not in met)
+                met.add(kind)
 
     def _cut(self, group: Index, problems: Index) -> Iterator[_Batch]:
         first = self.example(int(group[0]))
@@ -372,7 +380,8 @@ class _ShardWork:
             found = [block.recipe() for block in blocks(kind, updates, shared)]
             if self.plan.engine == "affine":
                 one_map = one and len(np.unique(self.columns["lr"].codes[batch.at])) == 1
-                found = [Leap(kind, (one_map, shared[0])).recipe()]
+                affine = leaps(kind, (one_map, one_design, one), self.plan.record.of)
+                found = [leap.recipe() for leap in affine]
                 found += [block.recipe() for block in blocks(kind, [], shared)]
             in_x, data = example.basis == "power", not kind.squared
             parts = [batch.problem_of[some] for some in self._pieces(batch, kind)]
@@ -408,7 +417,8 @@ class _ShardWork:
         record = plan.record.of
         if plan.engine == "affine":
             outcome = leap(kind, problems, start, lr, updates, record)
-            self._check(kind, problems, start, lr, outcome)
+            if batch.checked:
+                self._check(kind, problems, start, lr, outcome)
         else:
             outcome = fit(kind, problems, start, lr, updates, record, self.device, plan.engine)
         self._store(batch, outcome, lr)
@@ -422,10 +432,7 @@ class _ShardWork:
         lr: Array,
         outcome: Outcome,
     ) -> None:
-        """Iterate a few fits of each kind in the shard, and compare."""
-        if kind in self.checked:
-            return
-        self.checked.add(kind)
+        """Iterate a few fits of a batch, and compare."""
         some = np.unique(np.linspace(0, len(lr) - 1, CHECKED_FITS).astype(np.int64))
         part = replace(problems, of_B=problems.of_B[some])
         cpu = torch.device("cpu")
@@ -439,7 +446,7 @@ class _ShardWork:
                 f"engine affine is {found:.3g} off the iteration, relative; allowed: {most:.3g} "
                 f"({kind}); use another engine"
             )
-        self.difference = max(self.difference, found)
+        self.differences.append(found)
 
     def _rates(self, batch: _Batch, setup: "_Setup", example: Fit) -> Array:
         """The rate of each fit, float64."""

@@ -118,6 +118,14 @@ def test_a_fit_does_not_know_its_batch_mates() -> None:
     assert [row for half in halves for row in half.to_pylist()] == together
 
 
+def test_tiles_and_the_room_for_maps_decide_no_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = MIXED.replace("count: 5", "count: 50")
+    whole = rows_of(text, "affine")
+    monkeypatch.setattr(affine, "_CACHE", 1)
+    monkeypatch.setattr(affine, "_MAPS", 1)
+    assert rows_of(text, "affine").equals(whole)
+
+
 def test_each_shard_says_how_far_it_is_from_the_iteration(tmp_path: Path) -> None:
     plan = Plan.of(Spec.parse(f"name: test\nengine: affine\n{MIXED}"))
     store = FolderStore(str(tmp_path))
@@ -126,6 +134,26 @@ def test_each_shard_says_how_far_it_is_from_the_iteration(tmp_path: Path) -> Non
     footer = json.loads(pq.ParquetFile(pa.BufferReader(data)).metadata.metadata[FOOTER])
     assert footer["engine"] == "affine"
     assert 0.0 < footer["affine_difference"] < 1e-12
+
+
+def test_what_a_shard_says_of_the_iteration_does_not_depend_on_the_order_of_its_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each batch waits for the next one to be done, as threads may let it."""
+    monkeypatch.setitem(worker._LIMITS, "affine", worker._Limits(11, 1))
+    plan = Plan.of(Spec.parse(f"name: test\nengine: affine\n{MIXED}"))
+    shard, run = Shard(0, 0, plan.fits), worker._ShardWork.run
+    found = compute(plan, shard, CPU)
+    held: list[worker._Batch] = []
+
+    def last_first(work: worker._ShardWork, batch: worker._Batch) -> None:
+        held.append(batch)
+        if sum(len(batch.at) for batch in held) == plan.fits:
+            for batch in reversed(held):
+                run(work, batch)
+
+    monkeypatch.setattr(worker._ShardWork, "run", last_first)
+    assert compute(plan, shard, CPU).equals(found, check_metadata=True)
 
 
 def test_a_shard_that_is_off_the_iteration_is_not_written(
