@@ -25,7 +25,7 @@ from polyfit.errors import DamagedRun, PlanMismatch, UsageError
 from polyfit.ledger import MANIFEST, PLAN, RESEAL, Ledger, Manifest, Receipt, plan_at, shard_key
 from polyfit.plan import Plan, Shard
 from polyfit.problem import Grid, functions_at
-from polyfit.rows import MEND, counted, examine, read_footer, schema
+from polyfit.rows import MEND, counted, examine, numbers, read_footer, schema
 from polyfit.store import NoSuchKey, Remote, Store, StoreAddress
 
 if TYPE_CHECKING:
@@ -445,11 +445,10 @@ class _Tally:
 
 
 def _tally(part: pa.Table, found: dict[tuple[int, float, float], _Tally], stride: int) -> None:
-    fit = part["fit"].to_numpy()
-    keys = [part[name].to_numpy() for name in ("degree", "range_low", "range_high")]
-    loss, optimum = (part[name].to_numpy(zero_copy_only=False) for name in ("loss", "optimum_loss"))
-    if not len(fit):
+    if not len(part):
         return
+    fit, loss, optimum = (numbers(part[name]) for name in ("fit", "loss", "optimum_loss"))
+    keys = [numbers(part[name]) for name in ("degree", "range_low", "range_high")]
     changed = np.any([np.diff(key) != 0 for key in keys], axis=0)
     cuts = [0, *(np.flatnonzero(changed) + 1), len(fit)]
     for low, high in pairwise(cuts):
