@@ -142,12 +142,18 @@ class Run:
         test = condition(where, known) if where else None
         read = wanted if test is None else known
         # Of a sealed run every shard must be there; of another, what is at rest is what there is.
-        numbers = range(self.plan.shards) if self.complete else sorted(self._ledger.done())
+        sizes = self._sizes()
+        numbers = sorted(self._ledger.done()) if sizes is None else range(self.plan.shards)
         for number in numbers:
-            rows = self._read(number, read)
+            rows = self._read(number, read, (sizes or {}).get(number))
             if test is not None:
                 rows = _filtered(rows, test, where or "")
             yield rows.select(wanted)
+
+    def _sizes(self) -> dict[int, int] | None:
+        """The bytes of every shard, as they were sealed; None while the run is not complete."""
+        manifest = self.manifest
+        return {one.shard: one.bytes for one in manifest.receipts} if manifest else None
 
     def table(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """All rows as one Arrow table; see ``batches``."""
@@ -338,12 +344,14 @@ class Run:
         statuses.update(found)
         return None if receipts is None else _misstated(receipts, shard, found)
 
-    def _read(self, number: int, columns: Sequence[str] | None) -> pa.Table:
+    def _read(
+        self, number: int, columns: Sequence[str] | None, size: int | None = None
+    ) -> pa.Table:
         key = shard_key(self.plan, number)
         names = None if columns is None else list(columns)
         try:
             try:
-                return _columns(Remote(self._store, key), names)
+                return _columns(Remote(self._store, key, size=size), names)
             except (OSError, pa.ArrowException):  # wrong on its way? a whole object has a digest
                 return _columns(io.BytesIO(self._store.get(key)), names)
         except NoSuchKey:

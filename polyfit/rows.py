@@ -350,7 +350,7 @@ def numbers(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[Any]:
 
 def counted(statuses: pa.ChunkedArray) -> dict[str, int]:
     """How many fits have each status, sorted by its name."""
-    counts = statuses.cast(pa.string()).value_counts().to_pylist()
+    counts = statuses.unify_dictionaries().combine_chunks().value_counts().to_pylist()
     return dict(sorted((entry["values"], entry["counts"]) for entry in counts))
 
 

@@ -197,16 +197,17 @@ def _surroundings(endpoint_url: str | None) -> tuple[str | None, str | None]:
 class Remote(io.RawIOBase):
     """An object of a store as a file that reads only what is asked for.
 
-    With ``ahead`` a request reads so many bytes at least: few serve one who reads in order.
+    With ``ahead`` a request reads so many bytes at least: few serve one who reads in order. Its
+    ``size`` in bytes, where it is known, is not asked for.
     """
 
     NEAR: Final = 1 << 18
     """Spans nearer to each other than this, in bytes, are read with one request."""
 
-    def __init__(self, store: Store, key: str, ahead: int = 0) -> None:
+    def __init__(self, store: Store, key: str, ahead: int = 0, size: int | None = None) -> None:
         super().__init__()
         self._store, self._key, self._ahead = store, key, ahead
-        self._size = store.size(key)
+        self._size = store.size(key) if size is None else size
         self._at = 0
         self._held: list[tuple[int, bytes]] = []
 
