@@ -12,7 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+from contextlib import ExitStack, redirect_stdout, suppress
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -233,28 +233,30 @@ def run(
 
     summaries = []
     for spec in loaded:
-        # Ray prints what befalls its nodes to stdout, which is for what was asked for.
-        with _Shown(spec.name) as shown, redirect_stdout(sys.stderr):
-            finished = execute(
-                spec,
-                store=store,
-                endpoint_url=endpoint_url,
-                run_id=run_id,
-                executor=executor,
-                address=address,
-                placement_timeout_s=placement_timeout,
-                wait_s=wait_s,
-                retry_failed=retry_failed,
-                reuse=reuse,
-                on_progress=shown.update,
-                tell=shown.tell,
-            )
-        if as_json:
-            summaries.append(_summary(spec, finished))
-            if reuse is not None:
-                summaries[-1]["fits_reused"] = shown.fits_reused
-        else:
-            _present(finished)
+        with ExitStack() as closing:  # Ray ends while the summary is made
+            # Ray prints what befalls its nodes to stdout, which is for what was asked for.
+            with _Shown(spec.name) as shown, redirect_stdout(sys.stderr):
+                finished = execute(
+                    spec,
+                    store=store,
+                    endpoint_url=endpoint_url,
+                    run_id=run_id,
+                    executor=executor,
+                    address=address,
+                    placement_timeout_s=placement_timeout,
+                    wait_s=wait_s,
+                    retry_failed=retry_failed,
+                    reuse=reuse,
+                    on_progress=shown.update,
+                    tell=shown.tell,
+                    closing=closing,
+                )
+            if as_json:
+                summaries.append(_summary(spec, finished))
+                if reuse is not None:
+                    summaries[-1]["fits_reused"] = shown.fits_reused
+            else:
+                _present(finished)
     if as_json:
         whole = summaries[0] if len(summaries) == 1 else {"runs": summaries}
         click.echo(json.dumps(whole, allow_nan=False))

@@ -48,6 +48,7 @@ OPENING_S: Final = 60.0
 
 _POLL_S: Final = 1.0
 _SCALE_EVERY_S: Final = 5.0
+_CLOSING_POLL_S: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +225,24 @@ class Connection:
     ours: bool
     began: bool
 
-    def close(self) -> None:
-        """Leave the cluster; ends it if it is ours."""
+    def close(self, closing: contextlib.ExitStack | None = None) -> None:
+        """Leave the cluster; ends it if it is ours, which takes a second or two.
+
+        With ``closing`` it ends beside what the caller does next, and has ended at that stack's
+        end.
+        """
         import ray
 
-        if self.began:
+        if not self.began:
+            return
+        if closing is None:
             ray.shutdown()
+            return
+        thread = threading.Thread(target=ray.shutdown, name="closing Ray")
+        thread.start()
+        closing.callback(thread.join)
+        while thread.is_alive() and ray.is_initialized():  # until then it may print to stdout
+            time.sleep(_CLOSING_POLL_S)
 
 
 def connect(address: str | None) -> Connection:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -100,6 +100,7 @@ def execute(
     reuse: str | None = None,
     on_progress: Listener = lambda progress: None,
     tell: Teller = lambda line: None,
+    closing: ExitStack | None = None,
 ) -> Run:
     """Run ``spec`` to its end, from wherever an earlier attempt left it.
 
@@ -117,6 +118,8 @@ def execute(
             where a fit here would have the same bits. The shards are the same with and without.
         on_progress: called now and then with how far the run is.
         tell: called with single lines worth knowing.
+        closing: with it Ray, if it was started here or joined, ends beside what the caller does
+            next, and has ended at this stack's end; else before this returns.
 
     Returns:
         The sealed run.
@@ -157,7 +160,7 @@ def execute(
                 tell(f"shards of the complete run {home.uri} are missing: fitting them again")
             how = _choose(executor, address, plan, tell)
             job = Job(home, attempt, source)
-            drive = _Drive(plan, ledger, job, on_progress, tell, keeper.check, signals)
+            drive = _Drive(plan, ledger, job, on_progress, tell, keeper.check, signals, closing)
             drive.run(spec, how, address, placement_timeout_s, retry_failed, conditions)
     finally:
         signals.release()
@@ -294,6 +297,7 @@ class _Drive:
     tell: Teller
     held: Callable[[], None]
     signals: _Signals
+    closing: ExitStack | None = None
     receipts: Receipts = field(init=False)
     tries: Counter[int] = field(default_factory=Counter)
     losses: Counter[int] = field(default_factory=Counter)
@@ -340,7 +344,9 @@ class _Drive:
         try:
             todo = self._todo(retry_failed)
             if any(task.kind == "compute" for task in todo) or not self.failed:
-                with _executor(how, self.job, spec, address, placement_timeout_s) as executor:
+                with _executor(
+                    how, self.job, spec, address, placement_timeout_s, self.closing
+                ) as executor:
                     self.signals.watch()
                     self.tell(f"running {executor.describe()}")
                     self._dispatch(executor, todo, spec.on_failure)
@@ -502,7 +508,12 @@ class _Drive:
 
 @contextmanager
 def _executor(
-    how: str, job: Job, spec: Spec, address: str | None, placement_timeout_s: float
+    how: str,
+    job: Job,
+    spec: Spec,
+    address: str | None,
+    placement_timeout_s: float,
+    closing: ExitStack | None,
 ) -> Iterator[Executor]:
     if how == "inline":
         yield InlineExecutor(job)
@@ -515,4 +526,4 @@ def _executor(
         finally:
             executor.close()
     finally:
-        connection.close()
+        connection.close(closing)

@@ -239,8 +239,10 @@ def gradient(objective: Objective, c: Coefficients) -> tuple[Tensor, Coefficient
     for value in c:
         value.requires_grad_()
     losses = objective(c)
-    # A vector-Jacobian product with ones: each fit's own gradient, nothing summed over fits.
-    found = torch.autograd.grad(losses, c, torch.ones_like(losses))
+    # Of a sum over fits each fit's own gradient is left, times exactly 1; the sum itself, which
+    # depends on the batch, goes nowhere. Ones for a vector-Jacobian product would give the same
+    # bits, but to compare their shape torch imports sympy, half a second of every actor's start.
+    found = torch.autograd.grad(losses.sum(), c)
     for value in c:
         value.requires_grad_(False)
     return losses.detach(), list(found)

@@ -25,7 +25,7 @@ from polyfit.errors import DamagedRun, PlanMismatch, UsageError
 from polyfit.ledger import MANIFEST, PLAN, RESEAL, Ledger, Manifest, Receipt, plan_at, shard_key
 from polyfit.plan import Plan, Shard
 from polyfit.problem import Grid, functions_at
-from polyfit.rows import MEND, counted, examine, read_footer, schema
+from polyfit.rows import MEND, counted, examine, numbers, read_footer, schema
 from polyfit.store import NoSuchKey, Remote, Store, StoreAddress
 
 if TYPE_CHECKING:
@@ -142,12 +142,18 @@ class Run:
         test = condition(where, known) if where else None
         read = wanted if test is None else known
         # Of a sealed run every shard must be there; of another, what is at rest is what there is.
-        numbers = range(self.plan.shards) if self.complete else sorted(self._ledger.done())
+        sizes = self._sizes()
+        numbers = sorted(self._ledger.done()) if sizes is None else range(self.plan.shards)
         for number in numbers:
-            rows = self._read(number, read)
+            rows = self._read(number, read, (sizes or {}).get(number))
             if test is not None:
                 rows = _filtered(rows, test, where or "")
             yield rows.select(wanted)
+
+    def _sizes(self) -> dict[int, int] | None:
+        """The bytes of every shard, as they were sealed; None while the run is not complete."""
+        manifest = self.manifest
+        return {one.shard: one.bytes for one in manifest.receipts} if manifest else None
 
     def table(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """All rows as one Arrow table; see ``batches``."""
@@ -338,12 +344,14 @@ class Run:
         statuses.update(found)
         return None if receipts is None else _misstated(receipts, shard, found)
 
-    def _read(self, number: int, columns: Sequence[str] | None) -> pa.Table:
+    def _read(
+        self, number: int, columns: Sequence[str] | None, size: int | None = None
+    ) -> pa.Table:
         key = shard_key(self.plan, number)
         names = None if columns is None else list(columns)
         try:
             try:
-                return _columns(Remote(self._store, key), names)
+                return _columns(Remote(self._store, key, size=size), names)
             except (OSError, pa.ArrowException):  # wrong on its way? a whole object has a digest
                 return _columns(io.BytesIO(self._store.get(key)), names)
         except NoSuchKey:
@@ -445,11 +453,10 @@ class _Tally:
 
 
 def _tally(part: pa.Table, found: dict[tuple[int, float, float], _Tally], stride: int) -> None:
-    fit = part["fit"].to_numpy()
-    keys = [part[name].to_numpy() for name in ("degree", "range_low", "range_high")]
-    loss, optimum = (part[name].to_numpy(zero_copy_only=False) for name in ("loss", "optimum_loss"))
-    if not len(fit):
+    if not len(part):
         return
+    fit, loss, optimum = (numbers(part[name]) for name in ("fit", "loss", "optimum_loss"))
+    keys = [numbers(part[name]) for name in ("degree", "range_low", "range_high")]
     changed = np.any([np.diff(key) != 0 for key in keys], axis=0)
     cuts = [0, *(np.flatnonzero(changed) + 1), len(fit)]
     for low, high in pairwise(cuts):

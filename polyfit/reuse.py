@@ -28,6 +28,7 @@ from polyfit.rows import (
     Ragged,
     Rows,
     list_dtype,
+    numbers,
     read_footer,
     schema,
 )
@@ -369,7 +370,7 @@ class Reuse:
         wanted = schema(self.source)
         if any(rows.schema.field(name).type != wanted.field(name).type for name in self._names):
             raise ValueError("its columns are of other types")
-        if not np.array_equal(rows["fit"].to_numpy(), old):
+        if not np.array_equal(numbers(rows["fit"]), old):
             raise ValueError("its fits do not stand in their places")
         return rows
 
@@ -377,19 +378,18 @@ class Reuse:
         """The rows of these fits of the plan, but for their fields, which the plan has."""
         record = self._plan.record
         sizes = self._plan.sweep.column("degree", fits).array(np.int64) + 1
-        steps_taken = rows["steps_taken"].to_numpy()
+        steps_taken = numbers(rows["steps_taken"])
         updates = np.array(record.updates(int(steps_taken.max())), dtype=np.int64)
         recorded = np.searchsorted(updates, steps_taken)
         words = rows["status"].cast(pa.string()).combine_chunks().dictionary_encode()
-        known = rows["power_coefficients"].combine_chunks().is_valid()
-        known = known.to_numpy(zero_copy_only=False)
+        known = numbers(rows["power_coefficients"].is_valid().cast(pa.uint8())).astype(np.bool_)
         return Rows(
             parameters={},
-            lr=_floats(rows["lr"]),
+            lr=numbers(rows["lr"]),
             statuses=words.dictionary.to_pylist(),
-            status=words.indices.to_numpy().astype(np.int8),
+            status=numbers(words.indices).astype(np.int8),
             steps_taken=steps_taken,
-            scalars={name: _floats(rows[name]) for name in SCALARS},
+            scalars={name: numbers(rows[name]) for name in SCALARS},
             coefficients=_ragged(rows["coefficients"], sizes),
             power_coefficients=_ragged(rows["power_coefficients"], np.where(known, sizes, 0)),
             power_known=known,
@@ -437,12 +437,6 @@ def _picked(rows: pa.Table, places: Index) -> pa.Table:
     return rows.take(pa.array(places))
 
 
-def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """Numbers with NaN for null."""
-    values: npt.NDArray[np.float64] = column.combine_chunks().to_numpy(zero_copy_only=False)
-    return values
-
-
 def _ragged(column: pa.ChunkedArray, counts: Index, width: Index | int = 1) -> Ragged:
     """Lists of so many numbers, or of so many lists of ``width``; null is NaN, a null list empty.
 
@@ -450,9 +444,9 @@ def _ragged(column: pa.ChunkedArray, counts: Index, width: Index | int = 1) -> R
         ValueError: they are longer or shorter.
     """
     lists = column.combine_chunks()
-    values = lists.flatten(recursive=True).to_numpy(zero_copy_only=False)
+    values = numbers(lists.flatten(recursive=True))
     lengths = counts * width
-    found = pc.list_value_length(lists).fill_null(0).to_numpy()
+    found = numbers(pc.list_value_length(lists).fill_null(0))
     if not np.array_equal(found, counts) or len(values) != lengths.sum():
         raise ValueError("its lists have other lengths than its fits")
     return Ragged(values, lengths)

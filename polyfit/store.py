@@ -78,10 +78,11 @@ class Store(Protocol):
 
     uri: str
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes, sha256: str | None = None) -> bool:
         """Write an object that is not there yet; False where one is, which stays as it is.
 
-        A store that ignores the condition overwrites, and says True.
+        A store that ignores the condition overwrites, and says True. ``sha256`` spares working
+        out the digest of ``data`` again, in hexadecimal digits.
         """
 
     def put(self, key: str, data: bytes) -> None:
@@ -196,16 +197,17 @@ def _surroundings(endpoint_url: str | None) -> tuple[str | None, str | None]:
 class Remote(io.RawIOBase):
     """An object of a store as a file that reads only what is asked for.
 
-    With ``ahead`` a request reads so many bytes at least: few serve one who reads in order.
+    With ``ahead`` a request reads so many bytes at least: few serve one who reads in order. Its
+    ``size`` in bytes, where it is known, is not asked for.
     """
 
     NEAR: Final = 1 << 18
     """Spans nearer to each other than this, in bytes, are read with one request."""
 
-    def __init__(self, store: Store, key: str, ahead: int = 0) -> None:
+    def __init__(self, store: Store, key: str, ahead: int = 0, size: int | None = None) -> None:
         super().__init__()
         self._store, self._key, self._ahead = store, key, ahead
-        self._size = store.size(key)
+        self._size = store.size(key) if size is None else size
         self._at = 0
         self._held: list[tuple[int, bytes]] = []
 
@@ -257,7 +259,7 @@ class FolderStore:
         self.uri = uri
         self._root = Path(uri)
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes, sha256: str | None = None) -> bool:
         with self._told(key, writing=True), self._written(key, data) as (temporary, path):
             try:
                 os.link(temporary, path)  # unlike a rename, refuses to replace
@@ -364,12 +366,15 @@ class S3Store:
         self._endpoint = address.endpoint_url
         self._client = _client(address)
 
-    def create(self, key: str, data: bytes) -> bool:
-        return self._put(key, data, {"IfNoneMatch": "*"})
+    def create(self, key: str, data: bytes, sha256: str | None = None) -> bool:
+        return self._put(key, data, {"IfNoneMatch": "*"}, sha256)
 
-    def _put(self, key: str, data: bytes, condition: dict[str, Any]) -> bool:
+    def _put(
+        self, key: str, data: bytes, condition: dict[str, Any], sha256: str | None = None
+    ) -> bool:
         """Write an object, with the digests by which wrong bytes are found on either way."""
-        options: dict[str, Any] = {"ContentMD5": _md5(data), "Metadata": {DIGEST: _sha256(data)}}
+        metadata = {DIGEST: sha256 or _sha256(data)}
+        options: dict[str, Any] = {"ContentMD5": _md5(data), "Metadata": metadata}
         for attempt in range(CONFLICT_ATTEMPTS):
             try:
                 self._client.put_object(
@@ -517,7 +522,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _md5(data: bytes) -> str:
-    """What a server compares the bytes with that it gets: not all compare the signed SHA-256."""
+    """What a server compares the bytes with that it gets."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
@@ -535,7 +540,9 @@ def _client(address: StoreAddress) -> "S3Client":
     if address.endpoint_url:
         # Many S3-compatible servers know no virtual hosts, and refuse checksums they do not know.
         options = {
-            "s3": {"addressing_style": "path"},
+            # Not signed: as botocore does over https, where a Content-MD5 is there too. That header
+            # is signed, and not all servers would compare a signed SHA-256 with what they get.
+            "s3": {"addressing_style": "path", "payload_signing_enabled": False},
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
         }

@@ -4,6 +4,7 @@ Sets up problems on the CPU, fits them in batches, judges the ends, and writes o
 batch holds is decided by memory alone: no fit knows its batch-mates.
 """
 
+import hashlib
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -146,8 +147,9 @@ def commit(
         DamagedRun: the object at the shard's key is not this shard.
         StoreError: the store cannot be used.
     """
-    if store.create(shard_key(plan, shard.number), data):
-        return Receipt.of(shard, data, statuses)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if store.create(shard_key(plan, shard.number), data, sha256):
+        return Receipt(shard.number, len(data), sha256, shard.fits, statuses)
     return inspect_shard(plan, shard.number, store)
 
 

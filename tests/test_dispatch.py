@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -16,6 +19,7 @@ import pytest
 from servers import RayHead, S3Server, descendants
 
 import polyfit
+from polyfit.dispatch import Connection
 from polyfit.plan import Plan
 from polyfit.spec import Spec
 
@@ -304,6 +308,25 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(small: str, tmp_path: P
     assert done.returncode == 6, done.stderr
     assert "polyfit: the Ray cluster at 127.0.0.1:1 cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ray_ends_beside_what_the_caller_does_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is disconnected, and so prints nothing any more, when ``close`` returns."""
+    disconnected, let, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def shutdown() -> None:
+        disconnected.set()
+        let.wait(60)
+        ended.set()
+
+    ray = SimpleNamespace(shutdown=shutdown, is_initialized=lambda: not disconnected.is_set())
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with ExitStack() as closing:
+        Connection(ours=True, began=True).close(closing)
+        assert disconnected.is_set()
+        assert not ended.is_set()
+        let.set()
+    assert ended.is_set()
 
 
 def test_an_own_ray_leaves_no_token_behind(tmp_path: Path, small: str) -> None:

@@ -298,9 +298,9 @@ def test_a_shard_whose_first_answer_was_lost_is_receipted_as_it_lies_there(
     kind = type(place.store)
     create, answers = kind.create, dict[str, bool]()
 
-    def twice(self: Any, key: str, data: bytes) -> bool:
-        create(self, key, data)
-        answers[key] = create(self, key, data)
+    def twice(self: Any, key: str, data: bytes, sha256: str | None = None) -> bool:
+        create(self, key, data, sha256)
+        answers[key] = create(self, key, data, sha256)
         return answers[key]
 
     monkeypatch.setattr(kind, "create", twice)
@@ -391,7 +391,7 @@ def test_a_sealed_run_that_lost_a_shard_asks_again_what_the_store_can_do(
     run(tmp_path)
     next(tmp_path.rglob("*.parquet")).unlink()
 
-    def create(self: FolderStore, key: str, data: bytes) -> bool:
+    def create(self: FolderStore, key: str, data: bytes, sha256: str | None = None) -> bool:
         self.put(key, data)
         return True
 
