@@ -1,6 +1,42 @@
-"""``python -m polyfit`` is the ``polyfit`` command."""
+"""``python -m polyfit`` is the ``polyfit`` command: it answers signals before it loads anything.
 
-from polyfit.cli import program
+What a command needs takes up to a second to load. A signal that comes meanwhile would end the
+process without a word (SIGTERM), or with a traceback through whatever was being loaded (Ctrl-C).
+"""
+
+import os
+import signal
+from typing import Any, Final, NoReturn
+
+from polyfit.errors import Exit
+
+__all__ = ["program"]
+
+_ENDS: Final = {
+    signal.SIGINT: (Exit.INTERRUPTED, "interrupted"),
+    signal.SIGTERM: (Exit.DRAINED, "ended by SIGTERM"),
+}
+
+
+def program() -> NoReturn:
+    """The command as a process of its own; until a run takes the signals over, they end it."""
+    for number in _ENDS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as after a script's `&`
+            signal.signal(number, _leave)
+    from polyfit.cli import program as command
+
+    command()
+
+
+def _leave(number: int, frame: Any) -> NoReturn:
+    """End here and now: an exception can be lost, or turned into another, in what is loading."""
+    code, what = _ENDS[signal.Signals(number)]
+    line = f"polyfit: {what}; nothing is left half done: the same command begins anew\n"
+    try:
+        os.write(2, line.encode())
+    finally:
+        os._exit(code)
+
 
 if __name__ == "__main__":
     program()

@@ -10,9 +10,11 @@ import math
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
-from contextlib import ExitStack, redirect_stdout, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -35,6 +37,7 @@ LINE_EVERY_S: Final = 5.0
 DEFAULT_LIMIT: Final = 20
 MAX_PROBLEMS: Final = 20
 HISTORY_ENDS: Final = 3
+RESENT_AFTER_S: Final = 0.05
 
 Command = Callable[..., Any]
 
@@ -59,7 +62,7 @@ def cli(debug: bool) -> None:
 
     Exit codes: 0 complete; 1 internal error; 2 bad spec or usage; 3 shards failed or rows damaged;
     4 another driver holds the run; 5 storage unreachable or unsafe; 6 the cluster cannot do it;
-    130 interrupted; 143 drained on SIGTERM.
+    130 ended by Ctrl-C; 143 ended by SIGTERM.
     """
 
 
@@ -78,6 +81,9 @@ def main() -> NoReturn:
         code = int(Exit.USAGE)
     except (KeyboardInterrupt, click.Abort):
         code = _tell("interrupted; the same command goes on from here", Exit.INTERRUPTED, debug)
+    except SystemExit:
+        told = "ended by SIGTERM; the same command goes on from here"
+        code = _tell(told, Exit.DRAINED, debug)
     except (_Unheard, BrokenPipeError):
         code = _unheard()
     except Exception as error:
@@ -96,11 +102,52 @@ def program() -> NoReturn:
     try:
         main()
     except SystemExit as ended:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError, AttributeError):
-                stream.flush()
-        atexit._run_exitfuncs()
-        os._exit(ended.code if isinstance(ended.code, int) else Exit.INTERNAL)
+        code = ended.code if isinstance(ended.code, int) else int(Exit.INTERNAL)
+    except KeyboardInterrupt:  # another one, while the first was told
+        code = int(Exit.INTERRUPTED)
+    for number in _SIGNALS:  # all is said: what is left is not to be waited for
+        signal.signal(number, lambda *_: os._exit(code))
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    atexit._run_exitfuncs()
+    os._exit(code)
+
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def _signals_raised() -> Iterator[None]:
+    """A signal raises, so that a run that has begun is noted and let go of."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, hook = [signal.getsignal(number) for number in _SIGNALS], sys.unraisablehook
+    raising = (signal.default_int_handler, _raise)
+    sys.unraisablehook = partial(_send_again, hook)
+    for number, handler, was in zip(_SIGNALS, raising, before, strict=True):
+        if was != signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for number, was in zip(_SIGNALS, before, strict=True):
+            signal.signal(number, was)
+
+
+def _send_again(hook: Callable[[Any], Any], lost: "sys.UnraisableHookArgs") -> None:
+    """What a signal raises where Python calls back, as it does at each import, is lost."""
+    number = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(lost.exc_type)
+    if number is None:
+        hook(lost)
+    else:
+        threading.Timer(RESENT_AFTER_S, os.kill, (os.getpid(), number)).start()
+
+
+def _raise(number: int, frame: Any) -> NoReturn:
+    raise SystemExit(int(Exit.DRAINED))
 
 
 def _unheard() -> int:
@@ -232,31 +279,32 @@ def run(
     from polyfit.driver import execute
 
     summaries = []
-    for spec in loaded:
-        with ExitStack() as closing:  # Ray ends while the summary is made
-            # Ray prints what befalls its nodes to stdout, which is for what was asked for.
-            with _Shown(spec.name) as shown, redirect_stdout(sys.stderr):
-                finished = execute(
-                    spec,
-                    store=store,
-                    endpoint_url=endpoint_url,
-                    run_id=run_id,
-                    executor=executor,
-                    address=address,
-                    placement_timeout_s=placement_timeout,
-                    wait_s=wait_s,
-                    retry_failed=retry_failed,
-                    reuse=reuse,
-                    on_progress=shown.update,
-                    tell=shown.tell,
-                    closing=closing,
-                )
-            if as_json:
-                summaries.append(_summary(spec, finished))
-                if reuse is not None:
-                    summaries[-1]["fits_reused"] = shown.fits_reused
-            else:
-                _present(finished)
+    with _signals_raised():
+        for spec in loaded:
+            with ExitStack() as closing:  # Ray ends while the summary is made
+                # Ray prints what befalls its nodes to stdout, which is for what was asked for.
+                with _Shown(spec.name) as shown, redirect_stdout(sys.stderr):
+                    finished = execute(
+                        spec,
+                        store=store,
+                        endpoint_url=endpoint_url,
+                        run_id=run_id,
+                        executor=executor,
+                        address=address,
+                        placement_timeout_s=placement_timeout,
+                        wait_s=wait_s,
+                        retry_failed=retry_failed,
+                        reuse=reuse,
+                        on_progress=shown.update,
+                        tell=shown.tell,
+                        closing=closing,
+                    )
+                if as_json:
+                    summaries.append(_summary(spec, finished))
+                    if reuse is not None:
+                        summaries[-1]["fits_reused"] = shown.fits_reused
+                else:
+                    _present(finished)
     if as_json:
         whole = summaries[0] if len(summaries) == 1 else {"runs": summaries}
         click.echo(json.dumps(whole, allow_nan=False))

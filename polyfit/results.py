@@ -19,13 +19,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from polyfit.errors import DamagedRun, PlanMismatch, UsageError
 from polyfit.ledger import MANIFEST, PLAN, RESEAL, Ledger, Manifest, Receipt, plan_at, shard_key
 from polyfit.plan import Plan, Shard
 from polyfit.problem import Grid, functions_at
-from polyfit.rows import MEND, counted, examine, numbers, read_footer, schema
+from polyfit.rows import (
+    MEND,
+    UNREADABLE,
+    check_columns,
+    counted,
+    examine,
+    numbers,
+    opened,
+    read_footer,
+    schema,
+)
 from polyfit.store import NoSuchKey, Remote, Store, StoreAddress
 
 if TYPE_CHECKING:
@@ -347,17 +356,30 @@ class Run:
     def _read(
         self, number: int, columns: Sequence[str] | None, size: int | None = None
     ) -> pa.Table:
-        key = shard_key(self.plan, number)
-        names = None if columns is None else list(columns)
+        key, known = shard_key(self.plan, number), schema(self.plan).names
+        names = known if columns is None else list(columns)
         try:
-            try:
-                return _columns(Remote(self._store, key, size=size), names)
-            except (OSError, pa.ArrowException):  # wrong on its way? a whole object has a digest
-                return _columns(io.BytesIO(self._store.get(key)), names)
+            rows = self._part(key, names, size) if set(names) != set(known) else None
+            return self._columns(io.BytesIO(self._store.get(key)), names) if rows is None else rows
         except NoSuchKey:
             raise DamagedRun(self._absent(number)) from None
-        except (OSError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             raise DamagedRun(f"{self.uri}/{key} cannot be read: {error}; {MEND}") from None
+
+    def _part(self, key: str, names: list[str], size: int | None) -> pa.Table | None:
+        """Columns read without the others; None where bytes are wrong, which may have come so:
+        a whole object has a digest."""
+        try:
+            return self._columns(Remote(self._store, key, size), names)
+        except NoSuchKey:
+            raise
+        except UNREADABLE:
+            return None
+
+    def _columns(self, shard: Remote | io.BytesIO, names: list[str]) -> pa.Table:
+        rows = opened(shard).read(names, use_threads=False)
+        check_columns(rows, names, self.plan)
+        return rows
 
     def _absent(self, number: int) -> str:
         """What to say of a shard that has no object."""
@@ -395,34 +417,6 @@ def predicted(row: dict[str, Any], x: npt.ArrayLike) -> npt.NDArray[np.float64]:
     for value, function in zip(coefficients, functions, strict=True):
         total = total + value * function
     return total.reshape(points.shape)
-
-
-def _columns(shard: Remote | io.BytesIO, names: list[str] | None) -> pa.Table:
-    """The columns ``names`` of a shard, all if None.
-
-    All in this thread: a thread of Arrow's that still held a Python object when the interpreter
-    ends would end the process with SIGABRT.
-    """
-    file = pq.ParquetFile(
-        pa.PythonFile(shard, mode="r"), pre_buffer=False, page_checksum_verification=True
-    )
-    if isinstance(shard, Remote):
-        shard.fetch(_spans(file.metadata, names))
-    return file.read(names, use_threads=False)
-
-
-def _spans(metadata: pq.FileMetaData, names: Sequence[str] | None) -> list[tuple[int, int]]:
-    """Where the columns ``names`` lie in their file, in order: (start, stop) in bytes."""
-    found = []
-    for group in range(metadata.num_row_groups):
-        for number in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(number)
-            if names is None or chunk.path_in_schema.partition(".")[0] in names:
-                start = chunk.data_page_offset
-                if chunk.has_dictionary_page:
-                    start = min(start, chunk.dictionary_page_offset)
-                found.append((start, start + chunk.total_compressed_size))
-    return sorted(found)
 
 
 # --- groups ----------------------------------------------------------------------------------

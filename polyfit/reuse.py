@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from polyfit.errors import PlanMismatch, StoreError
 from polyfit.fields import CANONICAL_ORDER, Values
@@ -25,12 +24,14 @@ from polyfit.plan import ENGINE, SCHEMA, Plan, Shard
 from polyfit.rows import (
     HISTORIES,
     SCALARS,
+    UNREADABLE,
     Ragged,
     Rows,
+    check_columns,
     list_dtype,
     numbers,
+    opened,
     read_footer,
-    schema,
 )
 from polyfit.store import NoSuchKey, Remote, StoreAddress
 from polyfit.sweep import Column, Sweep
@@ -39,9 +40,6 @@ __all__ = ["Known", "NothingAlike", "Overlap", "Reuse"]
 
 COUNTED: Final = 1 << 24
 """Combinations that are looked through one by one to count what two sweeps share."""
-
-AHEAD: Final = 1 << 22
-"""Bytes of a shard that one request reads: what is taken is most of it, column after column."""
 
 _CHUNK: Final = 1 << 18
 
@@ -340,15 +338,12 @@ class Reuse:
             if error.passing:
                 raise
             known.refused.setdefault("damaged", f"{self.uri}/{key} cannot be read ({error})")
-        except (ValueError, LookupError, OSError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             known.refused.setdefault("damaged", f"{self.uri}/{key} cannot be read ({error})")
 
     def _read(self, key: str, shard: Shard, old: Index, made: dict[str, Any]) -> pa.Table:
         """The rows of the fits ``old``, of the row groups and columns that hold them."""
-        # Where columns lie is for the reader to find: to ask damaged metadata ends the process.
-        remote = pa.PythonFile(Remote(self._store, key, AHEAD), mode="r")
-        # In this thread, see Run._read.
-        file = pq.ParquetFile(remote, pre_buffer=False, page_checksum_verification=True)
+        file = opened(Remote(self._store, key))
         metadata = file.metadata
         footer = read_footer(metadata)
         stated = footer.get("plan"), footer.get("fits")
@@ -367,9 +362,7 @@ class Reuse:
         return self._checked(_picked(rows, places + shift[of]), old)
 
     def _checked(self, rows: pa.Table, old: Index) -> pa.Table:
-        wanted = schema(self.source)
-        if any(rows.schema.field(name).type != wanted.field(name).type for name in self._names):
-            raise ValueError("its columns are of other types")
+        check_columns(rows, self._names, self.source)
         if not np.array_equal(numbers(rows["fit"]), old):
             raise ValueError("its fits do not stand in their places")
         return rows

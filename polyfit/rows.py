@@ -23,11 +23,14 @@ from polyfit.sweep import Column
 __all__ = [
     "FOOTER",
     "MEND",
+    "UNREADABLE",
     "Ragged",
     "Rows",
+    "check_columns",
     "counted",
     "examine",
     "numbers",
+    "opened",
     "read_footer",
     "schema",
     "table",
@@ -293,6 +296,31 @@ _PARAMETERS: Final = frozenset(
 )
 
 
+UNREADABLE: Final = (ValueError, LookupError, OSError, pa.ArrowException)
+"""What is raised where the bytes of a shard are not what they should be."""
+
+
+def opened(shard: Any) -> pq.ParquetFile:
+    """A shard, a binary file, as Parquet; whoever reads from it passes ``use_threads=False``.
+
+    All in the caller's thread: one of Arrow's that still held a Python object when the interpreter
+    ends would end the process with SIGABRT. So would damaged metadata that is asked where a column
+    lies: that is for Arrow's reader to find.
+    """
+    return pq.ParquetFile(
+        pa.PythonFile(shard, mode="r"), pre_buffer=False, page_checksum_verification=True
+    )
+
+
+def check_columns(rows: pa.Table, names: Sequence[str], plan: Plan) -> None:
+    """Raise ValueError or KeyError where rows that were read are not those of ``schema(plan)``."""
+    wanted = schema(plan)
+    for name in names:
+        found = rows.schema.field(name)
+        if not found.equals(wanted.field(name)):
+            raise ValueError(f"its column {name} is {found.type}, not {wanted.field(name).type}")
+
+
 def read_footer(metadata: pq.FileMetaData | pa.Schema) -> dict[str, Any]:
     """What a shard says of itself, from its file's metadata or the schema that was read with it.
 
@@ -317,13 +345,10 @@ def examine(plan: Plan, shard: Shard, data: bytes) -> dict[str, int]:
         DamagedRun: what is wrong with it.
     """
     try:
-        # In this thread, see Run._read.
-        file = pq.ParquetFile(
-            pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True
-        )
+        file = opened(io.BytesIO(data))
         footer = read_footer(file.metadata)
         rows = file.read(use_threads=False)
-    except (ValueError, OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise DamagedRun(f"cannot be read ({error})") from None
     if footer.get("plan") != plan.hash:
         raise DamagedRun(f"holds plan {footer.get('plan')}")

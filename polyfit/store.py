@@ -14,7 +14,7 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -197,30 +197,21 @@ def _surroundings(endpoint_url: str | None) -> tuple[str | None, str | None]:
 class Remote(io.RawIOBase):
     """An object of a store as a file that reads only what is asked for.
 
-    With ``ahead`` a request reads so many bytes at least: few serve one who reads in order. Its
+    One who reads on is read ahead for, up to ``AHEAD`` bytes, so that few requests serve. Its
     ``size`` in bytes, where it is known, is not asked for.
     """
 
     NEAR: Final = 1 << 18
-    """Spans nearer to each other than this, in bytes, are read with one request."""
+    """Bytes that a request reads at least."""
 
-    def __init__(self, store: Store, key: str, ahead: int = 0, size: int | None = None) -> None:
+    AHEAD: Final = 1 << 22
+
+    def __init__(self, store: Store, key: str, size: int | None = None) -> None:
         super().__init__()
-        self._store, self._key, self._ahead = store, key, ahead
+        self._store, self._key = store, key
         self._size = store.size(key) if size is None else size
-        self._at = 0
-        self._held: list[tuple[int, bytes]] = []
-
-    def fetch(self, spans: Iterable[tuple[int, int]]) -> None:
-        """Hold these spans, (start, stop) in bytes in ascending order, in few requests."""
-        joined: list[tuple[int, int]] = []
-        for start, stop in spans:
-            if joined and start - joined[-1][1] < self.NEAR:
-                joined[-1] = joined[-1][0], max(stop, joined[-1][1])
-            else:
-                joined.append((start, stop))
-        for start, stop in joined:
-            self._held.append((start, self._store.get(self._key, start, stop - start)))
+        self._at, self._ahead = 0, self.NEAR
+        self._held = 0, b""
 
     def readable(self) -> bool:
         return True
@@ -232,8 +223,11 @@ class Remote(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
+        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if at < 0:
+            raise ValueError(f"there is no byte {at} in {self._key}")
+        self._at = at
+        return at
 
     def read(self, size: int = -1) -> bytes:
         left = max(0, self._size - self._at)
@@ -243,13 +237,13 @@ class Remote(io.RawIOBase):
         return data
 
     def _read(self, start: int, length: int) -> bytes:
-        for first, data in self._held:
-            if first <= start and start + length <= first + len(data):
-                return data[start - first : start - first + length]
-        data = self._store.get(self._key, start, max(length, self._ahead))
-        if self._ahead:
-            self._held = [(start, data)]
-        return data[:length]
+        first, data = self._held
+        if not first <= start <= start + length <= first + len(data):
+            on = first < start <= first + len(data)
+            self._ahead = min(2 * self._ahead, self.AHEAD) if on else self.NEAR
+            first, data = start, self._store.get(self._key, start, max(length, self._ahead))
+            self._held = first, data
+        return data[start - first : start - first + length]
 
 
 class FolderStore:

@@ -829,6 +829,51 @@ def test_reading_a_damaged_shard_is_told_with_its_key(copy: Run) -> None:
         copy.table()
 
 
+READING = """\
+import sys
+from pathlib import Path
+from polyfit import Run
+from polyfit.errors import DamagedRun
+
+run, start = Run.open(sys.argv[1]), int(sys.argv[2])
+(path,) = Path(run.uri).glob("shards/*")
+whole = path.read_bytes()
+some = ["fit", "loss", "status", "coefficients"]
+readers = [lambda: run.table(some), run.table, lambda: run.stored(3).row]
+wanted = [read() for read in readers]
+for place in range(start, len(whole)):
+    data = bytearray(whole)
+    data[place] ^= 1 << place % 8
+    path.write_bytes(data)
+    try:
+        same = readers[place % 3]() == wanted[place % 3]
+        print(place, "the same" if same else "other rows", flush=True)
+    except DamagedRun as error:
+        assert f"{path.name} " in str(error) and "remove that object" in str(error)
+        print(place, "refused", flush=True)
+"""
+
+
+def test_whatever_bit_of_a_footer_is_damaged_its_rows_are_the_same_or_refused(
+    tmp_path: Path,
+) -> None:
+    """In a process of its own: damaged metadata can end the one that asks it too much."""
+    spec = Spec.parse(
+        "name: one\nengine: eager\nfit: {steps: 9, points: 9}\nsweep: {seed: {count: 4}}"
+    )
+    run = polyfit.execute(spec, store=str(tmp_path), executor="inline")
+    data = shard(run, 0).read_bytes()
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    done = subprocess.run(
+        [sys.executable, "-c", READING, run.uri, str(start)],
+        text=True, capture_output=True, timeout=600, check=False,
+    )  # fmt: skip
+    told = [line.partition(" ") for line in done.stdout.splitlines()]
+    assert done.returncode == 0, (told[-1:], done.stderr)
+    assert [int(place) for place, _, _ in told] == list(range(start, len(data)))
+    assert {how for _, _, how in told} == {"the same", "refused"}
+
+
 def test_a_row_of_a_shard_that_is_missing_is_told_with_its_key(copy: Run) -> None:
     shard(copy, 1).unlink()
     with pytest.raises(DamagedRun, match=shard_key(copy.plan, 1)):
