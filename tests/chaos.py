@@ -36,7 +36,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import pyarrow.parquet as pq
 from proxy import FAULTS, Chance, Proxy, proxied
@@ -447,10 +447,23 @@ class Lane:
     def open(cls) -> None:
         """Called once in each process."""
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        signal.signal(signal.SIGHUP, cls.leave)  # what SIGTERM does is up to each new node of Ray
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
         stack = ExitStack()
         cls.world = stack.enter_context(setting())
         atexit.register(stack.close)
+
+    @classmethod
+    def leave(cls, number: int, frame: Any) -> NoReturn:
+        """End what was started here; nobody waits for it, nor would end it."""
+        signal.signal(number, signal.SIG_IGN)
+        if not hasattr(cls, "world"):
+            sys.exit(1)  # the setting is left half made
+        strays = descendants(os.getpid())
+        atexit._run_exitfuncs()
+        for stray in strays:
+            stray.signal(signal.SIGKILL)
+        os._exit(1)
 
     @classmethod
     def history(cls, seed: int) -> History:
