@@ -9,11 +9,12 @@ import hashlib
 import io
 import json
 import operator
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,11 @@ ABOVE_OPTIMUM: Final = 0.01
 
 MEDIAN_FITS: Final = 1_000_000
 """Losses that a summary keeps; of a larger run it takes every second, third, ... fit."""
+
+_SIDE_BY_SIDE: Final = 4
+"""Shards that a summary reads at a time: it waits for the store more than it computes."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +139,17 @@ class Run:
         return self.manifest is not None
 
     def batches(
-        self, columns: Sequence[str] | None = None, where: str | None = None
+        self,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        side_by_side: int = 1,
     ) -> Iterator[pa.Table]:
         """The rows shard by shard, in the order of their fits.
 
         Args:
             columns: which columns, in this order; all if None.
             where: a condition on columns, such as ``degree == 3 and loss < 0.1``.
+            side_by_side: how many shards are read at a time, and held.
 
         Raises:
             UsageError: no such column, or a condition that cannot be read.
@@ -152,9 +162,12 @@ class Run:
         read = wanted if test is None else known
         # Of a sealed run every shard must be there; of another, what is at rest is what there is.
         sizes = self._sizes()
-        numbers = sorted(self._ledger.done()) if sizes is None else range(self.plan.shards)
-        for number in numbers:
-            rows = self._read(number, read, (sizes or {}).get(number))
+        shards = sorted(self._ledger.done()) if sizes is None else range(self.plan.shards)
+
+        def rows_of(number: int) -> pa.Table:
+            return self._read(number, read, (sizes or {}).get(number))
+
+        for rows in _in_order(rows_of, shards, side_by_side):
             if test is not None:
                 rows = _filtered(rows, test, where or "")
             yield rows.select(wanted)
@@ -245,7 +258,7 @@ class Run:
         names = (
             "fit", "degree", "range_low", "range_high", "loss", "optimum_loss", "status",
         )  # fmt: skip
-        for part in self.batches(names):
+        for part in self.batches(names, side_by_side=_SIDE_BY_SIDE):
             _tally(part, found, stride)
         return [tally.group(*key) for key, tally in sorted(found.items())]
 
@@ -405,6 +418,24 @@ def _misstated(receipts: list[Receipt], shard: Shard, found: dict[str, int]) -> 
     if receipt.statuses != found:
         return f"intact, with statuses {found}, but {MANIFEST} says {receipt.statuses}; {RESEAL}"
     return None
+
+
+def _in_order(read: Callable[[int], T], numbers: Iterable[int], most: int) -> Iterator[T]:
+    """``read`` of each number, in order; up to ``most`` at a time, in threads that end with us."""
+    if most == 1:
+        yield from map(read, numbers)
+        return
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(most) as pool:
+        try:
+            for number in numbers:
+                waiting.append(pool.submit(read, number))
+                if len(waiting) == most:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def predicted(row: dict[str, Any], x: npt.ArrayLike) -> npt.NDArray[np.float64]:

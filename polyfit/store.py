@@ -201,7 +201,7 @@ class Remote(io.RawIOBase):
     ``size`` in bytes, where it is known, is not asked for.
     """
 
-    NEAR: Final = 1 << 18
+    NEAR: Final = 1 << 20
     """Bytes that a request reads at least."""
 
     AHEAD: Final = 1 << 22
