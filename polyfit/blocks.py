@@ -60,13 +60,22 @@ _B_POINTWISE: Final = 272
 _N: Final = 1999
 
 
-def unrolled(degree: int) -> int:
+def unrolled(kind: Kind) -> int:
     """Updates per block of a squared objective: a divisor of 10, so that tests fall on starts.
 
-    Two keep a state in registers for one more update; a longer chain of dependent operations is
-    more than a processor looks ahead, and only lengthens the time to compile.
+    They keep a state in registers for the updates that follow. Of a larger state no more than two:
+    a longer chain of dependent operations is more than a processor looks ahead, and only lengthens
+    the time to compile.
     """
-    return 2 if 2 * (degree + 1) ** 2 <= _UNROLLED_WORK else 1
+    if _small(kind):
+        return 5
+    return 2 if 2 * kind.size**2 <= _UNROLLED_WORK else 1
+
+
+def _small(kind: Kind) -> bool:
+    """Whether a few states find room in registers, side by side."""
+    vectors = kind.size * (1 + MOMENTS[kind.optimizer.name])
+    return kind.squared and kind.dtype == torch.float32 and vectors <= _FEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +121,7 @@ class Block:
             _SOURCES,
             lambda: (self._run, self._examples()),
             fused=not kind.squared,  # those of a squared objective have the bits of eager torch
-            long=kind.squared and kind.dtype == torch.float32 and self.vectors <= _FEW,
+            long=_small(kind),
         )
 
     def _examples(self) -> list[Tensor]:

@@ -89,10 +89,11 @@ _LEAST_TILE: Final = 64
 
 _KEPT: Final = 3
 """The vector of losses at the last test before a span; 0 is that of the losses at its start, 1
-and 2 are those of the last two tests after it."""
+and 2 are those of the last test after it and of a later update."""
 
-_GOING: Final = _LOOK_EVERY // CHECK_EVERY + 4
-"""Vectors that tell which fits go on: before a span, after its start, its tests and its end."""
+_GOING: Final = _LOOK_EVERY // CHECK_EVERY + CHECK_EVERY
+"""Vectors that tell which fits go on: before a span, after its start and its tests, and after the
+updates before its first whole block and after its last one."""
 
 Index = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.floating]
@@ -483,7 +484,7 @@ def _substituted(
 
 def _count(kind: Kind) -> int:
     """Updates per block."""
-    return unrolled(kind.degree) if kind.squared and kind.steps > 1 else 1
+    return unrolled(kind) if kind.squared and kind.steps > 1 else 1
 
 
 def _spans(steps: int, updates: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
@@ -691,8 +692,9 @@ class _Compiled(_Run):
             count = self.count if whole else 1
             tenth = update > 0 and update % CHECK_EVERY == 0
             test = update == end or (tenth and not self.calm)
-            # The first losses are recorded; of the others two are kept, to be compared.
-            losses = 0 if update == start else 1 + told % 2
+            # The first losses are recorded; of the others those of the last test are kept, to be
+            # compared with those of the next.
+            losses = 0 if update == start else 2 if last == 1 else 1
             testing = losses if test or update == start or not whole else None
             links.append(self._link(count, side, told, last, testing, test, update - start))
             if testing is not None:
