@@ -35,7 +35,7 @@ test: .venv/test ## All tests; ARGS="-k spec -x" goes to pytest
 simulate: .venv/test ## 100,000 simulated histories of faults; ARGS="--seed 7" tells one of them
 	$(BIN)/python tests/simulate.py $(ARGS)
 
-chaos: .venv/test ## 50 whole runs under real faults, half an hour; ARGS="--seed 7" tells one of them
+chaos: .venv/test ## 50 whole runs under real faults, a quarter of an hour; ARGS="--seed 7" tells one of them
 	$(BIN)/python tests/chaos.py $(ARGS)
 
 lint: .venv/test ## ruff (rules, format) and mypy (strict)
