@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from polyfit import kernels
-from polyfit.blocks import PARAMETERS, POINTS, Leap
+from polyfit.blocks import LEAP_LANES, PARAMETERS, POINTS, Leap
 from polyfit.fit import COMPLETED, DIVERGED, LOSS_GROWTH, Outcome, fit, usable
 from polyfit.kernels import Link
 from polyfit.model import MOMENTS, Array, Hyper, Kind, Problems, root, squared, updated
@@ -33,9 +33,6 @@ _CACHE: Final = 1 << 16
 
 _LEAST_TILE: Final = 64
 """Fits of a tile: with fewer the calls would cost as much as the work."""
-
-_LANES: Final = 16
-"""A tile is of full vector registers."""
 
 _MAPS: Final = 1 << 27
 """Bytes of the maps that are spread over fits at a time."""
@@ -121,7 +118,7 @@ class _Tiles:
     def of(cls, batch: int, numbers: int) -> "_Tiles":
         """Those of a batch whose fits have so many float64 numbers each in the cache."""
         count = -(-batch // max(_LEAST_TILE, _CACHE // (_BYTES * numbers)))
-        return cls(count, -(-batch // (count * _LANES)) * _LANES)
+        return cls(count, -(-batch // (count * LEAP_LANES)) * LEAP_LANES)
 
     def room(self, *shape: int, dtype: npt.DTypeLike = np.float64) -> Room:
         """Memory for vectors of the batch, shape (..., tiles, width)."""
@@ -136,7 +133,7 @@ class _Tiles:
     def scratch(self, count: int) -> list[Tensor]:
         """Vectors of 0 in which the tiles follow each other: of one tile at a time."""
         # A little apart: what lies a power of two apart shares a few lines of the cache.
-        memory = torch.zeros(count, self.width + _LANES, dtype=torch.float64)
+        memory = torch.zeros(count, self.width + LEAP_LANES, dtype=torch.float64)
         return [row[: self.width].expand(self.count, -1) for row in memory]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polyfit import expression, model, trigonometry
 from polyfit.expression import PLAIN, Formula, Functions
-from polyfit.kernels import Recipe
+from polyfit.kernels import LANES, Recipe
 from polyfit.model import (
     MOMENTS,
     Coefficients,
@@ -31,6 +31,7 @@ from polyfit.model import (
 __all__ = [
     "BETA",
     "CHECK",
+    "LEAP_LANES",
     "PARAMETERS",
     "POINTS",
     "TOLERANCE",
@@ -52,10 +53,13 @@ _FORMULAS: Final = (str(expression.__file__), str(trigonometry.__file__))
 _UNROLLED_WORK: Final = 200
 """Bounds the time to compile: updates per block times the square of the coefficients."""
 
+LEAP_LANES: Final = 16
+"""The batch of a leap is a multiple of it."""
+
 _FEW: Final = 4
 """Vectors of a state of which several copies, and what comes between, find room in registers."""
 
-_B: Final = 4112
+_B: Final = 4128
 _B_POINTWISE: Final = 272
 _N: Final = 1999
 
@@ -90,10 +94,10 @@ class Block:
         testing: whether losses are made and ends tested; a block without is leaner where every
             point counts.
 
-    Inputs, each vector of shape (B,): M coefficients, M for each moment, lr, going (1 or 0),
-    the loss at the last test; then R (T,) or (T, B), row by row, q (M, B), rest (B,); or, over
-    all points, the functions (M, N) or (M, B, N) and the data (1, N) or (B, N); the parameters;
-    Adam's divisors (count, 2).
+    Inputs, each vector of shape (B,), where B is a multiple of LANES for a squared objective: M
+    coefficients, M for each moment, lr, going (1 or 0), the loss at the last test; then R (T,) or
+    (T, B), row by row, q (M, B), rest (B,); or, over all points, the functions (M, N) or (M, B, N)
+    and the data (1, N) or (B, N); the parameters; Adam's divisors (count, 2).
 
     Outputs: M coefficients, their moments; where testing, going, and the loss before the first
     update.
@@ -122,6 +126,7 @@ class Block:
             lambda: (self._run, self._examples()),
             fused=not kind.squared,  # those of a squared objective have the bits of eager torch
             long=_small(kind),
+            multiple=LANES if kind.squared else 1,
         )
 
     def _examples(self) -> list[Tensor]:
@@ -199,9 +204,10 @@ class Leap:
             processor's in the last bit.
         dtype: in which losses and coefficients are told.
 
-    Inputs: S = M (1 + moments) vectors of the state, and the extreme so far, each of shape (B,);
-    the map's matrix (S S,) or (S S, B), row by row, and its offset (S,) or (S, B); R (T,) or
-    (T, B), q (M,) or (M, B) and rest (1,) or (1, B); the parameters.
+    Inputs: S = M (1 + moments) vectors of the state, and the extreme so far, each of shape (B,),
+    where B is a multiple of LEAP_LANES; the map's matrix (S S,) or (S S, B), row by row, and its
+    offset (S,) or (S, B); R (T,) or (T, B), q (M,) or (M, B) and rest (1,) or (1, B); the
+    parameters.
 
     Outputs, each of shape (B,): the S vectors after the leap; the extreme, which is the largest of
     the former, of these and of the loss in size, NaN if one is; what is told, in its order, the
@@ -233,7 +239,12 @@ class Leap:
             "leap", self.kind.degree, self.kind.objective, self.vectors, *self.shared, *self.told,
             self.dtype,
         )  # fmt: skip
-        return Recipe(" ".join(map(str, words)), _SOURCES, lambda: (self._run, self._examples()))
+        return Recipe(
+            " ".join(map(str, words)),
+            _SOURCES,
+            lambda: (self._run, self._examples()),
+            multiple=LEAP_LANES,
+        )
 
     def _examples(self) -> list[Tensor]:
         size, vectors, (one_map, one_R, one_q) = self.kind.size, self.vectors, self.shared

@@ -17,6 +17,8 @@ import json
 import os
 import platform
 import re
+import shlex
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -42,8 +44,7 @@ _ABREAST: Final = 3
 """Vectors that pass through a long chain side by side, where there are 32 registers for them."""
 
 LANES: Final = 16 * _ABREAST
-"""A compiled loop takes so many numbers at a time, or a divisor of it; what remains of others is
-worked out in a slower one."""
+"""A compiled loop takes so many numbers at a time, or a divisor of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ class Recipe:
     every size above 1 that may vary occurs as one number, and differs from the others. ``fused``
     lets a product and a sum be rounded once, together, which no single operation of torch's does.
     ``long`` says that each number comes out of one long chain of operations: a processor waits for
-    one after the other, unless a few vectors pass through the chain side by side.
+    one after the other, unless a few vectors pass through the chain side by side. The loop's length
+    is a multiple of ``multiple``, in the examples too: where it takes as many numbers at a time, or
+    a divisor of it, there is no code for a remainder.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Recipe:
     make: Callable[[], tuple[Function, list[Tensor]]]
     fused: bool = False
     long: bool = False
+    multiple: int = 1
 
 
 class Link(ABC):
@@ -168,7 +172,10 @@ class _Library(Kernel):
         for kind, *place in self._arguments:
             step = 0
             if kind == "size":
-                value = inputs[place[0]].shape[1 + place[1]]
+                source, dim, multiple = place
+                value = inputs[source].shape[1 + dim]
+                if value % multiple:
+                    raise ValueError(f"a size is {value}, and not a multiple of {multiple}")
             else:
                 if kind == "scratch":
                     itemsize, sizes = place
@@ -226,26 +233,45 @@ def prepare(recipes: Sequence[Recipe], device: torch.device) -> None:
         ClusterError: as ``load``.
     """
     if device.type == "cpu":
-        for fused in (False, True):
-            alike = [recipe for recipe in recipes if recipe.fused == fused]
-            for low in range(0, len(alike), _TOGETHER):
-                _prepare(alike[low : low + _TOGETHER])
+        _prepare([group for fused in (False, True) for group in _groups(recipes, fused)])
     for recipe in recipes:
         load(recipe, device)
 
 
-def _prepare(recipes: Sequence[Recipe]) -> None:
-    """Build those of a few kernels that are neither there nor being built."""
+def _groups(recipes: Sequence[Recipe], fused: bool) -> list[list[Recipe]]:
+    """Those alike in ``fused``, apart in libraries: large ones, if there is work for each core."""
+    alike = [recipe for recipe in recipes if recipe.fused == fused]
+    count = max(-(-len(alike) // _TOGETHER), min(_compilers(), len(alike)))
+    return [alike[first::count] for first in range(count)]
+
+
+def _compilers() -> int:
+    """How many compilers this process may have running: each takes a core and 300 MB."""
+    return min(len(os.sched_getaffinity(0)), _MOST_COMPILERS)
+
+
+def _prepare(groups: Sequence[Sequence[Recipe]]) -> None:
+    """Build the kernels that are neither there nor being built; the compiler has one group while
+    the code of the next is written."""
     with contextlib.ExitStack() as stack:
-        missing = []
-        for recipe in recipes:
-            place = _place(recipe)
-            if not _whole(place) and stack.enter_context(_locked(place, wait=False)):
-                missing.append((recipe, place))
-        # Whoever had a lock may have built it just before we got it.
-        missing = [(recipe, place) for recipe, place in missing if not _whole(place)]
-        if missing:
-            _build(missing)
+        running: list[_Build] = []
+        for group in groups:
+            build = _Build()
+            stack.callback(build.close)
+            places = [(recipe, _place(recipe)) for recipe in group]
+            free = [(recipe, place) for recipe, place in places if build.lock(place, wait=False)]
+            # Whoever had a lock may have built it just before we got it.
+            missing = [(recipe, place) for recipe, place in free if not _whole(place)]
+            if not missing:
+                build.close()
+                continue
+            build.write(missing)
+            if len(running) == _compilers():
+                running.pop(0).keep()
+            build.compile()
+            running.append(build)
+        for build in running:
+            build.keep()
 
 
 _kernels: dict[str, Kernel] = {}
@@ -262,9 +288,12 @@ def _loaded(place: Path, recipe: Recipe) -> Kernel:
     if known is not None:
         return known
     if not _whole(place):
-        with _locked(place, wait=True):
+        with contextlib.closing(_Build()) as build:
+            build.lock(place, wait=True)
             if not _whole(place):
-                _build([(recipe, place)])
+                build.write([(recipe, place)])
+                build.compile()
+                build.keep()
     try:
         library = ctypes.CDLL(str(place))
     except OSError as error:  # the folder's file system may forbid to run what lies on it
@@ -380,25 +409,63 @@ _building: Final = Lock()
 
 
 _TOGETHER: Final = 8
-"""Kernels compiled at once, as one library: what all include takes a compiler ten times as long as
-one of them. Other processes build others meanwhile."""
+"""Kernels of one library: what all include takes a compiler ten times as long as one of them."""
+
+_MOST_COMPILERS: Final = 4
+"""Running for one process at once, for the sake of memory."""
 
 
-def _build(missing: Sequence[tuple[Recipe, Path]]) -> None:
-    """Compile recipes, alike in ``fused``, into their places; each appears whole or not at all."""
-    with (
-        _building,
-        warnings.catch_warnings(),
-        tempfile.TemporaryDirectory(prefix="polyfit-") as folder,
-    ):
-        warnings.simplefilter("ignore")  # what torch says of its own insides
-        _check_compiler()  # torch asks for one already while it writes the code
+class _Build:
+    """Kernels on their way, alike in ``fused``: one library. Their locks are held until its end."""
+
+    def __init__(self) -> None:
+        self._held = contextlib.ExitStack()
+
+    def lock(self, place: Path, wait: bool) -> bool:
+        """Whether the kernel that belongs there is ours to build; its end releases it."""
+        if not wait and _whole(place):
+            return False
+        return self._held.enter_context(_locked(place, wait))
+
+    def write(self, missing: Sequence[tuple[Recipe, Path]]) -> None:
+        """The source of the recipes' library, and how to compile it."""
+        folder = self._held.enter_context(tempfile.TemporaryDirectory(prefix="polyfit-"))
+        self._missing, self._log = missing, Path(folder) / "compiler.txt"
         source = Path(folder) / "kernels.cpp"
-        parts = [_part(number, recipe, folder) for number, (recipe, _) in enumerate(missing)]
-        source.write_text("\n".join([_SHARED, *parts]))
-        library = _compiled(source, missing[0][0].fused).read_bytes()
-        for number, (_, place) in enumerate(missing):
+        with _building, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch says of its own insides
+            _check_compiler()  # torch asks for one already while it writes the code
+            parts = [_part(number, recipe, folder) for number, (recipe, _) in enumerate(missing)]
+            source.write_text("\n".join([_SHARED, *parts]))
+            self._command, self._library = _command(source, missing[0][0].fused)
+
+    def compile(self) -> None:
+        """Start the compiler."""
+        with _compiler_wanted(), self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._log.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._held.callback(self._process.wait)
+        self._held.callback(self._process.kill)
+
+    def keep(self) -> None:
+        """Wait for the compiler, and put each kernel in its place, whole or not at all."""
+        with _compiler_wanted():
+            if self._process.wait() != 0:
+                lines = self._log.read_text(errors="replace").splitlines()
+                raise RuntimeError(next((line for line in lines if "error" in line), "no reason"))
+            library = self._library.read_bytes()
+        for number, (_, place) in enumerate(self._missing):
             _keep(place, _filed(library, number))
+        self.close()
+
+    def close(self) -> None:
+        """End what is running, and release the locks."""
+        self._held.close()
 
 
 def _part(number: int, recipe: Recipe, folder: str) -> str:
@@ -486,8 +553,8 @@ def _compiler_wanted() -> Iterator[None]:
         ) from None
 
 
-def _compiled(source: Path, fused: bool) -> Path:
-    """The shared library of a C++ file, for this machine's vector units."""
+def _command(source: Path, fused: bool) -> tuple[list[str], Path]:
+    """What makes a shared library of a C++ file, for this machine's vector units; and its path."""
     from torch._inductor.cpp_builder import CppBuilder, CppTorchOptions
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
@@ -498,17 +565,22 @@ def _compiled(source: Path, fused: bool) -> Path:
             output_dir=str(source.parent),
             BuildOption=CppTorchOptions(vec_isa=pick_vec_isa(), warning_all=False),
         )
-        builder.build()
-    return Path(builder.get_target_file_path())
+        return shlex.split(builder.get_command_line()), Path(builder.get_target_file_path())
 
 
-def _settings(fused: bool = False) -> Any:
+def _untried(self: Any, code: str) -> bool:
+    return False
+
+
+@contextlib.contextmanager
+def _settings(fused: bool = False) -> Iterator[None]:
     """Inductor's, for one thread and the vector units that torch itself uses here."""
     from torch._inductor import config
+    from torch._inductor.cpu_vec_isa import VecISA
 
     widths = {"AVX512": 512, "AVX2": 256}
     width = widths.get(torch.backends.cpu.get_cpu_capability())
-    return config.patch(
+    patch = config.patch(
         {
             "cpp.threads": 1,
             "cpp.simdlen": width,
@@ -522,25 +594,43 @@ def _settings(fused: bool = False) -> Any:
             "size_asserts": False,
         }
     )
+    tried = VecISA.check_build
+    if width:  # nor do the units for bfloat16 and int8, which no kernel has
+        VecISA.check_build = _untried  # type: ignore[method-assign]
+    try:
+        with patch:
+            yield
+    finally:
+        VecISA.check_build = tried  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
-def _abreast(recipe: Recipe) -> Iterator[None]:
-    """Have Inductor's loops take a few vectors at a time for a long chain."""
-    from torch._inductor.codegen.cpp import TilingSelect
+def _loops(recipe: Recipe) -> Iterator[None]:
+    """Have Inductor's loops take a few vectors at a time for a long chain, and leave out what they
+    would do with remainders that do not occur: it is half of the code."""
+    from torch._inductor.codegen.cpp import LoopLevel, TilingSelect
 
     select = TilingSelect.select_tiling
+    tile: Callable[..., Any] = LoopLevel.tile
 
     def several(self: Any, *arguments: Any) -> Any:
         factors, *rest = select(self, *arguments)
         return [_ABREAST * factor for factor in factors], *rest
 
+    def whole(self: Any, factor: int) -> Any:
+        loop = tile(self, factor)
+        if recipe.multiple % factor == 0:
+            loop.tiled_size = loop.size
+        return loop
+
+    LoopLevel.tile = whole  # type: ignore[method-assign]
     if recipe.long and torch.backends.cpu.get_cpu_capability() == "AVX512":
         TilingSelect.select_tiling = several  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
         TilingSelect.select_tiling = select  # type: ignore[method-assign]
+        LoopLevel.tile = tile  # type: ignore[method-assign]
 
 
 def _generated(recipe: Recipe, folder: str) -> tuple[str, list[list[Any]]]:
@@ -566,24 +656,24 @@ def _generated(recipe: Recipe, folder: str) -> tuple[str, list[list[Any]]]:
     original = async_compile.AsyncCompile.cpp_pybinding
     async_compile.AsyncCompile.cpp_pybinding = note  # type: ignore[method-assign, assignment]
     try:
-        with _settings(), _abreast(recipe), _inductor_folder(folder), torch.no_grad():
+        with _settings(), _loops(recipe), _inductor_folder(folder), torch.no_grad():
             compiled = compile_fx.compile_fx_inner(graph, placeholders)
             outputs = compiled(list(examples))
     finally:
         async_compile.AsyncCompile.cpp_pybinding = original  # type: ignore[method-assign]
     if len(sources) != 1 or len(calls) != 1:
         raise RuntimeError(f"{recipe.name}: {len(sources)} kernels and {len(calls)} calls, not one")
-    return sources[0], _arguments(recipe.name, calls[0], examples, list(outputs))
+    return sources[0], _arguments(recipe, calls[0], examples, list(outputs))
 
 
 def _arguments(
-    name: str, call: Sequence[Any], examples: Sequence[Tensor], outputs: Sequence[Tensor]
+    recipe: Recipe, call: Sequence[Any], examples: Sequence[Tensor], outputs: Sequence[Tensor]
 ) -> list[list[Any]]:
     """Which input, output or size each argument of the one call was."""
     known: dict[int, list[Any]] = {t.data_ptr(): ["in", i] for i, t in enumerate(examples)}
     known |= {t.data_ptr(): ["out", i] for i, t in enumerate(outputs)}
     sizes = {
-        size: ["size", i, dim]
+        size: ["size", i, dim, 1 if size % recipe.multiple else recipe.multiple]
         for i, tensor in enumerate(examples)
         for dim, size in enumerate(tensor.shape)
         if size > 1
@@ -596,13 +686,15 @@ def _arguments(
             place = known.get(value.data_ptr())
             dims = [sizes.get(size) for size in value.shape if size > 1]
             if place is None and None not in dims:
-                place = ["scratch", value.element_size(), [dim[1:] for dim in dims if dim]]
+                place = ["scratch", value.element_size(), [dim[1:3] for dim in dims if dim]]
         if place is None:
-            raise RuntimeError(f"{name}: an argument is neither input, output, size nor scratch")
+            raise RuntimeError(
+                f"{recipe.name}: an argument is neither input, output, size nor scratch"
+            )
         found.append(place)
     written = {place[1] for place in found if place[0] == "out"}
     if written != set(range(len(outputs))):
-        raise RuntimeError(f"{name}: outputs {written} of {len(outputs)} are written")
+        raise RuntimeError(f"{recipe.name}: outputs {written} of {len(outputs)} are written")
     return found
 
 

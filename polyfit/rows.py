@@ -47,6 +47,8 @@ HISTORIES: Final = {
 }
 MEND: Final = "remove that object and run the same spec again: it fits what is missing"
 _ROW_GROUP: Final = 1 << 16
+_WRITTEN: Final = 1 << 17
+"""Numbers that Arrow encodes at a time: between two times it looks how large its page is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +272,7 @@ def to_parquet(rows: pa.Table, footer: dict[str, Any]) -> bytes:
         write_page_checksum=True,
         store_schema=True,
         version="2.6",
+        write_batch_size=_WRITTEN,
     )
     return buffer.getvalue()
 

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,35 @@ def test_links_of_a_chain_have_the_same_parts(cache: Path) -> None:
     links = [kernel.link([torch.ones(n, 2)] * 2, [torch.empty(n, 2)]) for n in (2, 3)]
     with pytest.raises(ValueError, match="the same parts"):
         kernels.chain(links)
+
+
+def code_of(made: Recipe, tmp_path: Path) -> str:
+    return kernels._generated(made, str(tmp_path))[0]
+
+
+def whole_recipe() -> Recipe:
+    examples = [torch.ones(2 * kernels.LANES) for _ in range(2)]
+    return Recipe("whole", (__file__,), lambda: (added, examples), multiple=kernels.LANES)
+
+
+def test_a_loop_over_whole_multiples_has_no_code_for_a_remainder(tmp_path: Path) -> None:
+    whole = whole_recipe()
+    remainder = "C10_UNLIKELY"
+    assert remainder in code_of(recipe(), tmp_path)
+    assert remainder not in code_of(whole, tmp_path)
+    for long in (False, True):  # those that fit on this machine's processor, and on others
+        assert remainder not in code_of(replace(whole, long=long), tmp_path)
+    assert remainder in code_of(replace(recipe(), multiple=3), tmp_path)
+
+
+def test_other_sizes_than_whole_multiples_are_refused(cache: Path) -> None:
+    """The loop would write beyond the end."""
+    kernel = load(whole_recipe(), CPU)
+    with pytest.raises(ValueError, match=f"a size is 3, and not a multiple of {kernels.LANES}"):
+        sums(kernel)
+    one, out = torch.arange(2.0 * kernels.LANES), torch.empty(2 * kernels.LANES)
+    kernel.bind([one, one], [out])()
+    assert out.tolist() == (2 * one).tolist()
 
 
 PROGRAM = """
@@ -186,6 +216,34 @@ def test_threads_of_one_process_may_compile_different_kernels_at_once(cache: Pat
     for thread in threads:
         thread.join()
     assert found == {"added": SUMS, "subtracted": [9.0, 18.0, 27.0]}
+
+
+@pytest.mark.parametrize("cores", [1, 2, 5])
+def test_each_core_has_a_library_to_compile(
+    cores: int, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that another worker, or another run of the compiler, takes the next meanwhile."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    names = ["one", "two", "three"]
+    kernels.prepare([recipe(name) for name in names], CPU)
+    assert [sums(load(recipe(name), CPU)) for name in names] == [SUMS] * 3
+    places = [kernels._place(recipe(name)) for name in names]
+    libraries = {place.read_bytes()[: -kernels._DIGEST - kernels._NUMBER] for place in places}
+    assert len(libraries) == min(cores, 3)
+    assert kept(cache) == [".lock"] * 3 + [".so"] * 3
+
+
+def test_what_the_compiler_refuses_is_told_and_lets_go(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    with monkeypatch.context() as broken:
+        broken.setattr(kernels, "_SHARED", '#error "so not"\n')
+        with pytest.raises(ClusterError, match=r'engine: eager .*error.*"so not"'):
+            kernels.prepare([recipe("one"), recipe("two")], CPU)
+    assert kept(cache) == [".lock"] * 2
+    kernels.prepare([recipe("one"), recipe("two")], CPU)
+    assert sums(load(recipe("two"), CPU)) == SUMS
 
 
 @pytest.mark.parametrize("change", ["name", "source", "torch", "processor"])
