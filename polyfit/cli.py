@@ -61,7 +61,7 @@ def cli(debug: bool) -> None:
     """Many small polynomial fits by autograd, as one batch job.
 
     Exit codes: 0 complete; 1 internal error; 2 bad spec or usage; 3 shards failed or rows damaged;
-    4 another driver holds the run; 5 storage unreachable or unsafe; 6 the cluster cannot do it;
+    4 another driver holds the run; 5 storage unreachable or refusing; 6 the cluster cannot do it;
     130 ended by Ctrl-C; 143 ended by SIGTERM.
     """
 
@@ -420,7 +420,7 @@ class _Shown:
         self._name = name
         self._bar: Any = None
         self._task: Any = None
-        self._line_at = -math.inf
+        self._line_at, self._line = -math.inf, ""
         self.fits_reused = 0
 
     def __enter__(self) -> "_Shown":
@@ -468,10 +468,13 @@ class _Shown:
             return
         self._line_at = time.monotonic()
         failed = f", {progress.failed} shards failed" if progress.failed else ""
-        _remark(
+        line = (
             f"{self._name}: {progress.fits_done:,} of {_count(progress.fits, 'fit')}, "
             f"{progress.shards_done:,} of {_count(progress.shards, 'shard')} at rest{failed}"
         )
+        if line != self._line:  # what is at rest may still be looked at
+            _remark(line)
+        self._line = line
 
 
 # --- what came out ---------------------------------------------------------------------------
@@ -498,6 +501,9 @@ def _print_single(run: "Run") -> None:
         run.plan.record.updates(fit.steps), row.get("loss_history") or (), strict=False
     ):
         click.echo(f"{update} {loss}")
+    if row["status"] == "diverged":
+        click.echo(f"No result: the fit diverged, {_count(row['steps_taken'], 'update')} taken")
+        return
     own, in_x = equations(row)
     click.echo(f"Result: {in_x or own}")
 

@@ -238,7 +238,7 @@ def _attempt() -> str:
     return f"{now().replace(':', '').replace('-', '').lower()}-{secrets.token_hex(4)}"
 
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 _DRAINED: Final = "ended by SIGTERM; the same command goes on from here"
 
 
@@ -251,19 +251,24 @@ class _Signals:
     def __init__(self, tell: Teller) -> None:
         self.came: int | None = None
         self.until = 0.0
-        self._tell = tell
+        self._tell, self._alone = tell, False
         self._main = threading.current_thread() is threading.main_thread()
-        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._before = {number: signal.getsignal(number) for number in _HANDLED}
 
-    def watch(self) -> None:
-        """Take the signals over; after ``ray.init``, which sets a handler of its own."""
+    def watch(self, alone: bool) -> None:
+        """Take the signals over; after ``ray.init``, which sets a handler of its own.
+
+        ``alone``: this process fits, and hears of the time only where it is interrupted.
+        """
+        self._alone = alone
         if self._main:
-            for number in _SIGNALS:
+            for number in _HANDLED:
                 signal.signal(number, self._note)
 
     def release(self) -> None:
         """Give the signals back."""
         if self._main:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
             for number, handler in self._before.items():
                 signal.signal(number, handler)
 
@@ -275,10 +280,13 @@ class _Signals:
 
     def _note(self, signum: int, frame: Any) -> None:
         again = self.came is not None
-        self.came = signum
+        if signum != signal.SIGALRM:
+            self.came = signum
         if again:
             raise self.error()
         self.until = time.monotonic() + DRAIN_S
+        if self._alone:
+            signal.setitimer(signal.ITIMER_REAL, DRAIN_S)
         with suppress(Exception):  # the line that it interrupts may be half written
             self._tell(
                 f"stopping: shards in flight have {DRAIN_S:.0f} s to come to rest; "
@@ -347,7 +355,7 @@ class _Drive:
                 with _executor(
                     how, self.job, spec, address, placement_timeout_s, self.closing
                 ) as executor:
-                    self.signals.watch()
+                    self.signals.watch(alone=how == "inline")
                     self.tell(f"running {executor.describe()}")
                     self._dispatch(executor, todo, spec.on_failure)
                     self._tell_reused()

@@ -18,6 +18,8 @@ import os
 import platform
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -429,15 +431,22 @@ class _Build:
 
     def write(self, missing: Sequence[tuple[Recipe, Path]]) -> None:
         """The source of the recipes' library, and how to compile it."""
-        folder = self._held.enter_context(tempfile.TemporaryDirectory(prefix="polyfit-"))
-        self._missing, self._log = missing, Path(folder) / "compiler.txt"
-        source = Path(folder) / "kernels.cpp"
-        with _building, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch says of its own insides
-            _check_compiler()  # torch asks for one already while it writes the code
-            parts = [_part(number, recipe, folder) for number, (recipe, _) in enumerate(missing)]
-            source.write_text("\n".join([_SHARED, *parts]))
-            self._command, self._library = _command(source, missing[0][0].fused)
+        self._missing = missing
+        with _room_wanted(cache_folder()):
+            for _, place in missing:  # whoever left one was killed: the lock is ours
+                for left in place.parent.glob(f"{place.stem}.build-*"):
+                    shutil.rmtree(left, ignore_errors=True)
+            place = missing[0][1]
+            folder = self._held.enter_context(
+                tempfile.TemporaryDirectory(prefix=f"{place.stem}.build-", dir=place.parent)
+            )
+            self._log, source = Path(folder) / "compiler.txt", Path(folder) / "kernels.cpp"
+            with _building, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what torch says of its own insides
+                _check_compiler()  # torch asks for one already while it writes the code
+                parts = [_part(number, one, folder) for number, (one, _) in enumerate(missing)]
+                source.write_text("\n".join([_SHARED, *parts]))
+                self._command, self._library = _command(source, missing[0][0].fused)
 
     def compile(self) -> None:
         """Start the compiler."""
@@ -445,23 +454,32 @@ class _Build:
             self._process = subprocess.Popen(
                 self._command,
                 cwd=self._log.parent,
+                env={**os.environ, "TMPDIR": str(self._log.parent)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C on a terminal is for us to take
             )
-        self._held.callback(self._process.wait)
-        self._held.callback(self._process.kill)
+        self._held.callback(self._end)
 
     def keep(self) -> None:
         """Wait for the compiler, and put each kernel in its place, whole or not at all."""
         with _compiler_wanted():
-            if self._process.wait() != 0:
+            if (code := self._process.wait()) != 0:
                 lines = self._log.read_text(errors="replace").splitlines()
-                raise RuntimeError(next((line for line in lines if "error" in line), "no reason"))
+                ended = f"it ended with {code}"
+                raise RuntimeError(next((line for line in lines if "error" in line), ended))
             library = self._library.read_bytes()
         for number, (_, place) in enumerate(self._missing):
             _keep(place, _filed(library, number))
         self.close()
+
+    def _end(self) -> None:
+        """End the compiler and its children."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
     def close(self) -> None:
         """End what is running, and release the locks."""
@@ -547,9 +565,28 @@ def _compiler_wanted() -> Iterator[None]:
     except (exc.CppCompileError, exc.InvalidCxxCompiler, OSError, RuntimeError) as error:
         last = [line for line in str(error).splitlines() if line.strip()]
         raise ClusterError(
-            "this machine cannot compile the engine's kernels: a C++ compiler (g++ or clang++, or "
-            "the one that CXX names) is needed; install one, or use engine: eager "
-            f"({last[0] if last else type(error).__name__})"
+            "this machine cannot compile the engine's kernels "
+            f"({last[0] if last else type(error).__name__}): a C++ compiler that works (g++ or "
+            "clang++, or the one that CXX names) is needed; install one, or use engine: eager"
+        ) from None
+
+
+@contextlib.contextmanager
+def _room_wanted(folder: Path) -> Iterator[None]:
+    """What a full disk makes torch raise while it writes, in words."""
+    try:
+        yield
+    except ClusterError:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise ClusterError(
+            f"kernels cannot be compiled in {folder}: {cause}; set POLYFIT_CACHE to a folder with "
+            "room, or use engine: eager"
         ) from None
 
 

@@ -119,7 +119,7 @@ class Lease:
             if self._free(found, present - watched) and self._take(found):
                 return
             if found is not None and present - begun >= wait_s:
-                raise RunHeld(self._told(found))
+                raise RunHeld(f"{self._told(found)}; --wait SECONDS waits longer")
             self._clock.sleep(_POLL_S if found is not None else 0.0)
 
     def renew(self) -> None:

@@ -492,14 +492,14 @@ def _kind(name: str, value: Any) -> Any:
 
 
 def _refusals(objective: str, optimizer: str, rate: str) -> Iterator[str]:
-    if rate != "number" and objective == "l1" and optimizer != "adam":
+    if optimizer == "newton" and objective == "l1":
+        yield "another optimizer: l1 has no Hessian"
+    elif rate != "number" and objective == "l1" and optimizer != "adam":
         yield "a number for lr: l1 has no stability limit"
     elif rate == "auto" and objective == "l1":
         yield "a number for lr: l1 has no automatic rate"
     elif rate == "of_limit" and optimizer in ("adam", "newton"):
         yield f"auto or a number for lr: {optimizer} has no stability limit"
-    if optimizer == "newton" and objective == "l1":
-        yield "another optimizer: l1 has no Hessian"
 
 
 def _combinations(

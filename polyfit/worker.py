@@ -690,8 +690,10 @@ class _Setup:
     def _predicted(self, of: Index, final: Array) -> Array:
         predicted = np.empty((len(of), self.points))
         for at, grid in self._by_basis(of):
-            argument = grid.x() if grid.basis == "power" else grid.t()
-            functions = basis_functions(grid.basis, grid.degree, argument)
+            if grid.basis == "power":
+                predicted[at] = _horner(final[at], grid.x())
+                continue
+            functions = basis_functions(grid.basis, grid.degree, grid.t())
             predicted[at] = sum(
                 final[at, k, None] * function for k, function in enumerate(functions)
             )
@@ -705,12 +707,16 @@ class _Setup:
         return powers
 
     def _in_x(self, of: Index, powers: Array) -> Array:
-        """The power form at the points, by Horner's rule."""
-        x = self._grid(of, "power").x()
-        value = np.broadcast_to(powers[:, -1, None], (len(of), self.points))
-        for k in range(powers.shape[1] - 2, -1, -1):
-            value = value * x + powers[:, k, None]
-        return value
+        """The power form at the points."""
+        return _horner(powers, self._grid(of, "power").x())
+
+
+def _horner(powers_BM: Array, x: Array) -> Array:
+    """The polynomials at ``x``, by the steps of the compiled kernel of ends."""
+    value = np.broadcast_to(powers_BM[:, -1, None], (len(powers_BM), x.shape[-1]))
+    for k in range(powers_BM.shape[1] - 2, -1, -1):
+        value = value * x + powers_BM[:, k, None]
+    return value
 
 
 @lru_cache(maxsize=1)

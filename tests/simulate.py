@@ -457,7 +457,7 @@ class _Signals(driver._Signals):
         super().__init__(tell)
         WORLD.process.signals = self
 
-    def watch(self) -> None:
+    def watch(self, alone: bool) -> None:
         """Nothing of this process is taken over."""
 
     def release(self) -> None:

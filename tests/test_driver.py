@@ -56,6 +56,29 @@ def keys(run: polyfit.Run) -> list[str]:
     return sorted(entry.key for entry in run.address.open().list(""))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_shard_in_this_process_has_no_longer_than_others(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a signal asks once, a shard that takes longer is broken off; the run goes on later."""
+    from polyfit import worker
+
+    def hanging(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), number)
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            time.sleep(0.01)
+        raise AssertionError("it was left alone")
+
+    with monkeypatch.context() as slow:
+        slow.setattr(driver, "DRAIN_S", 0.5)
+        slow.setattr(worker, "compute", hanging)
+        with pytest.raises((driver.Drained, KeyboardInterrupt)):
+            run(tmp_path)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert run(tmp_path).verify().problems == []
+
+
 def home(place: Place, run_id: str | None = None, spec: Spec = SPEC) -> Store:
     """The folder of a run, as a store."""
     return place.address.under(f"small/{run_id or polyfit.Plan.of(spec).run_id}").open()

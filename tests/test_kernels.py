@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +88,9 @@ def test_links_of_a_chain_have_the_same_parts(cache: Path) -> None:
 
 
 def code_of(made: Recipe, tmp_path: Path) -> str:
-    return kernels._generated(made, str(tmp_path))[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torch says of its own insides
+        return kernels._generated(made, str(tmp_path))[0]
 
 
 def whole_recipe() -> Recipe:
@@ -239,7 +243,7 @@ def test_what_the_compiler_refuses_is_told_and_lets_go(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     with monkeypatch.context() as broken:
         broken.setattr(kernels, "_SHARED", '#error "so not"\n')
-        with pytest.raises(ClusterError, match=r'engine: eager .*error.*"so not"'):
+        with pytest.raises(ClusterError, match=r'error.*"so not".*: a C\+\+ compiler'):
             kernels.prepare([recipe("one"), recipe("two")], CPU)
     assert kept(cache) == [".lock"] * 2
     kernels.prepare([recipe("one"), recipe("two")], CPU)
@@ -387,6 +391,68 @@ def test_a_kernel_that_cannot_be_written_leaves_nothing(
     with pytest.raises(ClusterError, match="No space left on device; use engine: eager") as caught:
         load(recipe(), CPU)
     assert caught.value.exit_code == Exit.CLUSTER
+    assert kept(cache) == [".lock"]
+
+
+def test_what_an_interrupted_build_began_ends_with_it(cache: Path, tmp_path: Path) -> None:
+    """The compiler is a program that runs others."""
+    compiler = tmp_path / "compiler"
+    compiler.write_text(
+        '#!/bin/sh\ncase "$*" in *-shared*) sleep 600 & echo $! > "$CHILD"; wait;; esac\n'
+        'exec g++ "$@"\n'
+    )
+    compiler.chmod(0o700)
+    body = """
+        import signal, threading
+        child = Path(os.environ["CHILD"])
+
+        def interrupt():
+            while not child.exists() or not child.read_text().strip():
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=interrupt).start()
+        try:
+            load(recipe, CPU)
+        except KeyboardInterrupt:
+            tell("interrupted")
+    """
+    child = tmp_path / "child"
+    process = program(body, cache, CXX=str(compiler), CHILD=str(child))
+    output, _ = process.communicate(timeout=240)
+    assert told(cache) == ["made", "interrupted"], output
+    assert kept(cache) == [".lock"]
+    stat = Path(f"/proc/{child.read_text().strip()}/stat")
+    deadline = time.monotonic() + 60
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_what_a_killed_build_left_goes_with_the_next(cache: Path) -> None:
+    cache.mkdir(0o700)
+    place = kernels._place(recipe())
+    left = place.parent / f"{place.stem}.build-left"
+    left.mkdir()
+    (left / "kernels.cpp").touch()
+    assert sums(load(recipe(), CPU)) == SUMS
+    assert kept(cache) == [".lock", ".so"]
+
+
+def test_a_disk_that_is_full_while_code_is_written_is_told(cache: Path) -> None:
+    """A limit on the size of files stands for the disk: the same error comes from the same call."""
+    body = """
+        import resource
+        from polyfit.errors import ClusterError
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+        try:
+            load(recipe, CPU)
+        except ClusterError as error:
+            print(error)
+    """
+    output, _ = program(body, cache).communicate(timeout=240)
+    assert "File too large; set POLYFIT_CACHE to a folder with room, or use engine: eager" in output
+    assert "Traceback" not in output
     assert kept(cache) == [".lock"]
 
 

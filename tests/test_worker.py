@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 import torch
+from engines import rows_of
 
 from polyfit import worker
 from polyfit.errors import DamagedRun
@@ -89,6 +90,21 @@ def test_shards_do_not_depend_on_their_size(plan: Plan, tmp_path: Path) -> None:
         tables.append(rows)
     assert tables[0] == tables[1]
     assert [row["fit"] for row in tables[0]] == list(range(plan.fits))
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("ranges", ["[[-pi, pi]]", "[[-pi, pi], [-2, 1], [0, 3]]"])
+def test_compiled_rows_have_all_bits_of_eager_ones(dtype: str, ranges: str) -> None:
+    """For gd on a squared objective; what is judged on the points too."""
+    text = (
+        f"fit: {{steps: 20, points: 51, dtype: {dtype}}}\n"
+        f"sweep: {{basis: [power, chebyshev], range: {ranges}, seed: {{count: 70}}}}"
+    )
+    eager, compiled = rows_of(text), rows_of(text, "compiled")
+    assert eager.num_rows == 140 * ranges.count("], [") + 140
+    for name in eager.column_names:
+        assert compiled[name].equals(eager[name]), name
 
 
 def test_a_batch_that_memory_cannot_hold_is_halved_until_it_can(
