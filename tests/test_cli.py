@@ -456,11 +456,13 @@ def test_a_fit_without_powers_of_x_is_shown_in_its_own_basis(
     )
 
 
-def test_a_coefficient_that_is_not_known_is_shown_as_such(command: Command, spec: Path) -> None:
+def test_a_fit_that_diverged_has_no_result_and_unknown_coefficients(command: Command, spec: Path) -> None:
     spec.write_text("name: no\nfit: {lr: 1.0e+30, steps: 50, degree: 1}\nrecord: none\n")
     ended = command("run", spec)
     assert ended.code == 0
-    assert "?" in ended.out.splitlines()[0]
+    assert ended.out.startswith("No result: the fit diverged, 10 updates taken\n")
+    uri = ended.out.splitlines()[-1].removeprefix("results: ")
+    assert "y = ?" in command("show", uri, 0).out
     assert "1 fit: 1 diverged" in ended.out
 
 
