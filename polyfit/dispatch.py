@@ -270,7 +270,8 @@ def connect(address: str | None) -> Connection:
             "_node_ip_address": "127.0.0.1",
         }
     try:
-        ray.init(**options)
+        with contextlib.nullcontext() if named else _unattended():
+            ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"the Ray cluster at {named}" if named else "a Ray cluster on this machine"
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -279,6 +280,29 @@ def connect(address: str | None) -> Connection:
             f"{where} cannot be used: {reason[:400]}{hint if named else ''}"
         ) from error
     return Connection(ours=named is None, began=True)
+
+
+@contextlib.contextmanager
+def _unattended() -> Iterator[None]:
+    """Have Ray start without its API server and its autoscaler's monitor.
+
+    ``ray.init`` starts both though no dashboard was asked for and nothing can be scaled, and waits
+    about a second for the former.
+    """
+    from ray._private.node import Node
+
+    def nothing(self: Any, *arguments: Any, **options: Any) -> None:
+        pass
+
+    names = [name for name in ("start_api_server", "start_monitor") if hasattr(Node, name)]
+    kept = {name: getattr(Node, name) for name in names}
+    for name in names:
+        setattr(Node, name, nothing)
+    try:
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(Node, name, method)
 
 
 def _knock(address: str) -> None:

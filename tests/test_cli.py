@@ -456,7 +456,7 @@ def test_a_fit_without_powers_of_x_is_shown_in_its_own_basis(
     )
 
 
-def test_a_fit_that_diverged_has_no_result_and_unknown_coefficients(command: Command, spec: Path) -> None:
+def test_a_fit_that_diverged_has_no_result(command: Command, spec: Path) -> None:
     spec.write_text("name: no\nfit: {lr: 1.0e+30, steps: 50, degree: 1}\nrecord: none\n")
     ended = command("run", spec)
     assert ended.code == 0
