@@ -161,11 +161,20 @@ def fit(
     run = chosen(kind, problems, start_BM, lr_B, updates, record, device)
     with torch.enable_grad():
         run.iterate()
-    return run.outcome
+    return run.ended()
+
+
+def _waits(device: torch.device) -> bool:
+    """Whether a look at numbers has to wait for the device."""
+    return device.type != "cpu"
 
 
 class _Run(ABC):
-    """One batch on its way: ``fits`` are the places in the batch of those that it still holds."""
+    """One batch on its way: ``fits`` are the places in the batch of those that it still holds.
+
+    Between two looks at what has ended nothing waits for the device: what is recorded and how
+    fits ended is kept there.
+    """
 
     def __init__(
         self,
@@ -179,6 +188,8 @@ class _Run(ABC):
     ) -> None:
         self.kind, self.problems, self.device = kind, problems, device
         self.updates = updates
+        # Whoever looks late has iterated for nothing what has ended.
+        self.look_every = _LOOK_EVERY if _waits(device) else CHECK_EVERY
         self.slots = {update: k for k, update in enumerate(updates)}
         batch, size = start_BM.shape
         numpy_dtype = np.float32 if kind.dtype == torch.float32 else np.float64
@@ -192,6 +203,10 @@ class _Run(ABC):
                 for name in record
             },
         )
+        self.recorded = {  # on the CPU it is the memory of the outcome
+            name: torch.from_numpy(values).to(device)
+            for name, values in self.outcome.recorded.items()
+        }
         fits = np.flatnonzero(usable(kind, problems, lr_B))
         self._begin(fits, start_BM[fits].astype(numpy_dtype), lr_B[fits].astype(numpy_dtype))
 
@@ -203,20 +218,30 @@ class _Run(ABC):
     def iterate(self) -> None:
         """Bring all fits to their ends."""
 
-    def _keep_ends(
-        self, fits: Index, taken: int | Index, status: npt.NDArray[np.int8], c_BM: Numbers
-    ) -> None:
-        self.outcome.steps_taken_B[fits] = taken
-        self.outcome.status_B[fits] = status
-        self.outcome.coefficients_BM[fits] = c_BM
+    def ended(self) -> Outcome:
+        """How they ended."""
+        if self.device.type != "cpu":
+            for name, values in self.recorded.items():
+                self.outcome.recorded[name][:] = values.cpu().numpy()
+        return self.outcome
 
-    def _keep(self, name: str, fits: Index, slot: int, values: Tensor) -> None:
-        if name in self.outcome.recorded:
-            kept = self.outcome.recorded[name][slot]
-            if len(fits) == len(kept):
-                kept[:] = values.cpu().numpy()
+    def _hold(self, fits: Index) -> None:
+        """These fits are what the batch still holds."""
+        self.fits, self.places = fits, torch.from_numpy(fits).to(self.device)
+
+    def _keep_ends(self, taken: Tensor, status: Tensor, c: Coefficients) -> None:
+        """How the fits held ended; of those that go on it is said again later."""
+        self.outcome.steps_taken_B[self.fits] = taken.cpu().numpy()
+        self.outcome.status_B[self.fits] = status.cpu().numpy()
+        self.outcome.coefficients_BM[self.fits] = torch.stack(c, dim=1).cpu().numpy()
+
+    def _keep(self, name: str, slot: int, values: Tensor) -> None:
+        if name in self.recorded:
+            kept = self.recorded[name][slot]
+            if len(self.fits) == len(kept):
+                kept.copy_(values)
             else:
-                kept[fits] = values.cpu().numpy()
+                kept.index_copy_(0, self.places, values)
 
 
 def objective_of(kind: Kind, problems: Problems, fits: Index, device: torch.device) -> Objective:
@@ -249,14 +274,23 @@ class _Eager(_Run):
     """One operation of torch at a time."""
 
     def _begin(self, fits: Index, start_BM: Numbers, lr_B: Numbers) -> None:
-        self.fits = fits
         self.c = [self._vector(column) for column in start_BM.T]
         self.lr = self._vector(lr_B)
         self.moments = [
             [torch.zeros_like(v) for v in self.c] for _ in range(MOMENTS[self.kind.optimizer.name])
         ]
-        self.objective = objective_of(self.kind, self.problems, fits, self.device)
         self.first_loss = self.last_loss = torch.empty(0)
+        self._take_up(fits)
+
+    def _take_up(self, fits: Index) -> None:
+        """The fits of the vectors, none of which has ended."""
+        self._hold(fits)
+        self.going = torch.ones_like(self.lr, dtype=torch.bool)
+        self.taken = torch.zeros_like(self.lr, dtype=torch.int64)
+        self.status = torch.zeros_like(self.lr, dtype=torch.int8)
+        self.ends = self.c
+        if len(fits):
+            self.objective = objective_of(self.kind, self.problems, fits, self.device)
 
     def _vector(self, values: Numbers) -> Tensor:
         return torch.tensor(np.ascontiguousarray(values)).to(self.device)
@@ -266,10 +300,13 @@ class _Eager(_Run):
             if not len(self.fits):
                 return
             losses, g = self._gradient()
+            final = update == self.kind.steps
             if update == 0:
                 self.first_loss = self.last_loss = losses
-            elif update % CHECK_EVERY == 0 or update == self.kind.steps:
-                losses, g = self._end(update, losses, g)
+            elif update % CHECK_EVERY == 0 or final:
+                self._test(update, losses, g)
+                if update % self.look_every == 0 or final:
+                    losses, g = self._look(losses, g)
                 if not len(self.fits):
                     return
             if update in self.slots:
@@ -290,43 +327,45 @@ class _Eager(_Run):
             return torch.zeros_like(losses, dtype=torch.bool)
         return stopped(stop.kind, losses, self.last_loss, g, stop.tolerance)
 
-    def _end(self, update: int, losses: Tensor, g: Coefficients) -> tuple[Tensor, Coefficients]:
-        """End the fits that have diverged, converged or come to their last update."""
+    def _test(self, update: int, losses: Tensor, g: Coefficients) -> None:
+        """Note how fits ended that have diverged, converged or come to their last update."""
         sound = finite(self.c, losses)
         converged = sound & self._stopped(losses, g)
         self.last_loss = losses
-        ended = converged | ~sound
-        if update == self.kind.steps:
-            ended = torch.ones_like(ended)
-        elif not bool(ended.any()):
-            return losses, g
+        ended = self.going
+        if update < self.kind.steps:
+            ended = ended & (converged | ~sound)
         status = _status(sound, losses, self.first_loss, converged)
-        gone = ended.cpu().numpy()
-        self._keep_ends(self.fits[gone], update, status.cpu().numpy()[gone], _rows(self.c)[gone])
-        return self._compact(~ended, losses, g)
+        self.taken = torch.where(ended, update, self.taken)
+        self.status = torch.where(ended, status, self.status)
+        self.ends = [torch.where(ended, c, end) for c, end in zip(self.c, self.ends, strict=True)]
+        self.going = self.going & ~ended
 
-    def _compact(
-        self, going: Tensor, losses: Tensor, g: Coefficients
-    ) -> tuple[Tensor, Coefficients]:
-        running = going.nonzero().squeeze(1)
+    def _look(self, losses: Tensor, g: Coefficients) -> tuple[Tensor, Coefficients]:
+        """Keep how fits ended, if any has, and let go of those."""
+        if int(self.going.sum()) == len(self.fits):
+            return losses, g
+        self._keep_ends(self.taken, self.status, self.ends)
+        return self._compact(losses, g)
+
+    def _compact(self, losses: Tensor, g: Coefficients) -> tuple[Tensor, Coefficients]:
+        running = self.going.nonzero().squeeze(1)
 
         def pick(vector: Tensor) -> Tensor:
             return vector.index_select(0, running)
 
-        self.fits = self.fits[going.cpu().numpy()]
         self.c, self.lr = list(map(pick, self.c)), pick(self.lr)
         self.moments = [list(map(pick, moment)) for moment in self.moments]
         self.first_loss, self.last_loss = pick(self.first_loss), pick(self.last_loss)
-        if len(self.fits):
-            self.objective = objective_of(self.kind, self.problems, self.fits, self.device)
+        self._take_up(self.fits[self.going.cpu().numpy()])
         return pick(losses), list(map(pick, g))
 
     def _record(self, slot: int, losses: Tensor, g: Coefficients) -> None:
-        self._keep("loss", self.fits, slot, losses)
-        if "gradient_norm" in self.outcome.recorded:
-            self._keep("gradient_norm", self.fits, slot, norm(g))
-        if "coefficients" in self.outcome.recorded:
-            self._keep("coefficients", self.fits, slot, torch.stack(self.c, dim=1))
+        self._keep("loss", slot, losses)
+        if "gradient_norm" in self.recorded:
+            self._keep("gradient_norm", slot, norm(g))
+        if "coefficients" in self.recorded:
+            self._keep("coefficients", slot, torch.stack(self.c, dim=1))
 
 
 def _status(sound: Tensor, losses: Tensor, first_loss: Tensor, converged: Tensor) -> Tensor:
@@ -356,12 +395,9 @@ class _Newton(_Eager):
         with np.errstate(all="ignore"):  # beyond float64 no fit has come here
             self.bound_PM = share * (R_PMM * R_PMM).sum(axis=1)
 
-    def _compact(
-        self, going: Tensor, losses: Tensor, g: Coefficients
-    ) -> tuple[Tensor, Coefficients]:
-        kept = super()._compact(going, losses, g)
-        running = going.nonzero().squeeze(1)
-        size = self.kind.size
+    def _compact(self, losses: Tensor, g: Coefficients) -> tuple[Tensor, Coefficients]:
+        running, size = self.going.nonzero().squeeze(1), self.kind.size
+        kept = super()._compact(losses, g)
         self.hessian = [
             [self.hessian[i][j].index_select(0, running) for j in range(i + 1)] for i in range(size)
         ]
@@ -552,9 +588,13 @@ class _Compiled(_Run):
         fits, start_BM, lr_B = self.given
         self.count = _count(self.kind)
         self.kernels: dict[Block, Kernel] = {}
-        # A stop rule ends fits one by one: whoever looks late has iterated for nothing.
-        late = self.kind.stop is None or self.device.type != "cpu"
-        self.look_every = _LOOK_EVERY if late else CHECK_EVERY
+        if self.kind.stop is None:  # hardly a fit ends before the last update
+            self.look_every = _LOOK_EVERY
+        self.highest = torch.zeros((), dtype=self.kind.dtype, device=self.device)
+        divisors = [(1.0, 1.0)] * (self.look_every + self.count)
+        if self.kind.optimizer.name == "adam":
+            divisors = [unbiasing(k) for k in range(self.kind.steps + len(divisors))]
+        self.divisors = self._tensor(np.array(divisors))
         moments = np.zeros((self.kind.size * MOMENTS[self.kind.optimizer.name], len(fits)))
         state = np.concatenate([start_BM.T, moments.astype(start_BM.dtype)])
         unknown = torch.zeros(len(fits), dtype=self.kind.dtype, device=self.device)
@@ -568,8 +608,9 @@ class _Compiled(_Run):
     ) -> None:
         """Vectors for these fits, which have the columns of ``state``."""
         kind, count = self.kind, len(state)
-        self.fits, self.first_loss = fits, first_loss
-        self.alive = np.ones(len(fits), dtype=np.bool_)
+        self._hold(fits)
+        self.first_loss = first_loss
+        self.taken = torch.full_like(self.places, kind.steps)
         self.side, self.running = 0, len(fits)
         own, common = self._data()
         rows = [count, count, 1, _GOING, _KEPT + 1, *map(len, own)]
@@ -579,9 +620,9 @@ class _Compiled(_Run):
             tile = max(_LEAST_TILE, _CACHE // ((2 * count + sum(map(len, own))) * lr.itemsize))
         self.tiles = max(1, -(-len(fits) // max(tile, 1)))
         self.width = max(lanes, -(-len(fits) // (self.tiles * lanes)) * lanes)
-        memory = torch.zeros(
-            (self.tiles, sum(rows), self.width), dtype=kind.dtype, device=self.device
-        )
+        room = -(-self.width // kernels.LANES) * kernels.LANES  # all vectors begin aligned
+        memory = torch.zeros(self.tiles, sum(rows), room, dtype=kind.dtype, device=self.device)
+        memory = memory[..., : self.width]
         here, there, rates, going, losses, *data = memory.split(rows, dim=1)
         for place, values in zip(
             (here, rates, losses[:, _KEPT:], going[:, :1], *data),
@@ -603,8 +644,7 @@ class _Compiled(_Run):
         if kind.stop is not None:
             parameters[:, TOLERANCE] = kind.stop.tolerance
         self.parameters = parameters.to(self.device)
-        divisors = self.look_every + self.count
-        self.unbias = torch.zeros(divisors, 2, dtype=kind.dtype, device=self.device)
+        self.unbias = torch.zeros_like(self.divisors[: self.look_every + self.count])
         self.spans: dict[tuple[bool, int, int, bool, int], _Span] = {}
         self.links: dict[tuple[int, int, int, int, int | None, bool, int], Link] = {}
         self.objective: Objective | None = None
@@ -654,25 +694,27 @@ class _Compiled(_Run):
             slot = self.slots.get(update)
             self._record_state(slot)
             if self.kind.optimizer.name == "adam":
-                divisors = [unbiasing(update + k) for k in range(len(self.unbias))]
-                self.unbias.copy_(torch.tensor(divisors, dtype=torch.float64))
+                self.unbias.copy_(self.divisors[update : update + len(self.unbias)])
             final = end == self.kind.steps
             span = self._span(update, end, final)
             span.call()
             losses = self._of_fits(self.losses[0])
             if update == 0:
                 self.first_loss.copy_(losses)
-            if self.calm and not self._low(losses, self._of_fits(span.losses)):
+            if self.calm and not self._low(losses, self._of_fits(span.losses), final):
                 return False
             if slot is not None:
-                self._keep("loss", self.fits, slot, losses)
+                self._keep("loss", slot, losses)
             self._pass_on(update, span, final)
         return True
 
-    def _low(self, before: Tensor, after: Tensor) -> bool:
-        """Whether all losses are far from overflow; NaN is not."""
-        most = torch.maximum(before.max(), after.max())
-        return bool(most <= _CALM * torch.finfo(most.dtype).max)
+    def _low(self, before: Tensor, after: Tensor, final: bool) -> bool:
+        """Whether all losses so far are far from overflow; NaN is not. Where that takes a wait it
+        is asked at the end alone."""
+        self.highest = torch.maximum(self.highest, torch.maximum(before.max(), after.max()))
+        if _waits(self.device) and not final:
+            return True
+        return bool(self.highest <= _CALM * torch.finfo(self.kind.dtype).max)
 
     def _span(self, start: int, end: int, final: bool) -> _Span:
         key = (start == 0, start % CHECK_EVERY, end - start, final, self.side)
@@ -741,59 +783,57 @@ class _Compiled(_Run):
         """After a span: turn to the state it made, and end what has ended."""
         if span.flips:
             self.side = 1 - self.side
-        if final or not (self.calm or torch.equal(span.going, self.going[0])):
-            self._end(update, span, final)
-            self.going[0].copy_(span.going)
+        if not self.calm:
+            running = int((self._of_fits(span.going) > 0.5).sum())
+            if running < self.running:
+                self._end(update, span)
+                self.running = running
         if self.kind.stop is not None and span.tested is not None:
             self.losses[_KEPT].copy_(span.tested)
-        if 0 < self.running < _FULL_ENOUGH * len(self.fits):
-            self._compact()
+        if final or self.running < _FULL_ENOUGH * len(self.fits):
+            self._keep_all(span)
+            if self.running and not final:
+                self._compact()
 
-    def _end(self, update: int, span: _Span, final: bool) -> None:
-        """Keep the ends of the fits that have ended in a span, or of all at the last test.
+    def _end(self, update: int, span: _Span) -> None:
+        """Note when the fits ended that have ended in a span."""
+        before = self._of_fits(self.going[0])
+        for test, vector in span.tests:
+            after = self._of_fits(vector)
+            self.taken = torch.where(after < before, update + test, self.taken)
+            before = after
+        self.going[0].copy_(span.going)
 
-        What has ended keeps its state, and so has the same losses at a later test.
-        """
-        after = torch.stack([self._of_fits(vector) for _, vector in span.tests]).cpu().numpy()
-        for (test, _), going in zip(span.tests, after, strict=True):
-            still = going > 0.5
-            last = final and update + test == self.kind.steps
-            gone = self.alive if last else self.alive & ~still
-            if not gone.any():
-                continue
-            lanes = torch.tensor(np.flatnonzero(gone)).to(self.device)
-            c = [vector.index_select(0, lanes) for vector in self._state(self.kind.size)]
-            losses = self._of_fits(span.losses).index_select(0, lanes)
-            status = _status(
-                finite(c, losses), losses, self.first_loss.index_select(0, lanes),
-                torch.tensor(~still[gone]).to(self.device),
-            )  # fmt: skip
-            self._keep_ends(self.fits[gone], update + test, status.cpu().numpy(), _rows(c))
-            self.alive = self.alive & ~gone
-        self.running = int(self.alive.sum())
+    def _keep_all(self, span: _Span) -> None:
+        """Keep how fits ended: what has ended keeps its state, and so has the same losses since."""
+        c, losses = self._state(self.kind.size), self._of_fits(span.losses)
+        ended = self._of_fits(span.going) < 0.5
+        status = _status(finite(c, losses), losses, self.first_loss, ended)
+        self._keep_ends(self.taken, status, c)
 
     def _compact(self) -> None:
-        lanes = torch.tensor(np.flatnonzero(self.alive)).to(self.device)
+        alive = (self._of_fits(self.going[0]) > 0.5).cpu().numpy()
+        lanes = torch.from_numpy(np.flatnonzero(alive)).to(self.device)
 
         def pick(vector: Tensor) -> Tensor:
             return self._of_fits(vector).index_select(0, lanes)
 
         self._lay_out(
-            self.fits[self.alive], torch.stack([*map(pick, self.sides[self.side])]),
+            self.fits[alive], torch.stack([*map(pick, self.sides[self.side])]),
             pick(self.lr), self.first_loss.index_select(0, lanes), pick(self.losses[_KEPT]),
         )  # fmt: skip
 
     def _record_state(self, slot: int | None) -> None:
         """What is recorded of the state before a span, other than its loss."""
-        if slot is None or set(self.outcome.recorded) <= {"loss"}:
+        if slot is None or set(self.recorded) <= {"loss"}:
             return
         c = self._state(self.kind.size)
-        self._keep("coefficients", self.fits, slot, torch.stack(c, dim=1))
-        if "gradient_norm" in self.outcome.recorded:
+        self._keep("coefficients", slot, torch.stack(c, dim=1))
+        if "gradient_norm" in self.recorded:
             if self.objective is None:
                 self.objective = objective_of(self.kind, self.problems, self.fits, self.device)
             found = gradient(self.objective, [value.clone() for value in c])[1]
-            self._keep("gradient_norm", self.fits, slot, norm(found))
+            self._keep("gradient_norm", slot, norm(found))
 
 
 _ENGINES: Final[dict[str, type[_Run]]] = {"eager": _Eager, "compiled": _Compiled}
@@ -814,18 +854,12 @@ def usable(kind: Kind, problems: Problems, lr_B: Array) -> npt.NDArray[np.bool_]
     return np.asarray(sound_P)[problems.of_B] & sound_B
 
 
-def _rows(c: Coefficients) -> Numbers:
-    """M vectors of shape (B,) as one array, shape (B, M)."""
-    rows: Numbers = torch.stack(c, dim=1).cpu().numpy()
-    return rows
-
-
 # --- the end pass ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Final64:
-    """A batch judged at its final coefficients, in float64 on the CPU; arrays of shape (B,).
+    """A batch judged at its final coefficients, in float64; arrays of shape (B,).
 
     ``excess`` is NaN where the objective has no closed-form optimum.
     """
@@ -835,21 +869,23 @@ class Final64:
     gradient_norm: Array
 
 
-def evaluate(kind: Kind, problems: Problems, coefficients_BM: Array) -> Final64:
+def evaluate(
+    kind: Kind, problems: Problems, coefficients_BM: Array, device: torch.device
+) -> Final64:
     """Loss, excess over the optimum and gradient norm at ``coefficients_BM`` (float64).
 
     The excess of a squared objective is the reduced sum of squares itself, which keeps its
     precision where the loss and the optimum agree to the last bit.
     """
     exact = replace(kind, dtype=torch.float64)
-    cpu = torch.device("cpu")
     fits = np.arange(len(coefficients_BM))
-    c = [torch.tensor(np.ascontiguousarray(column)) for column in coefficients_BM.T]
+    c = [torch.tensor(np.ascontiguousarray(column)).to(device) for column in coefficients_BM.T]
     with torch.enable_grad():
-        losses, g = gradient(objective_of(exact, problems, fits, cpu), c)
+        losses, g = gradient(objective_of(exact, problems, fits, device), c)
     if not kind.squared:
         excess = torch.full_like(losses, torch.nan)
     else:
         whole = replace(problems, rest_P=np.zeros_like(problems.rest_P))
-        excess = objective_of(exact, whole, fits, cpu)(c)
-    return Final64(losses.numpy(), excess.numpy(), norm(g).numpy())
+        excess = objective_of(exact, whole, fits, device)(c)
+    loss, excess_loss, gradient_norm = torch.stack([losses, excess, norm(g)]).cpu().numpy()
+    return Final64(loss, excess_loss, gradient_norm)

@@ -2,8 +2,8 @@
 
 ``torch.compile``'s Inductor fuses a function into a single C++ loop. That loop is kept in the
 user's cache as a library of its own, so that the next process calls it within milliseconds:
-nothing is traced or compiled again, and a call costs a few microseconds. On an accelerator
-``torch.compile`` itself is used, with its own cache.
+nothing is traced or compiled again, and a call costs a few microseconds. For an accelerator the
+function is traced by every process; what Inductor and Triton make of it is kept in the same cache.
 
 The cache lies in ``POLYFIT_CACHE``, else ``$XDG_CACHE_HOME/polyfit``, else ``~/.cache/polyfit``.
 A kernel's file is named by all that decides its code: the function's sources, torch and the CPU.
@@ -194,27 +194,56 @@ class _Library(Kernel):
 
 
 class _Accelerated(Kernel):
-    """A kernel for a device other than the CPU."""
+    """A kernel for a device other than the CPU: Inductor's, which writes into the outputs."""
 
-    def __init__(self, function: Function) -> None:
-        self._compiled = torch.compile(function, dynamic=True)
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        from torch._guards import TracingContext, tracing
+        from torch._inductor import compile_fx, config
+        from torch._inductor.decomposition import select_decomp_table
+        from torch.fx import GraphModule
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        function, examples = recipe.make()
+        inputs = [example.to(device) for example in examples]
+        outputs = [torch.empty_like(value) for value in function(*inputs)]
+
+        def written(*tensors: Tensor) -> tuple[()]:
+            made = function(*tensors[: len(inputs)])
+            for kept, value in zip(tensors[len(inputs) :], made, strict=True):
+                kept.copy_(value)
+            return ()
+
+        table = select_decomp_table()
+        traced = make_fx(written, tracing_mode="symbolic", decomposition_table=table)(
+            *inputs, *outputs
+        )
+        # Whatever else the tracer left keeps Inductor from finding it in its cache.
+        graph = GraphModule(traced, traced.graph)
+        for node in graph.graph.nodes:
+            node.meta = {name: node.meta[name] for name in ("val",) if name in node.meta}
+        values = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+        options = {"max_fusion_size": 1_000_000, "size_asserts": False, "compile_threads": 1}
+        with (
+            tracing(TracingContext(values[0].fake_mode)),
+            config.patch(options),
+            _inductor_folder(str(cache_folder() / "inductor")),
+        ):
+            self._compiled: Any = compile_fx.compile_fx_inner(graph, values)
+            self._compiled([*inputs, *outputs])  # what is left to compile is compiled now
 
     def link(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Link:
-        return _Calls(self._compiled, inputs, outputs)
+        parts = zip(*(tensor.unbind(0) for tensor in (*inputs, *outputs)), strict=True)
+        return _Calls(self._compiled, list(parts))
 
 
 @dataclass(frozen=True, slots=True)
 class _Calls(Link):
-    function: Function
-    inputs: Sequence[Tensor]
-    outputs: Sequence[Tensor]
+    function: Callable[[list[Tensor]], Any]
+    parts: Sequence[Sequence[Tensor]]
 
     def call(self) -> None:
-        with torch.no_grad():
-            for part in range(len(self.outputs[0])):
-                made = self.function(*(tensor[part] for tensor in self.inputs))
-                for kept, value in zip(self.outputs, made, strict=True):
-                    kept[part].copy_(value)
+        for part in self.parts:
+            self.function(list(part))
 
 
 def load(recipe: Recipe, device: torch.device) -> Kernel:
@@ -224,7 +253,7 @@ def load(recipe: Recipe, device: torch.device) -> Kernel:
         ClusterError: there is no C++ compiler that works, or no folder to keep kernels in.
     """
     if device.type != "cpu":
-        return _accelerated(recipe)
+        return _accelerated(recipe, device)
     return _loaded(_place(recipe), recipe)
 
 
@@ -279,10 +308,15 @@ def _prepare(groups: Sequence[Sequence[Recipe]]) -> None:
 _kernels: dict[str, Kernel] = {}
 
 
-def _accelerated(recipe: Recipe) -> Kernel:
-    if recipe.name not in _kernels:
-        _kernels[recipe.name] = _Accelerated(recipe.make()[0])
-    return _kernels[recipe.name]
+def _accelerated(recipe: Recipe, device: torch.device) -> Kernel:
+    name = f"{device.type} {recipe.name}"
+    with _building, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torch says of its own insides
+        if name not in _kernels:
+            wanted = "Triton with a C compiler that works (gcc or clang, or the one that CC names)"
+            with _locked(_place(recipe), wait=True), torch.no_grad(), _compiler_wanted(wanted):
+                _kernels[name] = _Accelerated(recipe, device)
+        return _kernels[name]
 
 
 def _loaded(place: Path, recipe: Recipe) -> Kernel:
@@ -555,19 +589,24 @@ def _check_compiler() -> None:
         get_cpp_compiler()
 
 
+_COMPILER: Final = "a C++ compiler that works (g++ or clang++, or the one that CXX names)"
+
+
 @contextlib.contextmanager
-def _compiler_wanted() -> Iterator[None]:
+def _compiler_wanted(wanted: str = _COMPILER) -> Iterator[None]:
     """What a missing or broken compiler makes torch raise, in words."""
     from torch._inductor import exc
 
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (exc.CppCompileError, exc.InvalidCxxCompiler, OSError, RuntimeError) as error:
         last = [line for line in str(error).splitlines() if line.strip()]
         raise ClusterError(
             "this machine cannot compile the engine's kernels "
-            f"({last[0] if last else type(error).__name__}): a C++ compiler that works (g++ or "
-            "clang++, or the one that CXX names) is needed; install one, or use engine: eager"
+            f"({last[0] if last else type(error).__name__}): {wanted} is needed; install it, or "
+            "use engine: eager"
         ) from None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import numpy as np
@@ -95,6 +95,7 @@ DIFFERENCE: Final = b"affine_difference"
 """The key of a table's metadata under which the affine engine's largest difference stands."""
 
 _ALONE: Final = nullcontext()
+_CPU: Final = torch.device("cpu")
 
 Index = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float64]
@@ -371,7 +372,7 @@ class _ShardWork:
         """Have the kernels that these batches need, compiled side by side with other workers."""
         if not self.compiled:
             return
-        recipes: dict[str, kernels.Recipe] = {}
+        recipes: dict[tuple[torch.device, str], kernels.Recipe] = {}
         for batch in batches:
             kind, example = self.kind(batch), self.example(int(batch.at[0]))
             one = int(batch.problem_of[-1]) == 0
@@ -379,34 +380,38 @@ class _ShardWork:
             one_design = len(ranges) == 1 or not _ranged(example.basis, kind.degree)
             shared = (one_design, one and not kind.squared)
             updates = self.plan.record.updates(kind.steps)
-            found = [block.recipe() for block in blocks(kind, updates, shared)]
+            found = [(self.device, block.recipe()) for block in blocks(kind, updates, shared)]
             if self.plan.engine == "affine":
                 one_map = one and len(np.unique(self.columns["lr"].codes[batch.at])) == 1
                 affine = leaps(kind, (one_map, one_design, one), self.plan.record.of)
-                found = [leap.recipe() for leap in affine]
-                found += [block.recipe() for block in blocks(kind, [], shared)]
+                found = [(_CPU, leap.recipe()) for leap in affine]
+                found += [(_CPU, block.recipe()) for block in blocks(kind, [], shared)]
             in_x, data = example.basis == "power", not kind.squared
             parts = [batch.problem_of[some] for some in self._pieces(batch, kind)]
-            ones = {bool(part[0] == part[-1]) for part in parts}
-            found += [Ends(kind.degree, in_x, one, data).recipe() for one in sorted(ones)]
+            for one in sorted({bool(part[0] == part[-1]) for part in parts}):
+                ends = Ends(kind.degree, in_x, one, data)
+                found.append((self.device if one else _CPU, ends.recipe()))
             if len(ranges) * kind.points >= _FUSED_TARGETS:
                 target = self.columns["target"]
                 texts = [target.items[code] for code in np.unique(target.codes[batch.at])]
-                found += [Targets(text).recipe() for text in texts if Formula(text).plain]
-            recipes |= {recipe.name: recipe for recipe in found}
-        kernels.prepare(list(recipes.values()), self.device)
+                found += [(_CPU, Targets(text).recipe()) for text in texts if Formula(text).plain]
+            recipes |= {(device, recipe.name): recipe for device, recipe in found}
+        for device in dict.fromkeys(device for device, _ in recipes):
+            kernels.prepare([recipes[key] for key in recipes if key[0] == device], device)
 
     def run(self, batch: _Batch) -> None:
         """Fit one batch and put its results in their places; in halves where memory runs out."""
         try:
             self._run(batch)
+            return
         except torch.OutOfMemoryError:
             if len(batch.at) == 1:
                 raise
-            if self.device.type != "cpu":
-                torch.accelerator.memory.empty_cache()
-            for half in batch.halves():
-                self.run(half)
+        # Only now is the whole batch let go of: what an exception came through is kept with it.
+        if self.device.type != "cpu":
+            torch.accelerator.memory.empty_cache()
+        for half in batch.halves():
+            self.run(half)
 
     def _run(self, batch: _Batch) -> None:
         firsts = batch.at[np.flatnonzero(np.diff(batch.problem_of, prepend=-1))]
@@ -437,8 +442,7 @@ class _ShardWork:
         """Iterate a few fits of a batch, and compare."""
         some = np.unique(np.linspace(0, len(lr) - 1, CHECKED_FITS).astype(np.int64))
         part = replace(problems, of_B=problems.of_B[some])
-        cpu = torch.device("cpu")
-        iterated = fit(kind, part, start[some], lr[some], [], [], cpu, "compiled")
+        iterated = fit(kind, part, start[some], lr[some], [], [], _CPU, "compiled")
         leapt = replace(
             outcome, coefficients_BM=outcome.coefficients_BM[some], status_B=outcome.status_B[some]
         )
@@ -473,7 +477,7 @@ class _ShardWork:
     ) -> None:
         """Everything a row says of the final coefficients, in float64 over all points."""
         rows, at = self.rows, batch.at
-        verdict = evaluate(kind, problems, final_BM)
+        verdict = evaluate(kind, problems, final_BM, self.device)
         share = kind.points if kind.objective == "mse" else 1
         optimum = problems.rest_P[problems.of_B] / share
         rows.scalars["loss"][at] = verdict.loss
@@ -483,7 +487,7 @@ class _ShardWork:
             rows.scalars["excess_loss"][at] = verdict.excess
             rows.scalars["rmse"][at] = np.sqrt(verdict.loss * (share / kind.points))
         stored = rows.power_coefficients.values.dtype
-        ends_of = setup.fused_ends if self.compiled else setup.ends
+        ends_of = partial(setup.fused_ends, self.device) if self.compiled else setup.ends
         for some in self._pieces(batch, kind):
             ends = ends_of(problems.of_B[some], final_BM[some], stored, kind.squared)
             rows.scalars["max_error"][at[some]] = ends.max_error
@@ -594,7 +598,7 @@ class _Setup:
             [torch.from_numpy(np.require(array, requirements=("C", "W"))) for array in arrays]
             for arrays in ((grid.middle, grid.half, grid.t()), (y, scale, reach))
         )
-        kernels.load(Targets(target).recipe(), torch.device("cpu")).bind(inputs, outputs)()
+        kernels.load(Targets(target).recipe(), _CPU).bind(inputs, outputs)()
         far = np.flatnonzero(~(reach <= trigonometry.LIMIT))
         if len(far):
             low, high = (np.ravel(ends)[far] for ends in (grid.low, grid.high))
@@ -620,13 +624,14 @@ class _Setup:
             y,
         )
 
-    def fused_ends(self, of: Index, final: Array, stored: npt.DTypeLike, squared: bool) -> _Ends:
+    def fused_ends(
+        self, device: torch.device, of: Index, final: Array, stored: npt.DTypeLike, squared: bool
+    ) -> _Ends:
         """``ends`` by one kernel, of fits in one basis."""
         one, in_x = int(of.max()) == int(of.min()), bool(self.in_x_P[of[0]])
         grid = self._grid(of, self.bases[self.basis_P[of[0]]])
-        kernel = kernels.load(
-            Ends(self.degree, in_x, one, not squared).recipe(), torch.device("cpu")
-        )
+        device = device if one else _CPU  # the data of many are as quickly judged as moved
+        kernel = kernels.load(Ends(self.degree, in_x, one, not squared).recipe(), device)
         some = of[:1] if one else of
         with np.errstate(all="ignore"):
             powers = final.astype(stored) if in_x else self._converted(of, final).astype(stored)
@@ -642,12 +647,16 @@ class _Setup:
         arrays.append(_rows_of(self.clean_CN, self.clean_of_P[some]))
         if not squared:
             arrays.append(_rows_of(self.y_DN, self.data_of_P[some]))
-        inputs = [torch.from_numpy(np.require(array, requirements=("C", "W"))) for array in arrays]
+        inputs = [
+            torch.from_numpy(np.require(array, requirements=("C", "W"))).to(device)
+            for array in arrays
+        ]
         outputs = [
-            torch.empty(len(of), dtype=torch.float64) for _ in range(1 + (not in_x) + (not squared))
+            torch.empty(len(of), dtype=torch.float64, device=device)
+            for _ in range(1 + (not in_x) + (not squared))
         ]
         kernel.bind(inputs, outputs)()
-        told = [output.numpy() for output in outputs]
+        told = [output.cpu().numpy() for output in outputs]
         rmse = np.sqrt(told[-1] / self.points)
         known = np.isfinite(powers).all(axis=1)
         if not in_x:

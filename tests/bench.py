@@ -332,21 +332,25 @@ def tutorial_spec(engine: str, fits: int, losses: bool = False, **fit: Any) -> S
     }
 
 
-def ours(spec: Spec, iteration_only: bool = False, in_flops: bool = False) -> "Work":
+def ours(
+    spec: Spec, iteration_only: bool = False, in_flops: bool = False, accelerated: bool = False
+) -> "Work":
     """All fits of ``spec`` as one shard through ``compute``, the general code as users run it.
 
     ``iteration_only`` runs the calls that the shard makes to the engine, and nothing else.
-    ``in_flops`` counts the operations of the updates taken instead of fits.
+    ``in_flops`` counts the operations of the updates taken instead of fits. ``accelerated`` takes
+    the accelerator of the machine instead of the CPU.
     """
     import torch
     from peers import Work
 
     from polyfit import worker
+    from polyfit.fit import pick_device
     from polyfit.plan import Shard
 
     plan = _plan(spec)
     shard = Shard(0, 0, plan.fits)
-    compute = partial(worker.compute, plan, shard, torch.device("cpu"))
+    compute = partial(worker.compute, plan, shard, pick_device(accelerated))
     if not iteration_only:
         work = Work(plan.fits, lambda: None)
 
@@ -793,6 +797,38 @@ def objectives(options: Options, report: Report) -> None:
         for ours in (compiled, lean):
             report.ratio(f"{ours.name.removeprefix('ours, ')} / loop", rows, ours, torch_loop)
             report.ratio(f"{ours.name.removeprefix('ours, ')} / JAX best", rows, ours, jax)
+
+
+def accelerator(options: Options, report: Report) -> None:
+    """The accelerator of this machine, if it has one, beside one core of its CPU."""
+    name = in_child("bench:accelerator_name", CORES)
+    if name is None:
+        report.fact("accelerator", "none", {})
+        report.line("\nAccelerator: this machine has none")
+        return
+    many = 1 << 17
+    for objective in ("sse", "huber") if options.quick else ("sse", "huber", "log_cosh", "l1"):
+        few = 512 if objective != "sse" else many
+        core = _ours("one core", tutorial_spec("compiled", few, objective=objective))
+        spec = tutorial_spec("compiled", many, objective=objective)
+        losses = tutorial_spec("compiled", many, True, objective=objective)
+        whole = _ours("accelerator", spec, accelerated=True)
+        lean = _ours("accelerator, iteration only", spec, iteration_only=True, accelerated=True)
+        told = _ours("accelerator, 20 losses", losses, accelerated=True)
+        rows = race([core, whole, lean, told], options)
+        title = f"{name}: the tutorial's job with {objective}, compiled, and a core that feeds it"
+        report.rates(f"accelerator, {objective}", title, rows, core.name)
+        report.ratio(f"accelerator / one core, {objective}", rows, whole, core)
+
+
+def accelerator_name() -> str | None:
+    """What the accelerator calls itself; None where there is none."""
+    import torch
+
+    device = torch.accelerator.current_accelerator()
+    if device is None:
+        return None
+    return torch.cuda.get_device_name() if device.type == "cuda" else device.type
 
 
 def mixed(options: Options, report: Report) -> None:
@@ -1283,6 +1319,7 @@ def _changed_environment(changes: Mapping[str, str]) -> Iterator[None]:
 SECTIONS: Final[dict[str, Callable[[Options, Report], None]]] = {
     "peers": peers,
     "objectives": objectives,
+    "accelerator": accelerator,
     "mixed": mixed,
     "end": end,
     "start": start,

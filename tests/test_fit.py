@@ -321,6 +321,32 @@ def test_fits_moved_together_when_others_have_ended_keep_their_bits(
         assert same_bits(together.slice(place, 1), alone), place
 
 
+@pytest.mark.parametrize(
+    "fit_of",
+    [
+        *(f"{kind}, noise: 0.3" for kind in KINDS if kind.stop != "none"),
+        f"{KindOfFit(3, 'sse')}, lr: {{of_limit: 1.2}}",
+        f"{KindOfFit(3, 'sse', 'momentum')}, lr: {{of_limit: 1.2}}",
+        "degree: 3, objective: huber, optimizer: newton, noise: 0.3",
+    ],
+)
+def test_who_looks_late_at_what_has_ended_sees_the_same(
+    engine: str, fit_of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an accelerator, for which a look has to wait."""
+    lr = "" if "lr" in fit_of or "newton" in fit_of else ", lr: [{of_limit: 0.01}, {of_limit: 0.2}]"
+    plan = plan_of(
+        f"fit: {{{fit_of}, points: 40, steps: 995}}\nsweep: {{seed: {{count: 20}}{lr}}}\n"
+        "record: {at: [0, 5, 130, 200, 470], of: [loss, gradient_norm, coefficients]}",
+        engine,
+    )
+    shard = Shard(0, 0, plan.fits)
+    early = compute(plan, shard, CPU)
+    assert {"converged", "diverged"} & set(early["status"].to_pylist())
+    monkeypatch.setattr(fit, "_waits", lambda device: True)
+    assert same_bits(early, compute(plan, shard, CPU))
+
+
 def counted(calls: Counter[str], function: Callable[..., Any]) -> Callable[..., Any]:
     """``function``, its calls counted."""
 

@@ -1,12 +1,17 @@
 """What holds on an accelerator: `make gpu-check` on a machine that has one."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from polyfit import fit, worker
 from polyfit.fit import pick_device
 from polyfit.plan import Plan, Shard
 from polyfit.spec import Spec
@@ -15,6 +20,7 @@ from polyfit.worker import compute
 pytestmark = pytest.mark.skipif(
     not torch.accelerator.is_available(), reason="this machine has no accelerator"
 )
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA alone can be asked for this")
 CPU = torch.device("cpu")
 JOBS = Path(__file__).resolve().parent.parent / "jobs"
 
@@ -26,11 +32,11 @@ def both(text: str) -> tuple[pa.Table, pa.Table]:
     return compute(plan, shard, CPU), compute(plan, shard, pick_device(accelerated=True))
 
 
-def close(one: pa.Table, other: pa.Table, tolerance: float) -> None:
+def close(one: pa.Table, other: pa.Table, tolerance: float, names: tuple[str, ...]) -> None:
     assert one["status"].to_pylist() == other["status"].to_pylist()
-    for name in ("loss", "coefficients", "loss_history"):
+    for name in names:
         for a, b in zip(one[name].to_pylist(), other[name].to_pylist(), strict=True):
-            np.testing.assert_allclose(b, a, rtol=tolerance)
+            np.testing.assert_allclose(b, a, rtol=tolerance, err_msg=name)
 
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
@@ -39,7 +45,8 @@ def test_the_tutorials_job_has_the_numbers_it_has_on_the_cpu(
     engine: str, dtype: str, tolerance: float
 ) -> None:
     text = (JOBS / "sine.yaml").read_text().replace("float32", dtype)
-    close(*both(f"{text}engine: {engine}\nsweep: {{seed: {{count: 10}}}}\n"), tolerance)
+    rows = both(f"{text}engine: {engine}\nsweep: {{seed: {{count: 10}}}}\n")
+    close(*rows, tolerance, ("loss", "max_error", "coefficients", "loss_history"))
 
 
 @pytest.mark.parametrize("objective", ["sse", "huber", "log_cosh"])
@@ -54,4 +61,113 @@ def test_a_fit_alone_is_the_fit_in_a_batch_to_rounding(objective: str, optimizer
     device = pick_device(accelerated=True)
     together = compute(plan, Shard(0, 0, 37), device)
     for place in (0, 17, 36):
-        close(together.slice(place, 1), compute(plan, Shard(0, place, place + 1), device), 1e-11)
+        alone = compute(plan, Shard(0, place, place + 1), device)
+        close(together.slice(place, 1), alone, 1e-11, ("loss", "rmse", "coefficients"))
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize(
+    ("fit_of", "sweep"),
+    [
+        ("stop: {gradient: 1.0e-3}", "lr: [{of_limit: 0.1}, {of_limit: 0.5}]"),
+        ("stop: {loss_change: 1.0e-6}, optimizer: momentum, objective: mse", "points: [50, 60]"),
+        ("stop: {gradient: 1.0e-3}, objective: huber", "points: [50, 60]"),
+        ("steps: 1000", "lr: [{of_limit: 3.0}, {of_limit: 8.0}]"),
+    ],
+)
+def test_fits_end_one_by_one_as_on_the_cpu(engine: str, fit_of: str, sweep: str) -> None:
+    rows = both(
+        f"name: test\nengine: {engine}\nfit: {{{fit_of}, dtype: float64}}\nsweep: {{{sweep}, "
+        "basis: [chebyshev, legendre], range: [[-1, 1], [0, 3]], seed: {count: 50}}\n"
+        "record: {every: 130, of: [loss]}\n"
+    )
+    taken = [table["steps_taken"].to_pylist() for table in rows]
+    assert taken[0] == taken[1]
+    assert len(set(taken[0])) > 1
+    sound = [table.filter(np.array(table["status"]) != "diverged") for table in rows]
+    close(sound[0], sound[1], 1e-9, ("loss", "max_error", "rmse", "coefficients", "loss_history"))
+
+
+@pytest.mark.parametrize("objective", ["sse", "huber", "log_cosh"])
+def test_newton_comes_to_the_optimum_of_the_cpu(objective: str) -> None:
+    rows = both(
+        f"name: test\nfit: {{optimizer: newton, objective: {objective}, dtype: float64, "
+        "noise: 0.3, points: 100, steps: 100}\n"
+        "sweep: {degree: [1, 5, 9], noise_seed: [1, 2], seed: {count: 10}}\nrecord: none\n"
+    )
+    for name in ("loss", "rmse"):
+        one, other = (table[name].to_numpy() for table in rows)
+        np.testing.assert_allclose(other, one, rtol=1e-9)
+
+
+@contextmanager
+def waits() -> Iterator[list[str]]:
+    """What the host waited for the device for, as CUDA's allocator tells it."""
+    found: list[str] = []
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+            found += [str(one.message) for one in told if "synchroniz" in str(one.message)]
+
+
+@CUDA
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize(
+    "fit_of", ["optimizer: gd", "optimizer: adam, lr: 0.01", "stop: {gradient: 1.0e-30}"]
+)
+def test_the_host_waits_once_per_recorded_point_and_at_the_end(
+    engine: str, fit_of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan.of(
+        Spec.parse(
+            f"name: test\nengine: {engine}\nfit: {{{fit_of}, steps: 1000, points: 50}}\n"
+            "sweep: {seed: {count: 300}}\nrecord: {every: 100, of: [loss, coefficients]}\n"
+        )
+    )
+    counts = []
+    for run in (fit._Eager, fit._Compiled):
+
+        def counted(self: Any, iterate: Any = run.iterate) -> None:
+            with waits() as found:
+                iterate(self)
+            counts.append(len(found))
+
+        monkeypatch.setattr(run, "iterate", counted)
+    compute(plan, Shard(0, 0, plan.fits), pick_device(accelerated=True))
+    at_the_end = 8
+    assert len(counts) == 1
+    assert 0 < counts[0] <= 10 + at_the_end
+
+
+@CUDA
+def test_a_batch_beyond_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 MiB for a batch whose residuals alone take 31, and several of their size at once."""
+    plan = Plan.of(
+        Spec.parse(
+            "name: test\nengine: eager\nfit: {objective: huber, steps: 10, points: 2000}\n"
+            "sweep: {seed: {count: 4096}}\nrecord: none\n"
+        )
+    )
+    shard, device = Shard(0, 0, plan.fits), pick_device(accelerated=True)
+    want = compute(plan, shard, device)
+    sizes: list[int] = []
+    halves = worker._Batch.halves
+
+    def counted(self: Any) -> Any:
+        sizes.append(len(self.at))
+        return halves(self)
+
+    monkeypatch.setattr(worker._Batch, "halves", counted)
+    torch.accelerator.memory.empty_cache()
+    total = torch.accelerator.memory.get_memory_info(device)[1]
+    torch.cuda.set_per_process_memory_fraction(40 * 2**20 / total)
+    try:
+        found = compute(plan, shard, device)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert sizes[0] == 4096
+    close(want, found, 1e-5, ("loss", "max_error", "coefficients"))

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from engines import CPU, plan_of
+from engines import CPU, KINDS, KindOfFit, plan_of
 from torch import Tensor
 
 from polyfit import kernels
@@ -248,6 +248,50 @@ def test_what_the_compiler_refuses_is_told_and_lets_go(
     assert kept(cache) == [".lock"] * 2
     kernels.prepare([recipe("one"), recipe("two")], CPU)
     assert sums(load(recipe("two"), CPU)) == SUMS
+
+
+def test_what_an_accelerator_runs_is_the_same_function_and_is_found_again(cache: Path) -> None:
+    """Inductor's own kernels, here for the CPU: two parts, one of which an input has for both."""
+    from torch._dynamo.utils import counters
+
+    for _ in range(2):
+        kernel = kernels._accelerated(recipe(), CPU)
+        assert sums(kernel) == SUMS
+        out = torch.empty(2, 3)
+        parts, one = torch.arange(6.0).reshape(2, 3), torch.tensor([[10.0, 20.0, 30.0]])
+        kernels.chain([kernel.link([parts, one.expand(2, 3)], [out])])()
+        assert out.tolist() == [[10.0, 21.0, 32.0], [13.0, 24.0, 35.0]]
+        found = counters["inductor"]["fxgraph_cache_hit"]
+        kernels._kernels.clear()
+    assert found == 1
+
+
+@pytest.mark.parametrize("kind", [KINDS[1], KINDS[13]], ids=str)
+def test_blocks_as_an_accelerator_runs_them_come_to_the_same(
+    kind: KindOfFit, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """37 fits are no multiple of anything, and each begins where memory is aligned."""
+    plan = plan_of(
+        f"fit: {{{kind}, points: 40, steps: 131}}\nsweep: {{seed: {{count: 37}}}}", "compiled"
+    )
+    shard = Shard(0, 0, plan.fits)
+    want = compute(plan, shard, CPU)
+    monkeypatch.setattr(kernels, "_loaded", lambda place, one: kernels._accelerated(one, CPU))
+    found = compute(plan, shard, CPU)
+    assert found["status"].equals(want["status"])
+    for name in ("loss", "max_error"):
+        assert found[name].to_pylist() == pytest.approx(want[name].to_pylist(), rel=1e-5)
+
+
+def test_what_a_device_cannot_compile_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import compile_fx
+
+    def refuse(*arguments: Any) -> Any:
+        raise RuntimeError("no such chip\nand more")
+
+    monkeypatch.setattr(compile_fx, "compile_fx_inner", refuse)
+    with pytest.raises(ClusterError, match=r"\(no such chip\): Triton .* use engine: eager"):
+        kernels._accelerated(recipe(), CPU)
 
 
 @pytest.mark.parametrize("change", ["name", "source", "torch", "processor"])

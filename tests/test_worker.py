@@ -1,6 +1,7 @@
 """One shard at a time: written once, the same bytes each time, inspected where it is there."""
 
 import dataclasses
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,14 @@ def test_a_batch_that_memory_cannot_hold_is_halved_until_it_can(
     whole = worker.compute(plan, shard, CPU)
     sizes: list[int] = []
 
+    let_go: list[weakref.ref[torch.Tensor]] = []
+
     def small_memory(kind: Kind, problems: Problems, start: Any, *rest: Any) -> Any:
         sizes.append(len(start))
+        assert all(one() is None for one in let_go)  # or there would be no more room than before
         if len(start) > 6:
+            large = torch.zeros(len(start))
+            let_go.append(weakref.ref(large))
             raise torch.OutOfMemoryError
         return fit(kind, problems, start, *rest)
 
