@@ -36,7 +36,8 @@ def close(one: pa.Table, other: pa.Table, tolerance: float, names: tuple[str, ..
     assert one["status"].to_pylist() == other["status"].to_pylist()
     for name in names:
         for a, b in zip(one[name].to_pylist(), other[name].to_pylist(), strict=True):
-            np.testing.assert_allclose(b, a, rtol=tolerance, err_msg=name)
+            largest = np.max(np.abs(np.array(a, dtype=np.float64)), initial=0.0)
+            np.testing.assert_allclose(b, a, rtol=0, atol=tolerance * largest, err_msg=name)
 
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
