@@ -127,6 +127,7 @@ class Block:
             fused=not kind.squared,  # those of a squared objective have the bits of eager torch
             long=_small(kind),
             multiple=LANES if kind.squared else 1,
+            clamped=True,
         )
 
     def _examples(self) -> list[Tensor]:

@@ -149,8 +149,13 @@ def pointwise(
 
 
 def predicted(c: Coefficients, functions: Sequence[Tensor]) -> Tensor:
-    """The polynomials at the points, shape (B, N)."""
-    value = c[0].unsqueeze(1) * functions[0]
+    """The polynomials at the points, shape (B, N).
+
+    The first basis function is 1 in every basis, and gives no more than its shape.
+    """
+    value = c[0].unsqueeze(1)
+    if len(c) == 1:
+        value = value.expand(-1, functions[0].shape[-1])
     for coefficient, function in zip(c[1:], functions[1:], strict=True):
         value = value + coefficient.unsqueeze(1) * function
     return value
@@ -163,7 +168,7 @@ def predicted(c: Coefficients, functions: Sequence[Tensor]) -> Tensor:
 
 
 def _huber(residual: Tensor) -> Tensor:
-    inner = _slope(residual, 1.0).detach()
+    inner = residual.clamp(-1.0, 1.0).detach()
     return inner * (residual - inner * 0.5)
 
 
@@ -173,13 +178,9 @@ def _smooth_huber(residual: Tensor) -> Tensor:
 
 
 def _l1(residual: Tensor) -> Tensor:
-    return _slope(residual, 0.0).detach() * residual
-
-
-def _slope(residual: Tensor, bend: float) -> Tensor:
-    """``residual`` where it is within ``bend`` of 0, else its sign; NaN stays NaN."""
-    one = torch.ones_like(residual)
-    return torch.where(residual > bend, one, torch.where(residual < -bend, -one, residual))
+    # The sign: the least number above 0 becomes more than 1, NaN and 0 stay what they are.
+    large = 2.0 ** (100 if residual.dtype == torch.float32 else 600)
+    return (residual * large * large).clamp(-1.0, 1.0).detach() * residual
 
 
 def _log_cosh(residual: Tensor, tanh: Callable[[Tensor], Tensor] = torch.tanh) -> Tensor:
@@ -202,7 +203,7 @@ def _rational_tanh(x: Tensor) -> Tensor:
     """
     if x.dtype != torch.float32:
         return torch.tanh(x)
-    x = torch.where(x > _FLAT, _FLAT, torch.where(x < -_FLAT, -_FLAT, x))
+    x = x.clamp(-_FLAT, _FLAT)
     square = x * x
     above, below = (
         functools.reduce(lambda value, one: value * square + one, rest, torch.full_like(x, first))

@@ -250,6 +250,24 @@ def test_what_the_compiler_refuses_is_told_and_lets_go(
     assert sums(load(recipe("two"), CPU)) == SUMS
 
 
+def test_a_clamp_keeps_what_is_no_number(cache: Path) -> None:
+    """In vectors, and in what is left over; others than a constant on the right keep it as well."""
+    values = torch.linspace(-3.0, 3.0, 37)
+    values[::5], values[1], values[2] = torch.nan, torch.inf, -torch.inf
+
+    def clamped(values: Tensor, other: Tensor) -> Sequence[Tensor]:
+        return [values.clamp(-1.0, 1.5) + other * 0.0]
+
+    def larger(values: Tensor, other: Tensor) -> Sequence[Tensor]:
+        return [torch.maximum(other, values) + torch.minimum(values, other)]
+
+    for name, function, fused in (("clamped", clamped, True), ("larger", larger, False)):
+        out, inputs = torch.empty(37), [values, torch.ones(37)]
+        load(replace(recipe(name, function), clamped=fused), CPU).bind(inputs, [out])()
+        torch.testing.assert_close(out, function(*inputs)[0], rtol=0, atol=0, equal_nan=True)
+        assert out.isnan().sum() >= 8
+
+
 def test_what_an_accelerator_runs_is_the_same_function_and_is_found_again(cache: Path) -> None:
     """Inductor's own kernels, here for the CPU: two parts, one of which an input has for both."""
     from torch._dynamo.utils import counters
