@@ -24,11 +24,13 @@ Index = npt.NDArray[np.int64]
 class Column:
     """One field over a range of fits: fit ``k`` has ``items[codes[k]]``.
 
-    ``codes`` is int64, of shape (fits,); ``items`` may be a ``range`` of any length.
+    ``codes`` is int64, of shape (fits,); ``items`` may be a ``range`` of any length. ``distinct``:
+    whether it is known that no value stands twice among them.
     """
 
     items: Sequence[Any]
     codes: Index
+    distinct: bool = False
 
     def array(self, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """The values of a numeric field, shape (fits,)."""
@@ -43,6 +45,8 @@ class Column:
         if len(self.codes) and (self.codes == self.codes[0]).all():
             return Column([self.items[int(self.codes[0])]], np.zeros_like(self.codes))
         used, codes = np.unique(self.codes, return_inverse=True)
+        if self.distinct:
+            return Column([self.items[code] for code in used.tolist()], codes, distinct=True)
         places: dict[Any, int] = {}
         merged = [places.setdefault(self.items[int(code)], len(places)) for code in used]
         return Column(list(places), np.array(merged, dtype=np.int64)[codes])
@@ -99,7 +103,9 @@ class Sweep:
         for axis in reversed(self.axes):
             for values in axis.values:
                 if values.field == field:
-                    return Column(values.items, fits // stride % len(axis))
+                    # An axis of its own has no value twice: it would have been refused.
+                    alone = len(axis.values) == 1
+                    return Column(values.items, fits // stride % len(axis), alone)
             stride *= len(axis)
         return Column([getattr(self.base, field)], np.zeros(len(fits), dtype=np.int64))
 
