@@ -26,7 +26,7 @@ import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
@@ -206,6 +206,7 @@ class _Accelerated(Kernel):
         from torch.fx import GraphModule
         from torch.fx.experimental.proxy_tensor import make_fx
 
+        _allow_long_chains()
         function, examples = recipe.make()
         inputs = [example.to(device) for example in examples]
         outputs = [torch.empty_like(value) for value in function(*inputs)]
@@ -223,7 +224,7 @@ class _Accelerated(Kernel):
         # Whatever else the tracer left keeps Inductor from finding it in its cache.
         graph = GraphModule(traced, traced.graph)
         for node in graph.graph.nodes:
-            node.meta = {name: node.meta[name] for name in ("val",) if name in node.meta}
+            node.meta = {"val": node.meta["val"]} if "val" in node.meta else {}
         values = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
         options = {"max_fusion_size": 1_000_000, "size_asserts": False, "compile_threads": 1}
         with (
@@ -312,14 +313,14 @@ _kernels: dict[str, Kernel] = {}
 
 
 def _accelerated(recipe: Recipe, device: torch.device) -> Kernel:
-    name = f"{device.type} {recipe.name}"
+    place = _place(replace(recipe, name=f"{device.type} {recipe.name}"))
+    wanted = "Triton with a C compiler that works (gcc or clang, or the one that CC names)"
     with _building, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what torch says of its own insides
-        if name not in _kernels:
-            wanted = "Triton with a C compiler that works (gcc or clang, or the one that CC names)"
-            with _locked(_place(recipe), wait=True), torch.no_grad(), _compiler_wanted(wanted):
-                _kernels[name] = _Accelerated(recipe, device)
-        return _kernels[name]
+        if str(place) not in _kernels:
+            with _locked(place, wait=True), torch.no_grad(), _compiler_wanted(wanted):
+                _kernels[str(place)] = _Accelerated(recipe, device)
+        return _kernels[str(place)]
 
 
 def _loaded(place: Path, recipe: Recipe) -> Kernel:
@@ -727,9 +728,14 @@ def _clamped_above(value: Any, most: Any) -> str:
     return f"at::vec::clamp_max({value}, {most})"
 
 
+def _allow_long_chains() -> None:
+    """Inductor follows a chain of operations by recursion."""
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
+
+
 def _generated(recipe: Recipe, folder: str) -> tuple[str, list[list[Any]]]:
     """Inductor's C++ for ``recipe``, and what each argument of its function is."""
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))  # long chains of steps
+    _allow_long_chains()
     from torch._inductor import async_compile, compile_fx
     from torch._inductor.decomposition import select_decomp_table
     from torch.fx.experimental.proxy_tensor import make_fx
