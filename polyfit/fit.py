@@ -87,6 +87,9 @@ much that its calls are few."""
 _LEAST_TILE: Final = 64
 """Fits of a tile: with fewer the calls would cost as much as the work."""
 
+_DIVISORS: Final = 4096
+"""Updates whose divisors are brought to the device at a time."""
+
 _KEPT: Final = 3
 """The vector of losses at the last test before a span; 0 is that of the losses at its start, 1
 and 2 are those of the last test after it and of a later update."""
@@ -119,7 +122,9 @@ def pick_device(accelerated: bool) -> torch.device:
     Raises:
         ClusterError: the accelerator has no float64.
     """
-    device = torch.accelerator.current_accelerator() if accelerated else None
+    # Without the check it is what torch was built for, on machines that have none too.
+    check = torch.accelerator.current_accelerator
+    device = check(check_available=True) if accelerated else None
     if device is None:
         return torch.device("cpu")
     if device.type in ("mps", "xpu"):
@@ -335,6 +340,8 @@ class _Eager(_Run):
         ended = self.going
         if update < self.kind.steps:
             ended = ended & (converged | ~sound)
+            if not (_waits(self.device) or bool(ended.any())):
+                return
         status = _status(sound, losses, self.first_loss, converged)
         self.taken = torch.where(ended, update, self.taken)
         self.status = torch.where(ended, status, self.status)
@@ -386,14 +393,19 @@ class _Newton(_Eager):
     """
 
     def _begin(self, fits: Index, start_BM: Numbers, lr_B: Numbers) -> None:
-        super()._begin(fits, start_BM, lr_B)
-        # Beside the coefficients: the damping, and whether no step lessens the loss any more.
-        self.moments = [[torch.full_like(self.lr, _DAMPING), torch.zeros_like(self.lr)]]
-        self.hessian: list[list[Tensor]] = []
         R_PMM = self.problems.R_PMM
         share = {"sse": 2.0, "mse": 2.0 / self.kind.points}.get(self.kind.objective, 1.0)
         with np.errstate(all="ignore"):  # beyond float64 no fit has come here
             self.bound_PM = share * (R_PMM * R_PMM).sum(axis=1)
+        super()._begin(fits, start_BM, lr_B)
+        # Beside the coefficients: the damping, and whether no step lessens the loss any more.
+        self.moments = [[torch.full_like(self.lr, _DAMPING), torch.zeros_like(self.lr)]]
+        self.hessian: list[list[Tensor]] = []
+
+    def _take_up(self, fits: Index) -> None:
+        super()._take_up(fits)
+        of = self.problems.of_B[fits]
+        self.bounds = [self._vector(column[of]).to(self.lr.dtype) for column in self.bound_PM.T]
 
     def _compact(self, losses: Tensor, g: Coefficients) -> tuple[Tensor, Coefficients]:
         running, size = self.going.nonzero().squeeze(1), self.kind.size
@@ -425,11 +437,10 @@ class _Newton(_Eager):
         return losses.detach(), [slope.detach() for slope in g]
 
     def _update(self, update: int, losses: Tensor, g: Coefficients) -> None:
-        (damping, settled), of = self.moments[0], self.problems.of_B[self.fits]
-        bounds = [self._vector(column[of]).to(losses.dtype) for column in self.bound_PM.T]
+        damping, settled = self.moments[0]
         matrix = [
             [*row[:-1], row[-1] + damping * bound]
-            for row, bound in zip(self.hessian, bounds, strict=True)
+            for row, bound in zip(self.hessian, self.bounds, strict=True)
         ]
         step = _solved(matrix, g)
         trial = [c - self.lr * d for c, d in zip(self.c, step, strict=True)]
@@ -441,7 +452,7 @@ class _Newton(_Eager):
         epsilon = torch.finfo(losses.dtype).eps
         unseen = promised.abs() <= _NOISE * epsilon * losses
         straight = torch.zeros_like(unseen)  # no curvature: a step is as short as it is damped
-        for row, bound in zip(self.hessian, bounds, strict=True):
+        for row, bound in zip(self.hessian, self.bounds, strict=True):
             straight = straight | (row[-1] <= epsilon * bound)
         better = lessened >= 0.0
         self.c = [torch.where(better, t, c) for t, c in zip(trial, self.c, strict=True)]
@@ -591,10 +602,7 @@ class _Compiled(_Run):
         if self.kind.stop is None:  # hardly a fit ends before the last update
             self.look_every = _LOOK_EVERY
         self.highest = torch.zeros((), dtype=self.kind.dtype, device=self.device)
-        divisors = [(1.0, 1.0)] * (self.look_every + self.count)
-        if self.kind.optimizer.name == "adam":
-            divisors = [unbiasing(k) for k in range(self.kind.steps + len(divisors))]
-        self.divisors = self._tensor(np.array(divisors))
+        self.divisors, self.divisors_from = self._divisors(0), 0
         moments = np.zeros((self.kind.size * MOMENTS[self.kind.optimizer.name], len(fits)))
         state = np.concatenate([start_BM.T, moments.astype(start_BM.dtype)])
         unknown = torch.zeros(len(fits), dtype=self.kind.dtype, device=self.device)
@@ -644,7 +652,7 @@ class _Compiled(_Run):
         if kind.stop is not None:
             parameters[:, TOLERANCE] = kind.stop.tolerance
         self.parameters = parameters.to(self.device)
-        self.unbias = torch.zeros_like(self.divisors[: self.look_every + self.count])
+        self.unbias = torch.zeros_like(self.divisors[: self._divisors_per_span])
         self.spans: dict[tuple[bool, int, int, bool, int], _Span] = {}
         self.links: dict[tuple[int, int, int, int, int | None, bool, int], Link] = {}
         self.objective: Objective | None = None
@@ -694,7 +702,7 @@ class _Compiled(_Run):
             slot = self.slots.get(update)
             self._record_state(slot)
             if self.kind.optimizer.name == "adam":
-                self.unbias.copy_(self.divisors[update : update + len(self.unbias)])
+                self._unbias(update)
             final = end == self.kind.steps
             span = self._span(update, end, final)
             span.call()
@@ -707,6 +715,25 @@ class _Compiled(_Run):
                 self._keep("loss", slot, losses)
             self._pass_on(update, span, final)
         return True
+
+    @property
+    def _divisors_per_span(self) -> int:
+        return self.look_every + self.count
+
+    def _divisors(self, update: int) -> Tensor:
+        """Adam's divisors from ``update`` on, for so many spans that to bring them to the device
+        costs little; without adam of one."""
+        if self.kind.optimizer.name != "adam":
+            return self._tensor(np.ones((self._divisors_per_span, 2)))
+        count = self._divisors_per_span + min(_DIVISORS, self.kind.steps - update)
+        return self._tensor(np.array([unbiasing(update + k) for k in range(count)]))
+
+    def _unbias(self, update: int) -> None:
+        """The divisors of the span that starts with ``update``."""
+        at = update - self.divisors_from
+        if at + len(self.unbias) > len(self.divisors):
+            self.divisors, self.divisors_from, at = self._divisors(update), update, 0
+        self.unbias.copy_(self.divisors[at : at + len(self.unbias)])
 
     def _low(self, before: Tensor, after: Tensor, final: bool) -> bool:
         """Whether all losses so far are far from overflow; NaN is not. Where that takes a wait it

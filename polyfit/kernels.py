@@ -603,9 +603,12 @@ def _compiler_wanted(wanted: str = _COMPILER) -> Iterator[None]:
 
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (exc.CppCompileError, exc.InvalidCxxCompiler, OSError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause is not None:  # Inductor wraps whatever it meets
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
         last = [line for line in str(error).splitlines() if line.strip()]
         raise ClusterError(
             "this machine cannot compile the engine's kernels "

@@ -78,6 +78,8 @@ _LIMITS: Final = {
     "affine": _Limits(131_072, 1),
 }
 _BYTES: Final = 8
+_INDEX: Final = 2**31 - 1
+"""An accelerator's kernels count the numbers of an array in 32 bits."""
 
 CHECKED_FITS: Final = 16
 """Of each kind in a shard that the affine engine made: iterated as well, and compared."""
@@ -344,7 +346,10 @@ class _ShardWork:
             return limits
         numbers = torch.accelerator.memory.get_memory_info(self.device)[0] // 2 // _BYTES
         vectors = (degree + 2) * (degree + 6)  # the state twice, the moments, R and q
-        return _Limits(max(limits.fits, numbers // vectors), max(limits.residuals, numbers // 16))
+        functions = degree + 1  # of each range its own
+        fits = min(numbers, _INDEX) // vectors
+        residuals = min(numbers // (16 + 2 * functions), _INDEX // functions)
+        return _Limits(max(limits.fits, fits), max(limits.residuals, residuals))
 
     def example(self, position: int) -> Fit:
         """The fit at ``position`` of the shard."""

@@ -825,7 +825,7 @@ def accelerator_name() -> str | None:
     """What the accelerator calls itself; None where there is none."""
     import torch
 
-    device = torch.accelerator.current_accelerator()
+    device = torch.accelerator.current_accelerator(check_available=True)
     if device is None:
         return None
     return torch.cuda.get_device_name() if device.type == "cuda" else device.type

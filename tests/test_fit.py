@@ -347,6 +347,51 @@ def test_who_looks_late_at_what_has_ended_sees_the_same(
     assert same_bits(early, compute(plan, shard, CPU))
 
 
+def test_a_device_that_torch_was_built_for_and_the_machine_lacks_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def built_for(check_available: bool = False) -> torch.device | None:
+        return None if check_available else torch.device("cuda")
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", built_for)
+    assert fit.pick_device(accelerated=True) == CPU
+
+
+def test_adams_divisors_are_the_same_however_many_are_made_at_a_time(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none for updates that a fit with a stop rule will never see."""
+    plan = plan_of(
+        "fit: {degree: 3, objective: sse, optimizer: adam, steps: 1000, points: 40}\n"
+        "sweep: {seed: {count: 5}}\nrecord: {at: [0, 5, 130, 200, 470], of: [loss]}",
+        engine,
+    )
+    shard = Shard(0, 0, plan.fits)
+    many = compute(plan, shard, CPU)
+    asked: list[int] = []
+    unbiasing = model.unbiasing
+
+    def noted(update: int) -> tuple[float, float]:
+        asked.append(update)
+        return unbiasing(update)
+
+    monkeypatch.setattr(fit, "_DIVISORS", 150)
+    monkeypatch.setattr(fit, "unbiasing", noted)
+    assert same_bits(many, compute(plan, shard, CPU))
+    assert asked[0] == 0
+    assert max(asked) < 1000 + 150
+    if engine == "compiled":
+        monkeypatch.setattr(fit, "_DIVISORS", 4096)
+        asked.clear()
+        long = plan_of(
+            "fit: {degree: 3, objective: sse, optimizer: adam, steps: 1000000000, points: 40, "
+            "stop: {loss_change: 0.01}, lr: 0.05}\nrecord: none",
+            engine,
+        )
+        assert compute(long, Shard(0, 0, 1), CPU)["status"].to_pylist() == ["converged"]
+        assert len(asked) < 5000
+
+
 def counted(calls: Counter[str], function: Callable[..., Any]) -> Callable[..., Any]:
     """``function``, its calls counted."""
 

@@ -288,7 +288,7 @@ def test_what_an_accelerator_runs_is_the_same_function_and_is_found_again(cache:
 def test_blocks_as_an_accelerator_runs_them_come_to_the_same(
     kind: KindOfFit, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """37 fits are no multiple of anything, and each begins where memory is aligned."""
+    """37 fits are no multiple of anything."""
     plan = plan_of(
         f"fit: {{{kind}, points: 40, steps: 131}}\nsweep: {{seed: {{count: 37}}}}", "compiled"
     )
@@ -299,6 +299,23 @@ def test_blocks_as_an_accelerator_runs_them_come_to_the_same(
     assert found["status"].equals(want["status"])
     for name in ("loss", "max_error"):
         assert found[name].to_pylist() == pytest.approx(want[name].to_pylist(), rel=1e-5)
+
+
+def test_memory_that_runs_out_while_a_device_compiles_is_just_that(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the batch is halved, and not told that a compiler is wanted."""
+    from torch._inductor import compile_fx
+
+    def full(*arguments: Any) -> Any:
+        try:
+            raise torch.OutOfMemoryError
+        except torch.OutOfMemoryError as error:
+            raise RuntimeError("wrapped") from error
+
+    monkeypatch.setattr(compile_fx, "compile_fx_inner", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        kernels._accelerated(recipe(), CPU)
 
 
 def test_what_a_device_cannot_compile_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

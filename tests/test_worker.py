@@ -132,6 +132,19 @@ def test_a_batch_that_memory_cannot_hold_is_halved_until_it_can(
     assert sizes == [21, 10, 5, 5, 11, 5, 6]
 
 
+@pytest.mark.parametrize("degree", [1, 9, 30])
+def test_no_array_of_an_accelerators_batch_has_more_numbers_than_32_bits_count(
+    degree: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its memory: a design for each range, the state and all that a fit has of its own."""
+    memory = torch.accelerator.memory
+    monkeypatch.setattr(memory, "get_memory_info", lambda device: (10**13, 10**13))
+    plan = Plan.of(Spec.parse("name: test\nengine: compiled\nsweep: {seed: {count: 3}}"))
+    limits = worker._ShardWork(plan, Shard(0, 0, 3), torch.device("cuda"))._limits(degree)
+    assert 10**7 < limits.residuals * (degree + 1) < 2**31
+    assert 10**6 < limits.fits * (degree + 2) * (degree + 6) < 2**31
+
+
 def test_memory_that_cannot_hold_one_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError
