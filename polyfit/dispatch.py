@@ -49,6 +49,12 @@ OPENING_S: Final = 60.0
 _POLL_S: Final = 1.0
 _SCALE_EVERY_S: Final = 5.0
 _CLOSING_POLL_S: Final = 0.01
+_NODE_S: Final = 10.0
+_NODE_POLL_S: Final = 0.02
+_RAYLET_POLLS: Final = {  # ten seconds in all, as by Ray's own defaults
+    "RAY_raylet_client_connect_timeout_milliseconds": "20",
+    "RAY_raylet_client_num_connect_attempts": "500",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,25 +290,49 @@ def connect(address: str | None) -> Connection:
 
 @contextlib.contextmanager
 def _unattended() -> Iterator[None]:
-    """Have Ray start without its API server and its autoscaler's monitor.
+    """Have Ray start with no more than we use, and see at once that it has.
 
-    ``ray.init`` starts both though no dashboard was asked for and nothing can be scaled, and waits
-    about a second for the former.
+    ``ray.init`` starts an API server, which it waits for, a monitor for its autoscaler and an agent
+    that serves the dashboard, though no dashboard was asked for and nothing can be scaled. Whether
+    its node is there yet it asks once a second, and as seldom its raylet asks for its object store.
+    Together that is one second to three.
     """
+    from ray._private import utils
     from ray._private.node import Node
+    from ray._private.state import GlobalState
 
     def nothing(self: Any, *arguments: Any, **options: Any) -> None:
         pass
 
-    names = [name for name in ("start_api_server", "start_monitor") if hasattr(Node, name)]
-    kept = {name: getattr(Node, name) for name in names}
-    for name in names:
-        setattr(Node, name, nothing)
-    try:
+    def unwanted() -> ImportError:
+        return ImportError("what a dashboard needs is not asked for")
+
+    ask = getattr(GlobalState, "get_node", nothing)
+
+    def seen(self: Any, node_id: str) -> Any:
+        until = time.monotonic() + _NODE_S
+        while time.monotonic() < until and node_id not in {
+            node.get("NodeID") for node in self.node_table()
+        }:
+            time.sleep(_NODE_POLL_S)
+        return ask(self, node_id)
+
+    replaced = (
+        (Node, "start_api_server", nothing),
+        (Node, "start_monitor", nothing),
+        (utils, "get_dashboard_dependency_error", unwanted),
+        (GlobalState, "get_node", seen),
+    )
+    with contextlib.ExitStack() as kept:
+        for owner, name, ours in replaced:
+            if hasattr(owner, name):
+                kept.callback(setattr, owner, name, getattr(owner, name))
+                setattr(owner, name, ours)
+        for name, value in _RAYLET_POLLS.items():
+            if name not in os.environ:
+                kept.callback(os.environ.pop, name, None)
+                os.environ[name] = value
         yield
-    finally:
-        for name, method in kept.items():
-            setattr(Node, name, method)
 
 
 def _knock(address: str) -> None:

@@ -340,6 +340,37 @@ def test_an_own_ray_leaves_no_token_behind(tmp_path: Path, small: str) -> None:
     assert not (home / ".ray").exists()
 
 
+STARTING = """\
+import os
+from ray._private import utils
+from ray._private.node import Node
+from ray._private.state import GlobalState
+from polyfit.dispatch import connect
+
+def ours():
+    return (
+        Node.start_api_server, Node.start_monitor, GlobalState.get_node,
+        utils.get_dashboard_dependency_error, {k for k in os.environ if "raylet_client" in k},
+    )
+
+before = ours()
+connection = connect(None)
+assert ours() == before, (before, ours())
+import ray
+(node,) = ray.nodes()
+assert node["Alive"]
+connection.close()
+"""
+
+
+def test_an_own_ray_leaves_rays_own_functions_and_settings_as_they_were() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STARTING], env=clean({}), cwd=ROOT, text=True, capture_output=True,
+        timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_actor_that_dies_is_replaced_and_its_shard_fitted_once(tmp_path: Path) -> None:
     """A worker process killed from outside, on a Ray of the test's own process."""
     script = tmp_path / "killer.py"
