@@ -328,8 +328,8 @@ def _unattended() -> Iterator[None]:
             if hasattr(owner, name):
                 kept.callback(setattr, owner, name, getattr(owner, name))
                 setattr(owner, name, ours)
-        for name, value in _RAYLET_POLLS.items():
-            if name not in os.environ:
+        if not _RAYLET_POLLS.keys() & os.environ.keys():  # only together are they ten seconds
+            for name, value in _RAYLET_POLLS.items():
                 kept.callback(os.environ.pop, name, None)
                 os.environ[name] = value
         yield

@@ -19,7 +19,7 @@ import pytest
 from servers import RayHead, S3Server, descendants
 
 import polyfit
-from polyfit.dispatch import Connection
+from polyfit.dispatch import _RAYLET_POLLS, Connection
 from polyfit.plan import Plan
 from polyfit.spec import Spec
 
@@ -341,34 +341,56 @@ def test_an_own_ray_leaves_no_token_behind(tmp_path: Path, small: str) -> None:
 
 
 STARTING = """\
-import os
+import json, os, sys
+from pathlib import Path
 from ray._private import utils
 from ray._private.node import Node
 from ray._private.state import GlobalState
 from polyfit.dispatch import connect
 
-def ours():
-    return (
-        Node.start_api_server, Node.start_monitor, GlobalState.get_node,
-        utils.get_dashboard_dependency_error, {k for k in os.environ if "raylet_client" in k},
-    )
+sys.path.insert(0, "tests")
+from servers import descendants
 
-before = ours()
+def settings(environ):
+    return {k: v for k, v in environ.items() if k.startswith("RAY_raylet_client_")}
+
+def found():
+    functions = Node.start_api_server, Node.start_monitor, GlobalState.get_node
+    return (*functions, utils.get_dashboard_dependency_error, settings(os.environ))
+
+before = found()
 connection = connect(None)
-assert ours() == before, (before, ours())
+assert found() == before, (before, found())
 import ray
 (node,) = ray.nodes()
 assert node["Alive"]
+told = {}
+for child in descendants(os.getpid()):
+    process = Path(f"/proc/{child.pid}")
+    words = process.joinpath("cmdline").read_text().split("\\0")
+    if words[0].endswith("/raylet"):
+        pairs = process.joinpath("environ").read_text().split("\\0")
+        told["raylet"] = settings(dict(pair.partition("=")[::2] for pair in pairs))
+        told["agent"] = [word for word in words if word.startswith("--dashboard_agent_command=")]
 connection.close()
+print(json.dumps(told))
 """
 
 
-def test_an_own_ray_leaves_rays_own_functions_and_settings_as_they_were() -> None:
+@pytest.mark.parametrize("set_by_user", [{}, {"RAY_raylet_client_num_connect_attempts": "77"}])
+def test_an_own_ray_starts_with_what_we_use_and_leaves_rays_own_settings_as_they_were(
+    set_by_user: dict[str, str],
+) -> None:
+    """One of two settings that only together are a time is not joined by the other."""
     done = subprocess.run(
-        [sys.executable, "-c", STARTING], env=clean({}), cwd=ROOT, text=True, capture_output=True,
-        timeout=240, check=False,
+        [sys.executable, "-c", STARTING], env=clean(set_by_user), cwd=ROOT, text=True,
+        capture_output=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["raylet"] == (set_by_user or _RAYLET_POLLS)
+    (agent,) = told["agent"]
+    assert "--minimal" in agent
 
 
 def test_an_actor_that_dies_is_replaced_and_its_shard_fitted_once(tmp_path: Path) -> None:
