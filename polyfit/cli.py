@@ -62,7 +62,7 @@ def cli(debug: bool) -> None:
 
     Exit codes: 0 complete; 1 internal error; 2 bad spec or usage; 3 shards failed or rows damaged;
     4 another driver holds the run; 5 storage unreachable or refusing; 6 the cluster cannot do it;
-    130 ended by Ctrl-C; 143 ended by SIGTERM.
+    130 ended by Ctrl-C; 143 ended by SIGTERM. Of several specs, the code of the first that failed.
     """
 
 
@@ -71,11 +71,10 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        cli.main(arguments, prog_name="polyfit", standalone_mode=False)
+        code = cli.main(arguments, prog_name="polyfit", standalone_mode=False, obj=debug) or 0
         sys.stdout.flush()
-        code = int(Exit.COMPLETE)
     except PolyfitError as error:
-        code = _tell(str(error), error.exit_code, debug)
+        code = _tell(*_told(error), debug)
     except click.ClickException as error:
         error.show()
         code = int(Exit.USAGE)
@@ -87,8 +86,7 @@ def main() -> NoReturn:
     except (_Unheard, BrokenPipeError):
         code = _unheard()
     except Exception as error:
-        told = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
-        code = _tell(told, Exit.INTERNAL, debug)
+        code = _tell(*_told(error), debug)
     sys.exit(code)
 
 
@@ -156,10 +154,20 @@ def _unheard() -> int:
     return 128 + signal.SIGPIPE
 
 
-def _tell(message: str, code: Exit, debug: bool) -> int:
+def _told(error: Exception) -> tuple[str, Exit]:
+    """The message and the exit code of an error that ends a command."""
+    if isinstance(error, PolyfitError):
+        return str(error), error.exit_code
+    told = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
+    return told, Exit.INTERNAL
+
+
+def _tell(message: str, code: Exit, debug: bool, name: str | None = None) -> int:
+    """Say what ended a command, or the run called ``name`` where others follow."""
     if debug:
         traceback.print_exc()
-    click.echo("\n".join(f"polyfit: {line}" for line in message.splitlines()), err=True)
+    head = "polyfit: " if name is None else f"polyfit: {name}: "
+    click.echo("\n".join(head + line for line in message.splitlines()), err=True)
     return int(code)
 
 
@@ -256,7 +264,9 @@ def plan(spec: str, as_json: bool) -> None:
 @click.option("--reuse", metavar="RUN",
               help="Another run's folder: what is at rest there is not fitted again.")  # fmt: skip
 @_as_json
+@click.pass_obj
 def run(
+    debug: bool,
     specs: tuple[str, ...],
     store: str | None,
     endpoint_url: str | None,
@@ -268,46 +278,65 @@ def run(
     retry_failed: bool,
     reuse: str | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Run specs to their end; the same command resumes what broke off.
 
-    With --json one spec gives its summary, several give {"runs": [...]}.
+    Where one of several fails, the others are run all the same; the exit code is that of the first
+    that failed. With --json one spec gives its summary, several give {"runs": [...]}; of a run that
+    failed it holds name, exit_code and error.
     """
     from polyfit.spec import Spec
 
     loaded = [Spec.load(path) for path in specs]  # all are read before any is run
-    from polyfit.driver import execute
+    from polyfit.driver import Drained, execute
 
-    summaries = []
+    def run_one(spec: Spec, shown: _Shown) -> dict[str, Any] | None:
+        with ExitStack() as closing:  # Ray ends while the summary is made
+            # Ray prints what befalls its nodes to stdout, which is for what was asked for.
+            with shown, redirect_stdout(sys.stderr):
+                finished = execute(
+                    spec,
+                    store=store,
+                    endpoint_url=endpoint_url,
+                    run_id=run_id,
+                    executor=executor,
+                    address=address,
+                    placement_timeout_s=placement_timeout,
+                    wait_s=wait_s,
+                    retry_failed=retry_failed,
+                    reuse=reuse,
+                    on_progress=shown.update,
+                    tell=shown.tell,
+                    closing=closing,
+                )
+            if not as_json:
+                _present(finished)
+                return None
+            summary = _summary(spec, finished)
+            if reuse is not None:
+                summary["fits_reused"] = shown.fits_reused
+            return summary
+
+    summaries, codes = [], []
     with _signals_raised():
         for spec in loaded:
-            with ExitStack() as closing:  # Ray ends while the summary is made
-                # Ray prints what befalls its nodes to stdout, which is for what was asked for.
-                with _Shown(spec.name) as shown, redirect_stdout(sys.stderr):
-                    finished = execute(
-                        spec,
-                        store=store,
-                        endpoint_url=endpoint_url,
-                        run_id=run_id,
-                        executor=executor,
-                        address=address,
-                        placement_timeout_s=placement_timeout,
-                        wait_s=wait_s,
-                        retry_failed=retry_failed,
-                        reuse=reuse,
-                        on_progress=shown.update,
-                        tell=shown.tell,
-                        closing=closing,
-                    )
-                if as_json:
-                    summaries.append(_summary(spec, finished))
-                    if reuse is not None:
-                        summaries[-1]["fits_reused"] = shown.fits_reused
-                else:
-                    _present(finished)
+            shown = _Shown(spec.name)
+            try:
+                summaries.append(run_one(spec, shown))
+            except (Drained, BrokenPipeError):
+                raise
+            except Exception as error:
+                if len(loaded) == 1:
+                    raise
+                told, code = _told(error)
+                codes.append(_tell(told, code, debug, spec.name))
+                summaries.append({"name": spec.name, "exit_code": int(code), "error": told})
+            if shown.signal is not None and spec is not loaded[-1]:
+                signal.raise_signal(shown.signal)  # it came too late for this run, not for the next
     if as_json:
         whole = summaries[0] if len(summaries) == 1 else {"runs": summaries}
         click.echo(json.dumps(whole, allow_nan=False))
+    return codes[0] if codes else int(Exit.COMPLETE)
 
 
 @cli.command()
@@ -422,6 +451,7 @@ class _Shown:
         self._task: Any = None
         self._line_at, self._line = -math.inf, ""
         self.fits_reused = 0
+        self.signal: int | None = None
 
     def __enter__(self) -> "_Shown":
         return self
@@ -436,7 +466,7 @@ class _Shown:
 
     def update(self, progress: "Progress") -> None:
         """Show how far the run is."""
-        self.fits_reused = progress.fits_reused
+        self.fits_reused, self.signal = progress.fits_reused, progress.signal
         if sys.stderr is not None and sys.stderr.isatty():
             self._on_terminal(progress)
         else:

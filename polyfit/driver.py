@@ -71,8 +71,8 @@ class Drained(PolyfitError):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: shards and fits at rest, and how many fits this attempt took from another
-    run instead of fitting them."""
+    """How far a run is: shards and fits at rest, how many fits this attempt took from another run
+    instead of fitting them, and the number of the signal that asked it to end, if one did."""
 
     shards: int
     shards_done: int
@@ -80,6 +80,7 @@ class Progress:
     fits_done: int
     failed: int
     fits_reused: int = 0
+    signal: int | None = None
 
 
 Listener = Callable[[Progress], None]
@@ -374,6 +375,8 @@ class _Drive:
             raise
         finally:
             self._note_end(facts, exit_code)
+            if self.signals.came is not None:
+                self._listen()
 
     def _note_end(self, facts: dict[str, Any], exit_code: Exit) -> None:
         """Say how the attempt ended; where the store is what failed, it stays unsaid."""
@@ -409,7 +412,7 @@ class _Drive:
         for outcome in executor.run(todo):
             if outcome is not None:
                 self._settle(outcome, todo)
-                self._listen()
+                self._beat()
             self.held()
             if self.signals.came is not None or (self.failed and on_failure == "stop"):
                 self.stopping = True
@@ -499,8 +502,12 @@ class _Drive:
                 self.fits_done,
                 len(self.failed),
                 self.fits_reused,
+                self.signals.came,
             )
         )
+
+    def _beat(self) -> None:
+        self._listen()
         if time.monotonic() - self.noted_at > STATUS_EVERY_S:
             self._note_softly("running")
 
