@@ -5,9 +5,11 @@ is said once here; spec, sweep, plan and rows all go by this table.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
+from fractions import Fraction
+from math import ceil
 from typing import Any, Final
 
 from polyfit.errors import FormulaError
@@ -345,21 +347,39 @@ def _generate(field: Field, raw: dict[str, Any]) -> tuple[Any, Sequence[Any]]:
         raise ValueError(f"a list: {field.name} has no generator")
     match raw:
         case {"linspace": [a, b, int(n)], **others} if not others:
-            return _spaced(field, "linspace", _number(a), _number(b), n, lambda value: value)
+            return _spaced(field, "linspace", _number(a), _number(b), n, float)
         case {"logspace": [a, b, int(n)], **others} if not others:
-            return _spaced(field, "logspace", _number(a), _number(b), n, lambda value: 10.0**value)
+            return _spaced(field, "logspace", _number(a), _number(b), n, _power_of_ten)
         case {"count": count, **others} if set(others) <= {"start", "step"}:
             return _stepped(field, others.get("start", 0), others.get("step", 1), count)
         case {"start": start, "stop": stop, **others} if set(others) <= {"step"}:
             step = others.get("step", 1)
-            size = (_number(stop) - _number(start)) / _positive_or_negative(step)
-            if field.integer and all(isinstance(v, int) for v in (start, stop, step)):
-                count = max(0, -((start - stop) // step))
-            else:
-                # 0.3 / 0.1 is a hair below 3: a hair is not one value more.
-                count = math.ceil(size - 1e-9) if math.isfinite(size) else 0
-            return _stepped(field, start, step, count)
+            _positive_or_negative(step)
+            size = (_exact(stop) - _exact(start)) / _exact(step)
+            return _stepped(field, start, step, max(0, ceil(size)))
     raise ValueError(_GENERATORS)
+
+
+def _exact(raw: Any) -> Fraction:
+    """An integer itself, of any size; else as it is written."""
+    written = _written(raw)
+    return Fraction(raw) if isinstance(raw, int) else written
+
+
+def _written(raw: Any) -> Fraction:
+    """The shortest decimal of a number: of 0.1 a tenth, and not the binary number next to it."""
+    return Fraction(repr(_number(raw)))
+
+
+def _power_of_ten(exponent: Fraction) -> float:
+    """10 to ``exponent``; that of an integer as its decimal is read, which pow may miss."""
+    whole = exponent.denominator == 1
+    return float(f"1e{exponent}") if whole else float(10.0 ** float(exponent))
+
+
+def _evenly(first: Fraction, step: Fraction, count: int) -> Iterator[Fraction]:
+    """``count`` numbers, exact: each is rounded once, when it is made a float."""
+    return (first + step * i for i in range(count))
 
 
 def _positive_or_negative(raw: Any) -> float:
@@ -375,9 +395,8 @@ def _stepped(field: Field, start: Any, step: Any, count: Any) -> tuple[Any, Sequ
     _positive_or_negative(step)
     if not field.integer:
         _bounded(count)
-        first, width = _number(start), _number(step)
-        source = {"count": count, "start": first, "step": width}
-        return _listed(field, source, [first + width * i for i in range(count)])
+        source = {"count": count, "start": _number(start), "step": _number(step)}
+        return _listed(field, source, _evenly(_written(start), _written(step), count), float)
     if not all(isinstance(v, int) and not isinstance(v, bool) for v in (start, step)):
         raise ValueError(f"integers; {field.allowed}")
     if count > 2**62:
@@ -397,16 +416,13 @@ def _spaced(
     a: float,
     b: float,
     n: int,
-    transform: Callable[[float], float],
+    transform: Callable[[Fraction], float],
 ) -> tuple[Any, Sequence[Any]]:
     _bounded(n)
     if n < 2:
         raise ValueError("at least two values in linspace and logspace")
-    try:
-        values = [transform(a + (b - a) * (i / (n - 1)) if i < n - 1 else b) for i in range(n)]
-    except OverflowError:
-        raise ValueError("finite values; 10^b is beyond float64") from None
-    return _listed(field, {kind: [a, b, n]}, values)
+    step = (_written(b) - _written(a)) / (n - 1)
+    return _listed(field, {kind: [a, b, n]}, _evenly(_written(a), step, n), transform)
 
 
 def _bounded(count: int) -> None:
@@ -414,12 +430,21 @@ def _bounded(count: int) -> None:
         raise ValueError(f"from 1 to {MAX_LISTED:,} values in a generator of real numbers")
 
 
-def _listed(field: Field, source: dict[str, Any], values: list[float]) -> tuple[Any, Sequence[Any]]:
+def _listed(
+    field: Field,
+    source: dict[str, Any],
+    numbers: Iterable[Fraction],
+    transform: Callable[[Fraction], float],
+) -> tuple[Any, Sequence[Any]]:
     items = []
-    for value in values:
+    for number in numbers:
+        try:
+            value = transform(number)
+        except OverflowError:
+            value = math.inf
         item: Any = value
         if not math.isfinite(value):
-            raise ValueError(f"finite values; the generator makes {value!r}")
+            raise ValueError("finite values; the generator reaches one beyond float64")
         if field.integer:
             item = round(value)
             if abs(item - value) > 1e-9 * abs(value):
@@ -427,7 +452,7 @@ def _listed(field: Field, source: dict[str, Any], values: list[float]) -> tuple[
         try:
             items.append(field.read(item))
         except ValueError:
-            raise ValueError(f"{field.allowed}; the generator makes {item!r}") from None
+            raise ValueError(f"{field.allowed}; the generator makes {value!r}") from None
     if len(set(items)) != len(items):
         raise ValueError("each value once; the generator makes one twice")
     return source, tuple(items)

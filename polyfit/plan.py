@@ -36,6 +36,10 @@ It stands here and not beside the engine because a plan is made without torch.
 SCHEMA: Final = 1
 """The row schema's number: raised when a column is added, removed or changes its meaning."""
 
+GENERATORS: Final = 2
+"""How a generator of real numbers makes its values: raised when it makes others. A plan states its
+generators and not what they make; one without them does not depend on this."""
+
 MAX_FITS: Final = 2**63 - 1
 """The index of a fit is an int64."""
 
@@ -205,10 +209,10 @@ class Plan:
                 "if it was damaged, remove it and run the same spec again"
             ) from None
         if made != stated:
+            here, there = _versions(plan._decided()), _versions(source)
             raise PlanMismatch(
                 f"{where} states plan {stated[:12]}, this version of polyfit makes "
-                f"{made[:12]} of it (ENGINE {ENGINE}, row schema {SCHEMA}; there: ENGINE "
-                f"{source.get('ENGINE')}, row schema {source.get('SCHEMA')}); use one version, or, "
+                f"{made[:12]} of it ({here}; there: {there}); use one version, or, "
                 "where it was changed by hand, remove it and run the same spec again"
             )
         return plan
@@ -234,6 +238,7 @@ class Plan:
             "ENGINE": ENGINE,
             "SCHEMA": SCHEMA,
             "torch": self.torch,
+            **({"GENERATORS": GENERATORS} if self.sweep.generates_reals else {}),
         }
 
     def _within(self, spec: Spec) -> None:
@@ -250,6 +255,12 @@ class Plan:
         ]
         if over:
             raise LimitExceeded("\n".join(over))
+
+
+def _versions(decided: dict[str, Any]) -> str:
+    """The versions that a plan was made with; the first generators of reals had no number."""
+    told = f"ENGINE {decided.get('ENGINE')}, row schema {decided.get('SCHEMA')}"
+    return told + (f", generators {decided['GENERATORS']}" if "GENERATORS" in decided else "")
 
 
 def _rounded(value: float) -> float:

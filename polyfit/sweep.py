@@ -70,6 +70,12 @@ class Sweep:
         """The number of fits, an exact integer of any size."""
         return prod(len(axis) for axis in self.axes)
 
+    @property
+    def generates_reals(self) -> bool:
+        """Whether a generator makes the values of a field of real numbers."""
+        columns = (values for axis in self.axes for values in axis.values)
+        return any(FIELDS[c.field].real and isinstance(c.source, dict) for c in columns)
+
     def fit(self, index: int) -> Fit:
         """The parameters of fit ``index``.
 

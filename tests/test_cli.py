@@ -666,6 +666,19 @@ def test_where_and_sort_choose_and_order_rows(command: Command, run: Run) -> Non
     assert [row["fit"] for row in rows] == [12, 11, 10]
 
 
+def test_a_generated_value_is_found_by_the_number_a_person_would_write(
+    command: Command, tmp_path: Path
+) -> None:
+    for name, noise in (("tenths", "{start: 0, stop: 0.5, step: 0.1}"), ("list", "[0.3, 0.4]")):
+        text = f"name: {name}\nfit: {{steps: 10, points: 40}}\nsweep: {{noise: {noise}}}\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    first = json.loads(command("run", "tenths.yaml", "--json").out)
+    found = command("results", first["run"], "--where", "noise == 0.3", "--json")
+    assert [row["noise"] for row in json.loads(found.out)["rows"]] == [0.3]
+    second = json.loads(command("run", "list.yaml", "--reuse", first["run"], "--json").out)
+    assert second["fits_reused"] == 2
+
+
 def test_nothing_found_is_an_empty_list(command: Command, run: Run) -> None:
     ended = command("results", run.uri, "--where", "degree == 2", "--json")
     assert (ended.code, json.loads(ended.out)["rows"]) == (0, [])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -205,6 +206,51 @@ def test_a_generator_makes_its_values_in_order(name: str, raw: Any, expected: li
     assert values(name, raw) == expected
 
 
+TENTHS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "expected"),
+    [
+        ("noise", {"count": 10, "start": 0, "step": 0.1}, TENTHS),
+        ("noise", {"start": 0, "stop": 1, "step": 0.1}, TENTHS),
+        ("noise", {"start": 0.9, "stop": -0.1, "step": -0.1}, TENTHS[::-1]),
+        ("noise", {"linspace": [0, 0.9, 10]}, TENTHS),
+        ("noise", {"linspace": [0.7, 0.1, 7]}, [0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]),
+        ("noise", {"linspace": [0, 1, 4]}, [0.0, 1 / 3, 2 / 3, 1.0]),
+        ("noise", {"count": 4, "start": 1e22, "step": 1e22}, [1e22, 2e22, 3e22, 4e22]),
+        ("lr", {"logspace": [-3, 0, 4]}, [Rate("number", v) for v in (0.001, 0.01, 0.1, 1.0)]),
+        ("noise", {"logspace": [22.7, 23.1, 5]}, [10**22.7, 10**22.8, 10**22.9, 1e23, 10**23.1]),
+    ],
+)
+def test_generated_numbers_are_the_decimals_that_a_person_would_write(
+    name: str, raw: Any, expected: list[Any]
+) -> None:
+    assert values(name, raw) == expected
+
+
+DECIMALS = st.decimals(0, 1000, places=4).map(str)
+
+
+@given(DECIMALS, DECIMALS.filter(lambda text: float(text) > 0), st.integers(1, 200))
+@settings(max_examples=100, deadline=None)
+def test_the_three_ways_to_say_even_steps_give_the_same_decimals(
+    start: str, step: str, count: int
+) -> None:
+    expected = [float(Decimal(start) + i * Decimal(step)) for i in range(count)]
+    first, width, stop = float(start), float(step), Decimal(start) + count * Decimal(step)
+    assert values("noise", {"count": count, "start": first, "step": width}) == expected
+    assert values("noise", {"start": first, "stop": float(stop), "step": width}) == expected
+    if count > 1:
+        assert values("noise", {"linspace": [first, expected[-1], count]}) == expected
+
+
+def test_integers_beyond_float64_are_kept_exact() -> None:
+    start = 2**63 + 1
+    found = values("noise_seed", {"start": start, "stop": start + 3})
+    assert found == [start, start + 1, start + 2]
+
+
 @given(st.integers(0, 1000), st.integers(-50, 50).filter(bool), st.integers(0, 1000))
 @settings(max_examples=60, deadline=None)
 def test_start_stop_step_are_pythons_range(start: int, step: int, stop: int) -> None:
@@ -254,7 +300,7 @@ def test_a_thousand_million_seeds_take_no_memory() -> None:
         ("seed", {"start": 0, "stop": 10**30}, "at most 2\\^62 values"),
         ("noise_seed", {"count": 2**63}, "at most 2\\^62 values"),
         ("degree", {"linspace": [0, 3, 3]}, "integers; the generator makes 1.5"),
-        ("degree", {"linspace": [-1e308, 1e308, 3]}, "finite values"),
+        ("degree", {"linspace": [-1e308, 1e308, 3]}, r"from 0 to 30; the generator makes -1e\+308"),
         ("degree", {"linspace": [0, 1, 1]}, "at least two values"),
         ("noise", {"linspace": [0, 1, 100_001]}, "from 1 to 100,000 values"),
         ("noise", {"linspace": [0, 0, 2]}, "each value once"),

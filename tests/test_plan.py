@@ -1,6 +1,7 @@
 """The frozen plan: shards, hash, JSON, limits, projections."""
 
 import dataclasses
+import hashlib
 import json
 import random
 import subprocess
@@ -16,7 +17,15 @@ from test_sweep import spec_of, specs
 
 from polyfit.errors import LimitExceeded, PlanMismatch, SpecError
 from polyfit.fields import CANONICAL_ORDER, FIELDS
-from polyfit.plan import MAX_SHARDS, SHARD_BYTES, SHARD_FITS, SHARD_SECONDS, Plan, nominal_seconds
+from polyfit.plan import (
+    MAX_SHARDS,
+    SHARD_BYTES,
+    SHARD_FITS,
+    SHARD_SECONDS,
+    Plan,
+    dump_json,
+    nominal_seconds,
+)
 from polyfit.spec import Spec
 
 
@@ -345,6 +354,31 @@ def test_another_version_is_told_apart_by_its_numbers(monkeypatch: pytest.Monkey
     monkeypatch.setattr("polyfit.plan.ENGINE", 99)
     with pytest.raises(PlanMismatch, match=r"ENGINE 99, .* there: ENGINE \d+, .*use one version"):
         Plan.from_json(data, "plan.json")
+
+
+REALS = [
+    "noise: {count: 3, step: 0.1}",
+    "lr: {logspace: [-3, 0, 4]}",
+    "zip: [{noise: {linspace: [0, 1, 3]}, degree: [1, 2, 3]}]",
+]
+
+
+@pytest.mark.parametrize("sweep", REALS)
+def test_a_plan_whose_generators_made_other_numbers_is_refused(sweep: str) -> None:
+    source = json.loads(plan_of(f"sweep: {{{sweep}}}").to_json())
+    summary = ("hash", "fits", "shards", "projected_bytes", "projected_core_seconds")
+    # As the first versions froze it, which did not say how they counted.
+    decided = {k: v for k, v in source.items() if k not in (*summary, "GENERATORS")}
+    stated = hashlib.sha256(dump_json(decided)).hexdigest()
+    with pytest.raises(PlanMismatch, match=r"generators 2; there: ENGINE \d+, row schema \d+\)"):
+        Plan.from_json(dump_json({**decided, "hash": stated}), "plan.json")
+
+
+@pytest.mark.parametrize("sweep", ["noise: [0, 0.1]", "seed: {count: 3}", "degree: {count: 3}"])
+def test_a_plan_without_generators_of_reals_does_not_depend_on_how_they_count(sweep: str) -> None:
+    plan = plan_of(f"sweep: {{{sweep}}}")
+    assert b"GENERATORS" not in plan.to_json()
+    assert Plan.from_json(plan.to_json(), "plan.json") == plan
 
 
 def test_a_plan_is_kept_to_its_torch_but_for_the_patch() -> None:
