@@ -190,7 +190,7 @@ def _as_json(command: Command) -> Command:
 @cli.command()
 @click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
 def validate(specs: tuple[str, ...]) -> None:
-    """Read specs and say what is wrong in them."""
+    """Read specs and say what is wrong in them; - is standard input."""
     from polyfit.errors import SpecError
     from polyfit.plan import Plan
     from polyfit.spec import Spec
@@ -198,8 +198,8 @@ def validate(specs: tuple[str, ...]) -> None:
     problems: list[str] = []
     for path in specs:
         try:
-            plan = Plan.of(Spec.load(path))
-            click.echo(f"{path}: {_count(plan.fits, 'fit')}")
+            loaded = Spec.load(path)
+            click.echo(f"{loaded.source}: {_count(Plan.of(loaded).fits, 'fit')}")
         except SpecError as error:
             problems += error.problems
         except PolyfitError as error:
@@ -212,7 +212,10 @@ def validate(specs: tuple[str, ...]) -> None:
 @click.argument("spec", metavar="SPEC")
 @_as_json
 def plan(spec: str, as_json: bool) -> None:
-    """Say what would run: fits, shards, axes, engine, projected bytes, plan hash."""
+    """Say what would run: fits, shards, axes, engine, projected bytes, plan hash.
+
+    - is standard input.
+    """
     from polyfit.plan import Plan
     from polyfit.spec import Spec
 
@@ -281,6 +284,7 @@ def run(
 ) -> int:
     """Run specs to their end; the same command resumes what broke off.
 
+    A SPEC is a YAML or JSON file, or - for standard input.
     Where one of several fails, the others are run all the same; the exit code is that of the first
     that failed. With --json one spec gives its summary, several give {"runs": [...]}; of a run that
     failed it holds name, exit_code and error.

@@ -1,4 +1,4 @@
-"""YAML text -> plain values, with the line of every key and item.
+"""YAML or JSON text -> plain values, with the line of every key and item.
 
 Scalars follow YAML 1.2's core schema, so that ``1e-6`` is a number and ``no`` a string. What
 makes YAML dangerous or surprising is refused while it is read, before anything is expanded:
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import yaml
 from yaml.reader import ReaderError
+from yaml.scanner import ScannerError
 
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "Document", "Path"]
 
@@ -30,6 +31,8 @@ _CORE: Final = {
     ),
 }
 _MAX_DIGITS: Final = 400  # longer digit strings stay text: no number of ours needs them
+_BREAKS: Final = "\r\n\x85\u2028\u2029"
+_ENDS: Final = f"\0{_BREAKS}"  # PyYAML puts a NUL behind the last character
 
 
 @dataclass(slots=True)
@@ -61,6 +64,8 @@ class Document:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             parts = [part for part in (error.context, error.problem) if part]
+            if mark and mark.line == loader.tab_line:
+                parts.append(f"behind {_TAB}")
             document.problems.append((mark.line + 1 if mark else 1, "; ".join(parts)))
         except ReaderError as error:
             line = data.decode("utf-8").count("\n", 0, error.position) + 1
@@ -98,7 +103,7 @@ class Document:
             if not isinstance(key_node, yaml.ScalarNode):
                 self.problems.append((line, "a key that is a list or mapping; allowed: a name"))
                 continue
-            key = str(key_node.value)
+            key = _joined(str(key_node.value))
             if not _encodable(key):  # pydantic would refuse the whole mapping for it
                 self.problems.append((line, "a key of no Unicode text; allowed: a name"))
                 continue
@@ -116,8 +121,15 @@ def _encodable(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def _joined(text: str) -> str:
+    """``text`` with each two halves as one character: JSON escapes some characters in halves."""
+    if _encodable(text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
 def _scalar(node: yaml.Node) -> Any:
-    text = str(node.value)
+    text = _joined(str(node.value))
     match node.tag.rpartition(":")[2]:
         case "null":
             return None
@@ -131,8 +143,15 @@ def _scalar(node: yaml.Node) -> Any:
     return text
 
 
+_INDICATORS: Final = re.compile(r"(?:([-+])([1-9])?|([1-9])([-+])?)?(?=\t)")
+_TAB: Final = "a tab ('\\t') in the indentation; allowed: spaces"
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's composer, taught the core schema and what to refuse."""
+    """PyYAML's composer, taught the core schema and what to refuse; its scanner, taught tabs.
+
+    PyYAML takes no tab for white space. YAML 1.2 does, but in the indentation of a block.
+    """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own class attribute
 
@@ -141,6 +160,72 @@ class _Loader(yaml.SafeLoader):
         self._problems = problems
         self._depth = 0
         self._values = 0
+        self.tab_line: int | None = None
+        """The last line, from 0, that has a tab behind ``-``, ``?`` or ``:``, where no block may
+        begin."""
+
+    def _pass_white(self) -> str:
+        length = 0
+        while self.peek(length) in " \t":
+            length += 1
+        white = str(self.prefix(length))
+        self.forward(length)
+        return white
+
+    def scan_to_next_token(self) -> None:
+        super().scan_to_next_token()
+        while self.peek() == "\t":
+            mark = self.get_mark()
+            self._pass_white()
+            if not self.flow_level and self.peek() not in f"#{_ENDS}":
+                before = str(mark.buffer)[mark.pointer - mark.column : mark.pointer]
+                in_block = self.indent >= 0 or self.peek() not in "{["
+                if in_block and not before.strip(" "):
+                    raise ScannerError(problem=f"found {_TAB}", problem_mark=mark)
+                if self.allow_simple_key:
+                    self.allow_simple_key, self.tab_line = False, self.line
+            super().scan_to_next_token()
+
+    def scan_plain_spaces(self, indent: int, start_mark: yaml.Mark) -> list[str]:
+        """The white space within a plain scalar, folded; empty where none of it is left."""
+        white = self._pass_white()
+        if self.peek() not in _BREAKS:
+            return [white] if white else []
+        self.allow_simple_key = True
+        breaks: list[str] = []
+        while self.peek() in _BREAKS:
+            breaks.append(self.scan_line_break())  # type: ignore[no-untyped-call]
+            if (
+                self.check_document_start()  # type: ignore[no-untyped-call]
+                or self.check_document_end()  # type: ignore[no-untyped-call]
+            ):
+                return []
+            while self.peek() == " ":
+                self.forward()
+            if self.flow_level or self.column >= indent or self._blank():
+                self._pass_white()
+        if breaks[0] != "\n":
+            return breaks
+        return breaks[1:] or [" "]
+
+    def _blank(self) -> bool:
+        """Whether nothing but white space is left of the line."""
+        length = 0
+        while self.peek(length) in " \t":
+            length += 1
+        return self.peek(length) in _BREAKS
+
+    def scan_block_scalar_indicators(self, start_mark: yaml.Mark) -> tuple[bool | None, int | None]:
+        found = _INDICATORS.match(self.prefix(4))
+        if found is None:
+            return super().scan_block_scalar_indicators(start_mark)
+        self.forward(found.end())
+        chomping, increment = found[1] or found[4], found[2] or found[3]
+        return (chomping == "+" if chomping else None, int(increment) if increment else None)
+
+    def scan_block_scalar_ignored_line(self, start_mark: yaml.Mark) -> None:
+        self._pass_white()
+        super().scan_block_scalar_ignored_line(start_mark)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]

@@ -8,6 +8,7 @@ import difflib
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
@@ -31,7 +32,8 @@ MAX_RECORDED: Final = 10_000
 MAX_SHARD_FITS: Final = 1_000_000_000
 MAX_PROBLEMS: Final = 100
 MAX_TOLD: Final = 2_000  # characters of one line about a problem
-_KINDS: Final = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+STDIN: Final = "-"
+_KINDS: Final = {stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
 
 
 def _plain(raw: Any) -> Any:
@@ -246,22 +248,20 @@ class Spec:
 
     @classmethod
     def load(cls, path: str | FilePath) -> "Spec":
-        """Read the spec in the file at ``path``.
+        """Read the spec in the file or pipe at ``path``, ``-`` being standard input.
 
         Raises:
             SpecError: the file cannot be read, or all that is wrong in it, a line each.
         """
+        source = "<stdin>" if path == STDIN else str(path)
         try:
-            mode = os.stat(path).st_mode
-            if not stat.S_ISREG(mode):  # to open a pipe may wait for ever, a device never ends
-                kind = _KINDS.get(stat.S_IFMT(mode), "a device")
-                raise SpecError([f"{path}: {kind}; allowed: a YAML file"])
-            with open(path, "rb") as file:
-                data = file.read(MAX_BYTES + 1)
+            data = _stdin() if path == STDIN else _file(path)
         except (OSError, ValueError) as error:  # ValueError: a path that no system has
-            told = getattr(error, "strerror", None) or error
-            raise SpecError([f"{path}: {told}; allowed: a YAML file"]) from None
-        return cls.parse(data, str(path))
+            found = getattr(error, "strerror", None) or error
+            raise SpecError(
+                [f"{source}: {found}; allowed: a YAML or JSON file, or a pipe"]
+            ) from None
+        return cls.parse(data, source)
 
     @classmethod
     def parse(cls, data: str | bytes, source: str = "<spec>") -> "Spec":
@@ -277,6 +277,21 @@ class Spec:
         if document.problems:
             raise SpecError(_lines(source, document.problems))
         return reader.spec(data.decode("utf-8"))
+
+
+def _file(path: str | FilePath) -> bytes:
+    """As much of a file or pipe as a spec may have, and a byte more."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):  # a device never ends
+        raise ValueError(_KINDS.get(stat.S_IFMT(mode), "a device"))
+    with open(path, "rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
+def _stdin() -> bytes:
+    if sys.stdin is None:
+        raise ValueError("standard input is closed")
+    return sys.stdin.buffer.read(MAX_BYTES + 1)
 
 
 class _Reader:

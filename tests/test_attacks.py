@@ -55,15 +55,6 @@ def quoted(text: str) -> str:
 # --- what is no file -------------------------------------------------------------------------
 
 
-def a_pipe(folder: Path) -> str:
-    os.mkfifo(folder / "pipe")
-    return f"{folder}/pipe"
-
-
-def a_pipe_by_number(folder: Path) -> str:
-    return f"/dev/fd/{os.pipe()[0]}"
-
-
 def a_socket(folder: Path) -> str:
     here = os.getcwd()
     os.chdir(folder)  # the name of a socket is short
@@ -81,8 +72,6 @@ def a_link_to_itself(folder: Path) -> str:
 
 
 NO_FILES: dict[str, tuple[str | Callable[[Path], str], str]] = {
-    "a named pipe": (a_pipe, "a pipe"),
-    "a pipe by its number": (a_pipe_by_number, "a pipe"),
     "a socket": (a_socket, "a socket"),
     "zeros without end": ("/dev/zero", "a device"),
     "nothing": ("/dev/null", "a device"),
@@ -100,24 +89,31 @@ NO_FILES: dict[str, tuple[str | Callable[[Path], str], str]] = {
 @pytest.mark.parametrize("kind", NO_FILES)
 def test_what_is_no_file_is_refused_unopened(kind: str, tmp_path: Path) -> None:
     path, found = NO_FILES[kind]
-    with pytest.raises(SpecError, match=f"{found}.*; allowed: a YAML file"):
+    with pytest.raises(SpecError, match=f"{found}.*; allowed: a YAML or JSON file"):
         Spec.load(path if isinstance(path, str) else path(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("command", "code", "found"),
     [
-        ("{} validate {}/pipe", Exit.USAGE, "/pipe: a pipe; allowed: a YAML file\n"),
-        ("{} validate <(echo name: a) {}/a.yaml", Exit.USAGE, ": a pipe; allowed: a YAML file\n"),
-        ("echo name: a | {} run /dev/stdin", Exit.USAGE, "/dev/stdin: a pipe; allowed: a YAML"),
-        ("{} plan /dev/zero", Exit.USAGE, "/dev/zero: a device; allowed: a YAML file\n"),
+        ("echo name: a | {} validate -", Exit.COMPLETE, "<stdin>: 1 fit\n"),
+        ("{} validate - < {}/a.yaml", Exit.COMPLETE, "<stdin>: 1 fit\n"),
         ("{} validate /dev/stdin < {}/a.yaml", Exit.COMPLETE, "/dev/stdin: 1 fit\n"),
+        ("echo name: a | {} validate /dev/stdin", Exit.COMPLETE, "/dev/stdin: 1 fit\n"),
+        ("{} validate <(echo name: a) {}/a.yaml", Exit.COMPLETE, "/a.yaml: 1 fit\n"),
+        ("(sleep 0.2; echo name: a) > {1}/pipe & {0} validate {1}/pipe", 0, "/pipe: 1 fit\n"),
+        ("printf 'name: a\nfit: 3' | {} plan -", Exit.USAGE, "<stdin>:2: fit: found 3; allowed"),
+        ("{} validate <(printf 'name: a\nfit: 3')", Exit.USAGE, ":2: fit: found 3; allowed: "),
+        ("{} validate - < /dev/zero", Exit.USAGE, "<stdin>:1: a larger file; allowed: at most"),
+        ("{} validate - < /dev/null", Exit.USAGE, "<stdin>:1: found an empty file; allowed: a "),
+        ("{} plan - <&-", Exit.USAGE, "<stdin>: standard input is closed; allowed: a YAML or"),
+        ("{} plan /dev/zero", Exit.USAGE, "/dev/zero: a device; allowed: a YAML or JSON file"),
     ],
 )
-def test_the_command_reads_no_pipe_and_no_device(
+def test_the_command_reads_files_pipes_and_standard_input(
     command: str, code: Exit, found: str, tmp_path: Path
 ) -> None:
-    a_pipe(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "a.yaml").write_text("name: a\n")
     line = command.format(f"{sys.executable} -m polyfit", tmp_path)
     ended = subprocess.run(

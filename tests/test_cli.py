@@ -357,6 +357,17 @@ def test_run_as_json_puts_one_object_on_stdout_and_all_else_on_stderr(
     assert "small: 20 of 20 fits, 2 of 2 shards at rest" in ended.err
 
 
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_a_spec_from_standard_input_is_stored_as_it_came(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    text = {"yaml": "name: a\t# by pipe\nfit: {steps: 1}\n", "json": '{\n\t"name": "a"\n}'}[form]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    ended = command("run", "-", "--run-id", "piped")
+    assert ended.code == 0
+    assert (tmp_path / "runs" / "a" / "piped" / "spec.yaml").read_bytes() == text.encode()
+
+
 def test_what_is_printed_while_running_does_not_reach_stdout(
     command: Command, spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """YAML as it is read: the core schema, lines, and what is refused."""
 
+import json
 import math
 from typing import Any
 
@@ -128,7 +129,15 @@ def test_what_is_not_there_has_the_line_of_what_is_around_it() -> None:
         ("a: 1\n---\nb: 2\n", 2, "another document"),
         ("a: 1\nb: [1, 2\nc: 3\n", 3, "expected ',' or ']'"),
         ("a: 1\nb: 'open\n", 3, "unexpected end of stream"),
-        ("a: 1\n\tb: 2\n", 2, "'\\t'"),
+        ("a: 1\n\tb: 2\n", 2, "found a tab ('\\t') in the indentation; allowed: spaces"),
+        ("\ta: 1\n", 1, "found a tab ('\\t') in the indentation; allowed: spaces"),
+        ("a:\n\tb: 1\n", 2, "found a tab ('\\t') in the indentation; allowed: spaces"),
+        ("a:\n  b: 1\n  \tc: 2\n", 3, "found a tab ('\\t') in the indentation"),
+        ("a:\n\t- 1\n", 2, "found a tab ('\\t') in the indentation; allowed: spaces"),
+        ("a:\n\t# x\n\tb: 1\n", 3, "found a tab ('\\t') in the indentation; allowed: spaces"),
+        ("a:\n- \tb: 1\n", 2, "; behind a tab ('\\t') in the indentation; allowed: spaces"),
+        ("a:\n-\t- b\n", 2, "; behind a tab ('\\t') in the indentation; allowed: spaces"),
+        ('{\n\t"a": 1\n\t"b": 2\n}', 3, "expected ',' or '}'"),
         ("a: 1\nb: @x\n", 2, "'@'"),
         ("a: 1\nb: x: y\n", 2, "mapping values are not allowed here"),
         ("a: 1\nb: \x07\n", 2, "special characters are not allowed"),
@@ -138,6 +147,70 @@ def test_what_is_not_there_has_the_line_of_what_is_around_it() -> None:
 def test_a_refusal_names_the_line(text: str, line: int, found: str) -> None:
     assert [number for number, _ in problems(text)] == [line]
     assert found in problems(text)[0][1]
+
+
+TABS = {
+    "before a comment": "a:\n  b: 3\t# three\n  c: 4 \t # four\n",
+    "behind a key": "a:\t\n  b:\t3\n  c: \t4\n",
+    "before a comment behind a key": "a:\t# x\n  b: 3\n  c: 4\n",
+    "at the ends of lines": "a: \t\n  b: 3\t\n  c: 4\t \t\n\t\n",
+    "on lines of their own": "\t\na:\n\t\n  b: 3\n \t\n  c: 4\n\t",
+    "before comments of their own lines": "\t# x\na:\n\t# y\n  b: 3\n    \t# z\n  c: 4\n",
+    "behind a marker": "---\t# y\na: {b: 3, c: 4}\n...\t\n",
+    "between what brackets hold": "a:\t{\tb\t:\t3\t,\n\t\tc:\t4\t}\t\n",
+    "in the indentation of JSON": '{\n\t"a": {\n\t\t"b": 3,\n\t\t"c":\t4\n\t}\n}\n',
+    "before JSON": '\n\t{"a":{"b":3,"c":4}}\t\n',
+    "in JSON within YAML": "a: {\n\tb: 3, # x\n\t# y\n\tc: 4\n  }\n",
+    "behind what is quoted": "a:\n  'b'\t: 3\t# x\n  \"c\"\t:\t4\n",
+}
+
+
+@pytest.mark.parametrize("text", TABS.values(), ids=TABS)
+@pytest.mark.parametrize("ends", ["\n", "\r\n"], ids=["unix", "dos"])
+def test_a_tab_is_white_space(text: str, ends: str) -> None:
+    document = Document.read(text.replace("\n", ends).encode())
+    assert (document.value, document.problems) == ({"a": {"b": 3, "c": 4}}, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sin(x)\t+\t1", "sin(x)\t+\t1"),
+        ("sin(x) \t+ 1\t", "sin(x) \t+ 1"),
+        ("x\t#y", "x"),
+        ("x\t\n  + 1", "x + 1"),
+        ("x\n  \t+ 1", "x + 1"),
+        ("x\n\t\n \t\n  + 1", "x\n\n+ 1"),
+        ("[x\n\t+ 1,\n\t2]", ["x + 1", 2]),
+        ("'x\ty'", "x\ty"),
+        ("|\t# x\n  y\tz\n", "y\tz\n"),
+        (">-\t\n  y\n  z", "y z"),
+        ("|1+\t# x\n  y\n", " y\n\n"),
+        ("|-2\t# x\n  y\n", "y"),
+        ("\n- \tx\n-\t[1]\n-\t# two\n  2\n", ["x", [1], 2]),
+    ],
+)
+def test_a_tab_within_a_scalar_is_kept_and_around_it_is_not(text: str, expected: Any) -> None:
+    assert value(text) == expected
+
+
+TABBED = st.lists(
+    st.sampled_from(
+        [*"{}[], \t\nx", "a: ", "b:\t", "- ", "? ", "\n  ", " #c", "---", "'y'", "|\n"]
+    ),
+    max_size=25,
+)
+
+
+@given(TABBED)
+@settings(max_examples=300, deadline=None)
+def test_where_a_tab_may_stand_a_space_says_the_same(parts: list[str]) -> None:
+    """Where it may not, the text is refused."""
+    text = "".join(parts)
+    tabs, spaces = Document.read(text.encode()), Document.read(text.replace("\t", " ").encode())
+    if not tabs.problems and "|" not in text:
+        shown = json.dumps(tabs.value).replace("\\t", " ")
+        assert (shown, spaces.problems) == (json.dumps(spaces.value), [])
 
 
 def test_all_refusals_are_told_at_once() -> None:
@@ -206,16 +279,37 @@ def plain(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
+LAYOUTS: list[dict[str, Any]] = [
+    {"ensure_ascii": False},
+    {},
+    {"indent": "\t"},
+    {"indent": 2},
+    {"separators": (",", ":")},
+    {"separators": ("\t,\t", "\t:\t")},
+]
+
+
 @given(
-    plain(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text("né "))
+    plain(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False)
+        | st.text('né\t\n/"\\\U0001f600 ')
+    ),
+    st.sampled_from(LAYOUTS),
 )
 @settings(max_examples=100, deadline=None)
-def test_json_is_read_as_it_was_written(source: Any) -> None:
-    import json
-
-    text = json.dumps(source, ensure_ascii=False).replace("Infinity", ".inf")
+def test_json_is_read_as_it_was_written(source: Any, layout: dict[str, Any]) -> None:
+    text = json.dumps(source, **layout).replace("Infinity", ".inf")
     document = Document.read(text.encode())
     if not document.problems:
         assert document.value == source
     else:
-        assert document.problems == [(1, f"nested deeper than {MAX_DEPTH} levels")]
+        assert [told for _, told in document.problems] == [f"nested deeper than {MAX_DEPTH} levels"]
+
+
+def test_an_escaped_pair_of_halves_is_one_character() -> None:
+    text = json.dumps({"\U0001f600": "sin \U0001f600"})
+    assert "\\ud83d" in text
+    assert Document.read(text.encode()).value == {"\U0001f600": "sin \U0001f600"}

@@ -100,9 +100,38 @@ def test_a_spec_is_read_from_a_file(tmp_path: Path) -> None:
     assert Spec.load(tmp_path / "job.yaml").fit == Spec.parse(EXAMPLE).fit
 
 
+JSON = """\
+{
+\t"name": "test",
+\t"fit": {"degree": 3, "degre": 4, "lr": "fast"},
+\t"sweep": {"seed": {"count": 3}, "seed": [1]}
+}
+"""
+
+
+def test_a_json_file_is_a_spec_and_its_text_is_kept(tmp_path: Path) -> None:
+    source = {"name": "test", "fit": {"degree": 5, "lr": 1e-06}, "sweep": {"seed": {"count": 3}}}
+    for layout in ({"indent": "\t"}, {"separators": (",", ":")}):
+        (tmp_path / "job.json").write_text(json.dumps(source, **layout))
+        found = Spec.load(tmp_path / "job.json")
+        assert (found.fit.degree, len(found.axes[0])) == (5, 3)
+        assert found.text == json.dumps(source, **layout)
+
+
+def test_defects_of_json_are_told_with_line_and_key() -> None:
+    with pytest.raises(SpecError) as caught:
+        Spec.parse(JSON, "job.json")
+    assert caught.value.problems == ["job.json:4: key 'seed' stands twice, first on line 4"]
+    with pytest.raises(SpecError) as caught:
+        Spec.parse(JSON.replace(', "seed": [1]', ""), "job.json")
+    found = [re.match(r"job\.json:3: fit\.\w+: ", line) for line in caught.value.problems]
+    assert len(found) == 2
+    assert all(found)
+
+
 @pytest.mark.parametrize("name", ["missing.yaml", "."])
 def test_a_file_that_cannot_be_read_is_a_spec_error(tmp_path: Path, name: str) -> None:
-    with pytest.raises(SpecError, match="allowed: a YAML file"):
+    with pytest.raises(SpecError, match="allowed: a YAML or JSON file"):
         Spec.load(tmp_path / name)
 
 
