@@ -6,9 +6,10 @@ process without a word (SIGTERM), or with a traceback through whatever was being
 
 import os
 import signal
+import sys
 from typing import Any, Final, NoReturn
 
-from polyfit.errors import Exit
+from polyfit.errors import Exit, not_loaded
 
 __all__ = ["program"]
 
@@ -23,8 +24,11 @@ def program() -> NoReturn:
     for number in _ENDS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as after a script's `&`
             signal.signal(number, _leave)
-    from polyfit.cli import program as command
-
+    try:
+        from polyfit.cli import program as command
+    except ImportError as error:  # what a command needs is loaded later, and told there
+        os.write(2, f"polyfit: {not_loaded(error)}\n".encode())
+        sys.exit(Exit.USAGE)
     command()
 
 

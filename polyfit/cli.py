@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from polyfit import __version__
-from polyfit.errors import DamagedRun, Exit, PolyfitError
+from polyfit.errors import (
+    DamagedRun,
+    Exit,
+    OutputError,
+    PolyfitError,
+    check_working_folder,
+    not_loaded,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +50,7 @@ Command = Callable[..., Any]
 
 
 class _Unheard(Exception):
-    """A broken pipe, under a name that click does not turn into exit code 1."""
+    """A broken pipe, under a name that click and rich do not end the process for."""
 
 
 class _Commands(click.Group):
@@ -64,19 +71,25 @@ def cli(debug: bool) -> None:
     4 another driver holds the run; 5 storage unreachable or refusing; 6 the cluster cannot do it;
     130 ended by Ctrl-C; 143 ended by SIGTERM. Of several specs, the code of the first that failed.
     """
+    check_working_folder()
 
 
 def main() -> NoReturn:
     """Run the command line; a user's mistake ends in a message, not in a traceback."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if sys.stdout is None:  # closed, as by `>&-`: what is printed goes nowhere
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lasts as long as the process
+    output: Any = _Output(sys.stdout)
     try:
-        code = cli.main(arguments, prog_name="polyfit", standalone_mode=False, obj=debug) or 0
-        sys.stdout.flush()
+        with redirect_stdout(output):
+            code = cli.main(arguments, prog_name="polyfit", standalone_mode=False, obj=debug) or 0
+            output.flush()
     except PolyfitError as error:
         code = _tell(*_told(error), debug)
     except click.ClickException as error:
-        error.show()
+        with _unheeded():
+            error.show()
         code = int(Exit.USAGE)
     except (KeyboardInterrupt, click.Abort):
         code = _tell("interrupted; the same command goes on from here", Exit.INTERRUPTED, debug)
@@ -158,21 +171,67 @@ def _told(error: Exception) -> tuple[str, Exit]:
     """The message and the exit code of an error that ends a command."""
     if isinstance(error, PolyfitError):
         return str(error), error.exit_code
+    if isinstance(error, ImportError):
+        return not_loaded(error), Exit.USAGE
     told = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
     return told, Exit.INTERNAL
+
+
+class _Output:
+    """Standard output; that it takes no more has names that click and rich leave alone."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: Any) -> Any:
+        """As of the stream; raises OutputError, or _Unheard where nobody reads any more."""
+        with _named():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        """As of the stream; raises as ``write`` does."""
+        with _named():
+            self._stream.flush()
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _Unheard from error
+    except OSError as error:
+        told = f"standard output: {error.strerror or error}; what it was to hold is cut short"
+        raise OutputError(told) from None
+
+
+@contextmanager
+def _unheeded() -> Iterator[None]:
+    """Messages on a stderr that takes no more, on a full disk for one, are lost: no run is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def _tell(message: str, code: Exit, debug: bool, name: str | None = None) -> int:
     """Say what ended a command, or the run called ``name`` where others follow."""
     if debug:
-        traceback.print_exc()
+        with _unheeded():
+            traceback.print_exc()
     head = "polyfit: " if name is None else f"polyfit: {name}: "
-    click.echo("\n".join(head + line for line in message.splitlines()), err=True)
+    _remark("\n".join(head + line for line in message.splitlines()))
     return int(code)
 
 
 def _remark(line: str) -> None:
-    click.echo(line, err=True)
+    with _unheeded():
+        click.echo(line, err=True)
 
 
 def _endpoint(command: Command) -> Command:
@@ -327,7 +386,7 @@ def run(
             shown = _Shown(spec.name)
             try:
                 summaries.append(run_one(spec, shown))
-            except (Drained, BrokenPipeError):
+            except (Drained, _Unheard, BrokenPipeError):
                 raise
             except Exception as error:
                 if len(loaded) == 1:

@@ -29,7 +29,14 @@ from polyfit.dispatch import (
     inside_ray_job,
     named_cluster,
 )
-from polyfit.errors import Exit, FailedShards, PolyfitError, StoreError, UsageError
+from polyfit.errors import (
+    Exit,
+    FailedShards,
+    PolyfitError,
+    StoreError,
+    UsageError,
+    check_working_folder,
+)
 from polyfit.lease import TIME_TO_LIVE_S, Holder, Keeper, Lease
 from polyfit.ledger import Ledger, Receipts, now
 from polyfit.plan import Plan
@@ -134,6 +141,7 @@ def execute(
         FailedShards: some shards could not be computed; the others are at rest.
         Drained: SIGTERM came; the same call goes on from there.
     """
+    check_working_folder()
     plan = Plan.of(spec)
     home = place(spec, plan, store, endpoint_url, run_id)
     ledger = Ledger(home.open(), plan)

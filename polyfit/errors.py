@@ -4,6 +4,8 @@ A failure of a fit is a status in its row, not an exception. These are failures 
 input and of the world around the run.
 """
 
+import os
+import sys
 from enum import IntEnum
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "FailedShards",
     "FormulaError",
     "LimitExceeded",
+    "OutputError",
     "PlanMismatch",
     "PolyfitError",
     "RunHeld",
@@ -21,6 +24,8 @@ __all__ = [
     "SpecError",
     "StoreError",
     "UsageError",
+    "check_working_folder",
+    "not_loaded",
 ]
 
 
@@ -115,7 +120,46 @@ class StoreError(PolyfitError):
         self.passing = passing
 
 
+class OutputError(PolyfitError):
+    """Standard output takes no more: the disk that it goes to is full, for one."""
+
+    exit_code = Exit.STORAGE
+
+
 class ClusterError(PolyfitError):
     """The cluster cannot do the work: no room, no such device, no connection."""
 
     exit_code = Exit.CLUSTER
+
+
+def not_loaded(error: ImportError) -> str:
+    """What to say where a package cannot be imported: which, why, and in which environment."""
+    where = f"the Python environment {sys.prefix} ({sys.executable})"
+    package, _, part = str(error.name or "").partition(".")
+    if package == "polyfit" and (part or not isinstance(error, ModuleNotFoundError)):
+        missing = f"polyfit is not whole in {where}: {_one_line(error)}"
+    elif isinstance(error, ModuleNotFoundError) and package:
+        missing = f"the package {package!r} is missing in {where}"
+    else:
+        missing = f"a package cannot be loaded in {where}: {_one_line(error)}"
+    return f"{missing}; install polyfit, with all that it needs, in that environment"
+
+
+def _one_line(error: Exception, most: int = 400) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def check_working_folder() -> None:
+    """Find out about a working folder that is gone: numeric libraries end the process there.
+
+    Raises:
+        UsageError: it was deleted.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError(
+            f"the working folder is gone ({error.strerror}): it was deleted, or what it lies on "
+            "was taken away; change to a folder that is there"
+        ) from None

@@ -1,6 +1,7 @@
 """The command: exit codes, what is said, and what stands on stdout."""
 
 import csv
+import importlib.metadata
 import io
 import json
 import os
@@ -24,7 +25,7 @@ import polyfit
 from polyfit import driver
 from polyfit import store as store_module
 from polyfit.cli import cli, main
-from polyfit.errors import ClusterError, Exit, FailedShards
+from polyfit.errors import ClusterError, Exit, FailedShards, not_loaded
 from polyfit.results import Run
 from polyfit.spec import Spec
 
@@ -299,19 +300,151 @@ def test_control_c_ends_a_running_process_with_130_and_notes_it(spec: Path, tmp_
     assert json.loads(attempt.read_bytes())["exit_code"] == 130
 
 
-@pytest.mark.parametrize("arguments", [("--csv",), ("--csv", "--limit", "1"), ("--json",)])
-def test_a_reader_that_has_seen_enough_is_no_error(run: Run, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    ["results RUN --csv", "results RUN --csv --limit 1", "results RUN --json", "results RUN", "-h"],
+)
+def test_a_reader_that_has_seen_enough_is_no_error(run: Run, arguments: str) -> None:
     """As in ``polyfit results --csv | head``: ended as by SIGPIPE, without a word."""
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as pipe:
         ended = subprocess.run(
-            [sys.executable, "-m", "polyfit", "results", run.uri, *arguments],
+            [sys.executable, "-m", "polyfit", *arguments.replace("RUN", run.uri).split()],
             stdout=pipe,
             stderr=subprocess.PIPE,
             check=False,
         )
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    ("arguments", "buffered"), [("results RUN --csv", ""), ("results RUN", "1")]
+)
+def test_output_to_a_full_disk_ends_with_5_and_says_so(
+    run: Run, arguments: str, buffered: str
+) -> None:
+    with FULL.open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "polyfit", *arguments.replace("RUN", run.uri).split()],
+            env={**os.environ, "PYTHONUNBUFFERED": buffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    told = "polyfit: standard output: No space left on device; what it was to hold is cut short\n"
+    assert (ended.returncode, ended.stderr) == (5, told)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_messages_that_a_full_disk_refuses_end_no_run(spec: Path, tmp_path: Path) -> None:
+    with FULL.open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "polyfit", "run", spec, "--json", "--store", tmp_path],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            check=False,
+        )
+    assert (ended.returncode, json.loads(ended.stdout)["fits"]) == (0, 20)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_takes_what_it_is_given(run: Run, closed: str) -> None:
+    ended = subprocess.run(
+        ["sh", "-c", f'"$0" -m polyfit results "$1" --csv {closed}', sys.executable, run.uri],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", ["run {spec} --store {store}", "plan spec.yaml"])
+def test_a_working_folder_that_is_gone_ends_with_2_and_one_line(
+    spec: Path, tmp_path: Path, arguments: str
+) -> None:
+    """Intel's numeric library ends a process there, in the midst of a run."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = arguments.format(spec=spec, store=tmp_path).split()
+    ended = subprocess.run(
+        ["sh", "-c", 'rmdir ../gone; "$0" -m polyfit "$@"', sys.executable, *command],
+        cwd=gone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert ended.stderr.startswith("polyfit: the working folder is gone (No such file")
+
+
+MISSING = """\
+import sys
+
+missing = sys.argv[1]
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name == missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+sys.argv[:2] = ["polyfit"]
+from polyfit.__main__ import program
+program()
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [
+        ("click", "--version"),
+        ("numpy", "plan {spec}"),
+        ("pyarrow", "results {run}"),
+        ("ray", "run {spec} --executor ray --store {store}"),
+        ("torch", "run {spec} --store {store}"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_its_environment(
+    package: str, arguments: str, spec: Path, run: Run, tmp_path: Path
+) -> None:
+    command = arguments.format(spec=spec, run=run.uri, store=tmp_path).split()
+    ended = process(package, *command, program=("-c", MISSING))
+    assert ended.code == 2
+    assert ended.err.splitlines()[-1] == (
+        f"polyfit: the package {package!r} is missing in the Python environment {sys.prefix} "
+        f"({sys.executable}); install polyfit, with all that it needs, in that environment"
+    )
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            ImportError("libcudart.so.13: cannot open\n shared object", name="torch"),
+            "a package cannot be loaded in the Python environment {here}: "
+            "libcudart.so.13: cannot open shared object; install",
+        ),
+        (
+            ModuleNotFoundError("No module named 'polyfit.fit'", name="polyfit.fit"),
+            "polyfit is not whole in the Python environment {here}: No module named",
+        ),
+        (
+            importlib.metadata.PackageNotFoundError("torch"),
+            "the package 'torch' is missing in the Python environment {here}; install",
+        ),
+    ],
+)
+def test_a_package_that_cannot_be_loaded_is_told_in_one_line(error: ImportError, told: str) -> None:
+    here = f"{sys.prefix} ({sys.executable})"
+    assert not_loaded(error).startswith(told.format(here=here))
+    assert "\n" not in not_loaded(error)
 
 
 def test_exit_codes_are_those_that_are_promised() -> None:
