@@ -67,9 +67,10 @@ class _Commands(click.Group):
 def cli(debug: bool) -> None:
     """Many small polynomial fits by autograd, as one batch job.
 
-    Exit codes: 0 complete; 1 internal error; 2 bad spec or usage; 3 shards failed or rows damaged;
-    4 another driver holds the run; 5 storage unreachable or refusing; 6 the cluster cannot do it;
-    130 ended by Ctrl-C; 143 ended by SIGTERM. Of several specs, the code of the first that failed.
+    Exit codes: 0 complete; 1 internal error; 2 bad spec or usage, or a package is missing; 3 shards
+    failed or rows damaged; 4 another driver holds the run; 5 storage unreachable or refusing;
+    6 the cluster cannot do it; 130 ended by Ctrl-C; 143 ended by SIGTERM. Of several specs, the
+    code of the first that failed.
     """
     check_working_folder()
 

@@ -33,6 +33,9 @@ MAX_SHARD_FITS: Final = 1_000_000_000
 MAX_PROBLEMS: Final = 100
 MAX_TOLD: Final = 2_000  # characters of one line about a problem
 STDIN: Final = "-"
+_TEXTS: Final = (("name",), ("store", "uri"))
+"""Keys of any text: one that looks like a number may be meant."""
+
 _KINDS: Final = {stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
 
 
@@ -366,8 +369,11 @@ class _Reader:
                 if item["type"] in ("extra_forbidden", "invalid_key"):
                     self.unknown(path, tuple(model.model_fields))
                 elif path not in seen:
-                    missing = item["type"] == "missing"
-                    found = "nothing" if missing else _shown(_reach(raw, path))
+                    value = _reach(raw, path)
+                    found = "nothing" if item["type"] == "missing" else _shown(value)
+                    if path in _TEXTS and isinstance(value, int | float):
+                        kind = "a boolean" if isinstance(value, bool) else "a number"
+                        info += f"; {kind} in quotes is text"
                     self.refuse(path, found, info)
                 seen.add(path)
             return None
@@ -452,23 +458,58 @@ class _Reader:
 
     def combinations(self, fit: Fit, axes: tuple[Axis, ...]) -> None:
         """Refuse fields that cannot go together in any one fit of the sweep."""
-        for combination in _combinations(fit, axes, ("degree", "points"), lambda name, v: v):
-            degree, points = combination
+        for degree, points in _combinations(fit, axes, ("degree", "points"), lambda name, v: v):
             if points < degree + 1:
-                self.refuse(
-                    self.varied(axes, "points", "degree"),
-                    f"{points} points at degree {degree}",
-                    f"at least degree + 1 = {degree + 1} points",
-                )
+                kinds = {"points": points, "degree": degree}
+                told = f"{points} points at degree {degree}"
+                self.conflict(axes, kinds, f"at least degree + 1 = {degree + 1} points", told)
                 break
         names = ("objective", "optimizer", "lr")
-        for objective, optimizer, rate in _combinations(fit, axes, names, _kind):
-            for allowed in _refusals(objective, optimizer, rate):
-                self.refuse(
-                    self.varied(axes, "lr", "optimizer", "objective"),
-                    f"objective {objective} with optimizer {optimizer} and lr {rate}",
-                    allowed,
+        for combination in _combinations(fit, axes, names, _kind):
+            every = dict(zip(names, combination, strict=True))
+            for together, allowed in _refusals(*combination):
+                self.conflict(axes, {name: every[name] for name in together}, allowed)
+
+    def conflict(
+        self, axes: tuple[Axis, ...], kinds: dict[str, Any], allowed: str, told: str = ""
+    ) -> None:
+        """Refuse values that cannot go together, at the first of their fields that is stated.
+
+        ``kinds`` are the fields, the one to change first, and their values as ``_kind`` sees them.
+        """
+        stated = {name: path for name in kinds if (path := self.place(axes, name, kinds))}
+        first, *others = (
+            f"{name} {kinds[name]}" for name in sorted(kinds, key=lambda n: n not in stated)
+        )
+        here, *there = stated.values() or [()]
+        found = told or f"{first} with {' and '.join(others)}"
+        if there:
+            lines = (f"{_dotted(path)} on line {self.document.line(path)}" for path in there)
+            found += f" ({', '.join(lines)})"
+        if len({axis.fields for axis in axes if set(axis.fields) & set(kinds)}) > 1:
+            allowed += "; or pair them under sweep.zip: here every value meets every other"
+        self.refuse(here, found, allowed)
+
+    def place(self, axes: tuple[Axis, ...], name: str, kinds: dict[str, Any]) -> Path | None:
+        """Where the spec states the value of field ``name`` that goes with ``kinds``."""
+        for axis in axes:
+            if name not in axis.fields:
+                continue
+            zipped = (path for path in self.document.lines if path[:2] == ("sweep", "zip"))
+            path = next((p for p in zipped if len(p) == 4 and p[3] == name), ("sweep", name))
+            concerned = [values for values in axis.values if values.field in kinds]
+            if not any(isinstance(values.source, list) for values in concerned):
+                return path  # a generator has one line
+            rows = zip(*(values.items for values in concerned), strict=True)
+            row = next(
+                i
+                for i, row in enumerate(rows)
+                if all(
+                    _kind(c.field, v) == kinds[c.field] for c, v in zip(concerned, row, strict=True)
                 )
+            )
+            return (*path, row) if (*path, row) in self.document.lines else path
+        return ("fit", name) if ("fit", name) in self.document.lines else None
 
     def recorded(self, record: Record, fit: Fit, axes: tuple[Axis, ...]) -> None:
         (longest,) = max(_combinations(fit, axes, ("steps",), lambda name, v: v))
@@ -488,16 +529,6 @@ class _Reader:
         if len(set(record.of)) != len(record.of):
             self.refuse((*path, "of"), _shown(list(record.of)), "each name once")
 
-    def varied(self, axes: tuple[Axis, ...], *names: str) -> Path:
-        """Where to point: the first of the fields that the spec sweeps or states."""
-        for name in names:
-            zipped = (p for p in self.document.lines if p[:2] == ("sweep", "zip") and len(p) == 4)
-            within = [path for path in zipped if path[3] == name]
-            for path in (("sweep", name), *within, ("fit", name)):  # an axis overrides fit
-                if path in self.document.lines:
-                    return path
-        return ()
-
 
 def _kind(name: str, value: Any) -> Any:
     """What decides whether objective, optimizer and rate go together: names, not numbers."""
@@ -506,15 +537,18 @@ def _kind(name: str, value: Any) -> Any:
     return value.name if isinstance(value, Optimizer) else value
 
 
-def _refusals(objective: str, optimizer: str, rate: str) -> Iterator[str]:
+def _refusals(objective: str, optimizer: str, rate: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The fields that do not go together, the one to change first, and what would."""
     if optimizer == "newton" and objective == "l1":
-        yield "another optimizer: l1 has no Hessian"
+        yield ("optimizer", "objective"), "another optimizer: l1 has no Hessian"
     elif rate != "number" and objective == "l1" and optimizer != "adam":
-        yield "a number for lr: l1 has no stability limit"
+        allowed = "a number for lr: l1 has no stability limit"
+        yield ("lr", "objective", "optimizer"), allowed
     elif rate == "auto" and objective == "l1":
-        yield "a number for lr: l1 has no automatic rate"
+        yield ("lr", "objective", "optimizer"), "a number for lr: l1 has no automatic rate"
     elif rate == "of_limit" and optimizer in ("adam", "newton"):
-        yield f"auto or a number for lr: {optimizer} has no stability limit"
+        allowed = f"auto or a number for lr: {optimizer} has no stability limit"
+        yield ("lr", "optimizer"), allowed
 
 
 def _combinations(

@@ -287,28 +287,56 @@ def test_all_defects_are_told_at_once_each_with_line_key_found_and_allowed() -> 
         ),
         (
             "fit: {objective: l1}",
-            "fit.objective: found objective l1 with optimizer gd and lr auto; "
+            "fit.objective: found objective l1 with lr auto and optimizer gd; "
             "allowed: a number for lr: l1 has no stability limit",
         ),
         (
             "fit: {optimizer: adam, objective: l1, lr: auto}",
-            "fit.lr: found objective l1 with optimizer adam and lr auto; "
+            "fit.lr: found lr auto with objective l1 and optimizer adam "
+            "(fit.objective on line 2, fit.optimizer on line 2); "
             "allowed: a number for lr: l1 has no automatic rate",
         ),
         (
             "fit: {optimizer: adam, lr: {of_limit: 0.5}}",
-            "fit.lr: found objective sse with optimizer adam and lr of_limit; "
+            "fit.lr: found lr of_limit with optimizer adam (fit.optimizer on line 2); "
             "allowed: auto or a number for lr: adam has no stability limit",
         ),
         (
             "sweep: {optimizer: [gd, adam], lr: [{of_limit: 0.5}]}",
-            "sweep.lr: found objective sse with optimizer adam and lr of_limit; "
-            "allowed: auto or a number for lr",
+            "sweep.lr[0]: found lr of_limit with optimizer adam (sweep.optimizer[1] on line 2); "
+            "allowed: auto or a number for lr: adam has no stability limit; or pair them under "
+            "sweep.zip: here every value meets every other",
         ),
         (
             "fit: {optimizer: newton, objective: l1, lr: 1}",
-            "fit.lr: found objective l1 with optimizer newton and lr number; "
+            "fit.optimizer: found optimizer newton with objective l1 (fit.objective on line 2); "
             "allowed: another optimizer: l1 has no Hessian",
+        ),
+        (
+            "fit: {lr: 0.1}\nsweep:\n  objective: [sse, l1]\n  optimizer: [gd, newton]",
+            "sweep.optimizer[1]: found optimizer newton with objective l1 "
+            "(sweep.objective[1] on line 4); allowed: another optimizer: l1 has no Hessian; "
+            "or pair them under sweep.zip",
+        ),
+        (
+            "fit: {lr: 0.1, objective: l1}\nsweep: {seed: {count: 3}, optimizer: [gd, newton]}",
+            "sweep.optimizer[1]: found optimizer newton with objective l1 "
+            "(fit.objective on line 2); allowed: another optimizer: l1 has no Hessian",
+        ),
+        (
+            "sweep: {zip: [{objective: [l1, l1], lr: [1, 1], optimizer: [gd, newton]}]}",
+            "sweep.zip[0].optimizer[1]: found optimizer newton with objective l1 "
+            "(sweep.zip[0].objective[1] on line 2); allowed: another optimizer: l1 has no Hessian",
+        ),
+        (
+            "fit: {degree: 5}\nsweep: {points: [2000, 3, 4]}",
+            "sweep.points[1]: found 3 points at degree 5 (fit.degree on line 2); "
+            "allowed: at least degree + 1 = 6 points",
+        ),
+        (
+            "fit: {points: 5}\nsweep: {degree: {count: 9}}",
+            "fit.points: found 5 points at degree 5 (sweep.degree on line 3); "
+            "allowed: at least degree + 1 = 6 points",
         ),
         (
             "fit: {points: 3}",
@@ -316,7 +344,8 @@ def test_all_defects_are_told_at_once_each_with_line_key_found_and_allowed() -> 
         ),
         (
             "fit: {points: 5}\nsweep: {degree: [3, 4, 5]}",
-            "fit.points: found 5 points at degree 5; allowed: at least degree + 1 = 6 points",
+            "fit.points: found 5 points at degree 5 (sweep.degree[2] on line 3); "
+            "allowed: at least degree + 1 = 6 points",
         ),
         ("record: {every: 0}", "record.every: found 0; allowed: an integer from 1"),
         ("record: {every: 1, at: [1]}", "record: found {'every': 1, 'at': [1]}; allowed: {every"),
@@ -374,7 +403,7 @@ def test_a_combination_within_a_zip_is_judged_row_by_row() -> None:
     text = "fit: {points: 9}\nsweep: {zip: [{degree: [3, 9], points: [4, 10]}]}"
     assert len(spec(text).axes) == 1
     (found,) = problems(text.replace("[4, 10]", "[10, 4]"))
-    assert "sweep.zip[0].points: found 4 points at degree 9" in found
+    assert "sweep.zip[0].points[1]: found 4 points at degree 9" in found
 
 
 def test_a_missing_name_is_told() -> None:
@@ -391,6 +420,21 @@ def test_a_name_is_allowed(name: str) -> None:
 def test_another_name_is_refused(name: str) -> None:
     with pytest.raises(SpecError, match="name: found"):
         Spec.parse(f"name: '{name}'")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("name: 123", "1: name: found 123;"),
+        ("name: true", "1: name: found true;"),
+        ("name: a\nstore: {uri: 2026}", "2: store.uri: found 2026;"),
+    ],
+)
+def test_text_that_looks_like_a_number_is_told_to_be_put_in_quotes(text: str, found: str) -> None:
+    with pytest.raises(SpecError, match=f"^<spec>:{found} allowed: .*; a .* in quotes is text$"):
+        Spec.parse(text)
+    quoted = re.sub("(123|true|2026)", r"'\1'", text)
+    assert Spec.parse(quoted).name in ("123", "true", "a")
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "[]", "3", "text", "null"])
