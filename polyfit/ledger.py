@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from polyfit.errors import DamagedRun, PlanMismatch, RunNotFound
-from polyfit.plan import Plan, Shard, dump_json
+from polyfit.plan import Plan, Shard, dump_json, mend
 from polyfit.store import NoSuchKey, Store
 
 __all__ = [
@@ -230,12 +230,11 @@ class Ledger:
         return not self.store.create(PLAN, self.store.get(PLAN))
 
     def _stated_plan(self) -> str:
+        data = self.store.get(PLAN)
         try:
-            return str(json.loads(self.store.get(PLAN))["hash"])
+            return str(json.loads(data)["hash"])
         except (ValueError, KeyError, TypeError):
-            raise PlanMismatch(
-                f"{self.store.uri}/{PLAN} is no plan; remove it and run the same spec again"
-            ) from None
+            raise PlanMismatch(f"{self.store.uri}/{PLAN} is no plan; {mend(data)}") from None
 
     def done(self) -> set[int]:
         """The numbers of the plan's shards that are at rest; one listing."""

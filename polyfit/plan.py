@@ -25,7 +25,7 @@ from polyfit.fields import SQUARED
 from polyfit.spec import Record, Spec
 from polyfit.sweep import Sweep
 
-__all__ = ["ENGINE", "MAX_SHARDS", "SCHEMA", "Plan", "Shard", "dump_json"]
+__all__ = ["ENGINE", "MAX_SHARDS", "SCHEMA", "Plan", "Shard", "dump_json", "mend"]
 
 ENGINE: Final = 4
 """Raised whenever a golden test of bits changes; rows of two engines are never mixed.
@@ -206,7 +206,7 @@ class Plan:
         except _UNREADABLE as error:
             raise PlanMismatch(
                 f"{where} is no plan that this version reads ({type(error).__name__}: {error}); "
-                "if it was damaged, remove it and run the same spec again"
+                f"{mend(data)}"
             ) from None
         if made != stated:
             here, there = _versions(plan._decided()), _versions(source)
@@ -261,6 +261,13 @@ def _versions(decided: dict[str, Any]) -> str:
     """The versions that a plan was made with; the first generators of reals had no number."""
     told = f"ENGINE {decided.get('ENGINE')}, row schema {decided.get('SCHEMA')}"
     return told + (f", generators {decided['GENERATORS']}" if "GENERATORS" in decided else "")
+
+
+def mend(data: bytes) -> str:
+    """What to do about an unreadable object under a plan's key: it may be nothing of polyfit's."""
+    if not data.strip() or data.lstrip().startswith(b"{"):
+        return "if it was damaged, remove it and run the same spec again"
+    return f"it begins with {data[:40]!r}: leave it there, and choose another store or --run-id"
 
 
 def _rounded(value: float) -> float:

@@ -332,7 +332,8 @@ class Run:
             if known(entry.key) is None:
                 yield (
                     f"{entry.key} is no shard of this plan ({self.plan.shards} shards, fits 0 to "
-                    f"{self.plan.fits - 1}); whoever reads the folder reads it too: remove it"
+                    f"{self.plan.fits - 1}); whoever reads the folder reads it too: "
+                    "move it elsewhere"
                 )
 
     def _check(

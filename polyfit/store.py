@@ -11,7 +11,6 @@ import io
 import os
 import random
 import re
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
+from polyfit.answers import DIGEST, attend, code_of, told
 from polyfit.errors import DamagedRun, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -45,10 +45,6 @@ ATTEMPTS: Final = 5
 CONFLICT_ATTEMPTS: Final = 5
 CONFLICT_PAUSE_S: Final = 0.1
 DEFAULT_REGION: Final = "us-east-1"
-
-DIGEST: Final = "sha256"
-"""The name in an object's metadata under which the digest of its bytes stands. Not one of S3's own
-checksums, which some servers refuse."""
 
 
 class NoSuchKey(LookupError):
@@ -369,24 +365,29 @@ class S3Store:
         """Write an object, with the digests by which wrong bytes are found on either way."""
         metadata = {DIGEST: sha256 or _sha256(data)}
         options: dict[str, Any] = {"ContentMD5": _md5(data), "Metadata": metadata}
-        for attempt in range(CONFLICT_ATTEMPTS):
-            try:
-                self._client.put_object(
-                    Bucket=self._bucket, Key=self._prefix + key, Body=data, **options, **condition
-                )
-                return True
-            except Exception as error:
-                code = _code(error)
-                if code in ("PreconditionFailed", "412"):
-                    return False
-                if code in ("NoSuchKey", "404") and "IfMatch" in condition:
-                    return False
-                if code in ("NotImplemented", "501") and condition:
-                    condition = {}  # the store knows no such condition: as one that ignores it
-                    continue
-                if code not in _AGAIN or attempt + 1 == CONFLICT_ATTEMPTS:
-                    raise self._told(error) from error
-                time.sleep(random.uniform(0.0, CONFLICT_PAUSE_S * 2**attempt))
+        with self._telling("PutObject", key):
+            for attempt in range(CONFLICT_ATTEMPTS):
+                try:
+                    self._client.put_object(
+                        Bucket=self._bucket,
+                        Key=self._prefix + key,
+                        Body=data,
+                        **options,
+                        **condition,
+                    )
+                    return True
+                except Exception as error:
+                    code = code_of(error)
+                    if code in ("PreconditionFailed", "412"):
+                        return False
+                    if code in ("NoSuchKey", "404") and "IfMatch" in condition:
+                        return False
+                    if code in ("NotImplemented", "501") and condition:
+                        condition = {}  # the store knows no such condition: as one that ignores it
+                        continue
+                    if code not in _AGAIN or attempt + 1 == CONFLICT_ATTEMPTS:
+                        raise
+                    time.sleep(random.uniform(0.0, CONFLICT_PAUSE_S * 2**attempt))
         raise AssertionError("unreachable")
 
     def put(self, key: str, data: bytes) -> None:
@@ -399,16 +400,16 @@ class S3Store:
         if start or length is not None:
             end = "" if length is None else start + length - 1
             asked["Range"] = f"bytes={start}-{end}"
-        with self._telling(key):
+        with self._telling("GetObject", key):
             try:
                 return self._fetch(key, asked)[0]
             except Exception as error:
-                if _code(error) in ("InvalidRange", "416"):  # it begins behind the last byte
+                if code_of(error) in ("InvalidRange", "416"):  # it begins behind the last byte
                     return b""
                 raise
 
     def read(self, key: str) -> Versioned:
-        with self._telling(key):
+        with self._telling("GetObject", key):
             data, answer = self._fetch(key, {})
             written = answer["LastModified"]
             stated = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
@@ -442,12 +443,12 @@ class S3Store:
         return self._put(key, data, {"IfMatch": tag})
 
     def size(self, key: str) -> int:
-        with self._telling(key):
+        with self._telling("HeadObject", key):
             answer = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
             return answer["ContentLength"]
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        with self._telling(""):
+        with self._telling("ListObjectsV2", prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
@@ -456,50 +457,22 @@ class S3Store:
                     yield Entry(item["Key"].removeprefix(self._prefix), item["Size"])
 
     @contextlib.contextmanager
-    def _telling(self, key: str) -> Iterator[None]:
+    def _telling(self, call: str, key: str) -> Iterator[None]:
+        """What a call raises as an error that names the place, the call and its key."""
         try:
             yield
-        except (StoreError, NoSuchKey):
+        except StoreError:
             raise
         except DamagedRun as error:
             raise DamagedRun(f"{self.uri}/{key} {error}") from None
         except Exception as error:
-            if key and _code(error) in ("NoSuchKey", "404"):
+            if call in _READS and code_of(error) in ("NoSuchKey", "404"):
                 raise NoSuchKey(key) from None
-            raise self._told(error) from error
-
-    def _told(self, error: Exception) -> Exception:
-        """The error as a StoreError that names endpoint, bucket and cause; a bug stays itself."""
-        import botocore.exceptions as aws
-
-        where = f"bucket {self._bucket!r} at {self._endpoint or 'AWS'}"
-        if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError):
-            return StoreError(
-                f"{where}: no credentials on this machine ({socket.gethostname()}); "
-                "boto3 looks in AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, in ~/.aws, and asks for an instance's or a pod's role"
-            )
-        if isinstance(error, aws.ClientError):
-            code = _code(error)
-            hint = _HINTS.get(code, error.response.get("Error", {}).get("Message", ""))
-            return StoreError(f"{where}: {hint or 'refused'} ({code})", passing=code not in _HINTS)
-        cause = " ".join(str(error).split())  # some of botocore's messages have several lines
-        if isinstance(error, aws.ParamValidationError):
-            return StoreError(f"{where}: {cause}")
-        if isinstance(error, aws.BotoCoreError | aws.HTTPClientError):
-            return StoreError(f"{where}: cannot be reached ({cause})", passing=True)
-        return error
+            where = f"bucket {self._bucket!r} at {self._endpoint or 'AWS'}"
+            raise told(error, where, f"{call} {self._prefix}{key}") from error
 
 
-_HINTS: Final = {
-    "InvalidAccessKeyId": "the store does not know this access key",
-    "SignatureDoesNotMatch": "the store refuses this secret key",
-    "AccessDenied": "the store refuses these keys",
-    "403": "the store refuses these keys",
-    "NoSuchBucket": "there is no such bucket",
-    "404": "there is no such bucket",
-}
-
+_READS: Final = ("GetObject", "HeadObject")
 
 _AGAIN: Final = ("ConditionalRequestConflict", "409", "BadDigest", "InvalidDigest")
 """Codes that say: the same request once more. A digest is bad where bytes changed on the way."""
@@ -518,11 +491,6 @@ def _sha256(data: bytes) -> str:
 def _md5(data: bytes) -> str:
     """What a server compares the bytes with that it gets."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-
-
-def _code(error: Exception) -> str:
-    response = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
 def _client(address: StoreAddress) -> "S3Client":
@@ -548,7 +516,7 @@ def _client(address: StoreAddress) -> "S3Client":
         **options,
     )
     try:
-        return boto3.Session().client(
+        client = boto3.Session().client(
             "s3",
             endpoint_url=address.endpoint_url,
             region_name=address.region or DEFAULT_REGION,
@@ -556,3 +524,5 @@ def _client(address: StoreAddress) -> "S3Client":
         )
     except (BotoCoreError, ValueError) as error:
         raise StoreError(f"{address.uri}: {error}") from None
+    attend(client)
+    return client

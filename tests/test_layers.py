@@ -31,6 +31,7 @@ ROOMS = {
     "fit": "torch numpy",
     "affine": "torch numpy",
     "rows": "pyarrow numpy",
+    "answers": "boto3 botocore mypy_boto3_s3",
     "store": "boto3 botocore mypy_boto3_s3",
     "ledger": "",
     "lease": "",

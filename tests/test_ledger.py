@@ -114,6 +114,14 @@ def test_a_plan_that_cannot_be_read_is_refused(ledger: Ledger, store: Store, dat
         ledger.open(TEXT)
 
 
+def test_what_is_nothing_of_ours_is_not_to_be_removed(ledger: Ledger, store: Store) -> None:
+    store.put(PLAN, b"<html>Sign in</html>")
+    with pytest.raises(PlanMismatch) as caught:
+        ledger.open(TEXT)
+    assert "remove" not in str(caught.value)
+    assert "it begins with b'<html>Sign in</html>': leave it there" in str(caught.value)
+
+
 def test_of_two_plans_at_once_the_second_is_refused(
     place: Place, ledger: Ledger, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -349,6 +349,14 @@ def test_what_is_no_plan_is_refused(data: bytes) -> None:
         Plan.from_json(data, "plan.json")
 
 
+@pytest.mark.parametrize(("data", "ours"), [(b"", True), (b' {"fit', True), (b"<html>", False)])
+def test_to_remove_it_is_advised_of_what_may_have_been_a_plan(data: bytes, ours: bool) -> None:
+    with pytest.raises(PlanMismatch) as caught:
+        Plan.from_json(data, "plan.json")
+    assert ("remove it" in str(caught.value)) is ours
+    assert ("choose another store or --run-id" in str(caught.value)) is not ours
+
+
 def test_another_version_is_told_apart_by_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     data = plan_of(BASE).to_json()
     monkeypatch.setattr("polyfit.plan.ENGINE", 99)
