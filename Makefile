@@ -15,7 +15,7 @@ SOUND := $(shell [ "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" ] && [ ! -e .
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test simulate chaos lint serve-s3 stop-s3 bench gpu-check clean
+.PHONY: help run test simulate chaos lint serve-s3 stop-s3 bench gpu-check image-check clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -57,6 +57,9 @@ gpu-check: .venv/bench ## On a machine with a GPU: parity and batches on it, the
 		|| { echo 'torch sees no accelerator on this machine: nothing to check' >&2; exit 1; }
 	$(BIN)/python -m pytest -rs tests/test_gpu.py
 	$(BIN)/python tests/bench.py $(ARGS)
+
+image-check: .venv/test ## As root, on Debian: build the image without a container engine, run a job in it
+	$(BIN)/python tests/image.py
 
 clean: stop-s3 ## Stop the server; remove .venv, .local, caches and build leftovers
 	rm -rf .venv .local build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
