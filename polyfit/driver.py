@@ -64,6 +64,10 @@ DRAIN_S: Final = 25.0
 """Seconds that shards in flight have to come to rest, once a signal asks to end: less than the
 30 that Kubernetes gives by default."""
 
+RAY_KILLS_AFTER_S: Final = 3.0
+"""Seconds from SIGTERM to SIGKILL in ``ray job stop``, unless RAY_JOB_STOP_WAIT_TIME_S is set where
+the job's head or the job itself starts."""
+
 INLINE_BELOW_S: Final = 10.0
 """Nominal work, in seconds of one core, that is done before a Ray could have started."""
 
@@ -251,6 +255,15 @@ _HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 _DRAINED: Final = "ended by SIGTERM; the same command goes on from here"
 
 
+def _drain_s() -> float:
+    """``DRAIN_S``, or less where Ray would kill this process before we have let the run go."""
+    if not inside_ray_job():
+        return DRAIN_S
+    allowed = os.environ.get("RAY_JOB_STOP_WAIT_TIME_S", "")
+    killed_after_s = float(allowed) if allowed.isdigit() else RAY_KILLS_AFTER_S
+    return max(min(DRAIN_S, killed_after_s - 2.0), 0.1)
+
+
 class _Signals:
     """SIGTERM or Ctrl-C asks once: what is in flight comes to rest first. A second ends at once.
 
@@ -293,12 +306,13 @@ class _Signals:
             self.came = signum
         if again:
             raise self.error()
-        self.until = time.monotonic() + DRAIN_S
+        seconds = _drain_s()
+        self.until = time.monotonic() + seconds
         if self._alone:
-            signal.setitimer(signal.ITIMER_REAL, DRAIN_S)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
         with suppress(Exception):  # the line that it interrupts may be half written
             self._tell(
-                f"stopping: shards in flight have {DRAIN_S:.0f} s to come to rest; "
+                f"stopping: shards in flight have {seconds:.0f} s to come to rest; "
                 "the same signal again ends at once"
             )
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from deployed import documents, pod_templates, text
 from servers import RayHead, S3Server, descendants
 
 import polyfit
@@ -154,6 +156,50 @@ def test_a_submitted_job_runs_with_the_nodes_own_keys(
     assert run.verify().problems == []
     for secret in (keys["AWS_SECRET_ACCESS_KEY"], keys["AWS_ACCESS_KEY_ID"]):
         assert secret not in done.stdout + done.stderr
+
+
+LONG = "name: long\nshard: 20\nengine: eager\nfit: {steps: 20000}\nsweep: {seed: {count: 8000}}\n"
+
+
+def test_a_stopped_job_lets_its_shards_come_to_rest_and_the_run_go(
+    seaweed: S3Server, ray_cluster: RayHead, tmp_path: Path
+) -> None:
+    """By the command that ends the head's pod; Ray's own 3 s would be too few."""
+    from ray.job_submission import JobSubmissionClient
+
+    spec = tmp_path / "long.yaml"
+    spec.write_text(LONG)
+    uri = seaweed.fresh_uri()
+    home = f"{uri.partition('polyfit/')[2]}/long/{Plan.of(Spec.load(spec)).run_id}"
+    jobs, store = JobSubmissionClient(ray_cluster.dashboard_url), seaweed.client()
+    job = jobs.submit_job(
+        entrypoint=shlex.join(command("run", str(spec), "--store", uri)),
+        runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "40"}},
+    )
+    while not _listed(store, f"{home}/shards/"):  # from then on others are in flight
+        assert not jobs.get_job_status(job).is_terminal(), jobs.get_job_logs(job)
+        time.sleep(0.2)
+
+    stopped = subprocess.run(
+        [*_pre_stop(ray_cluster), job], env=clean(ray_cluster.env), text=True, capture_output=True,
+        timeout=240, check=False,
+    )  # fmt: skip
+
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    log = jobs.get_job_logs(job)
+    assert "shards in flight have 25 s to come to rest" in log
+    assert "ended by SIGTERM; the same command goes on from here" in log
+    lease = store.get_object(Bucket=seaweed.bucket, Key=f"{home}/lease.json")["Body"].read()
+    assert json.loads(lease)["released"] is True
+
+
+def _pre_stop(ray_cluster: RayHead) -> list[str]:
+    """The preStop command of the head's pod, less the job, for this cluster."""
+    (rayjob,) = documents(text("rayjob.yaml"))
+    (container,) = pod_templates(rayjob)["head"]["containers"]
+    ray, *words, _ = container["lifecycle"]["preStop"]["exec"]["command"]
+    there = [word.replace("http://127.0.0.1:8265", ray_cluster.dashboard_url) for word in words]
+    return [str(Path(sys.executable).with_name(ray)), *there]
 
 
 def test_no_credential_is_left_in_the_store(

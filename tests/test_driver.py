@@ -79,6 +79,38 @@ def test_a_shard_in_this_process_has_no_longer_than_others(
     assert run(tmp_path).verify().problems == []
 
 
+@pytest.mark.parametrize(
+    ("variables", "seconds"),
+    [
+        ({"RAY_JOB_STOP_WAIT_TIME_S": "3"}, "25"),  # in no job of Ray it says nothing
+        ({"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}, "1"),
+        ({"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}", "RAY_JOB_STOP_WAIT_TIME_S": "10"}, "8"),
+        ({"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}", "RAY_JOB_STOP_WAIT_TIME_S": "40"}, "25"),
+    ],
+)
+def test_no_more_time_is_promised_than_a_job_of_ray_has(
+    variables: dict[str, str], seconds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from polyfit import worker
+
+    compute = worker.compute
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(worker, "compute", compute)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return compute(*arguments, **options)
+
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(worker, "compute", interrupted)
+    lines: list[str] = []
+
+    with pytest.raises(driver.Drained):
+        run(tmp_path, tell=lines.append)
+
+    assert f"stopping: shards in flight have {seconds} s" in "\n".join(lines)
+
+
 def home(place: Place, run_id: str | None = None, spec: Spec = SPEC) -> Store:
     """The folder of a run, as a store."""
     return place.address.under(f"small/{run_id or polyfit.Plan.of(spec).run_id}").open()
