@@ -164,7 +164,7 @@ def execute(
     attempt = _attempt()
     lease = Lease(ledger.store, Holder.here(attempt))
     lease.acquire(wait_s)
-    keeper, signals = Keeper(lease), _Signals(tell)
+    keeper, signals = Keeper(lease, tell), _Signals(tell)
     try:
         if _complete(ledger):  # by the driver that held it until now
             tell(done)

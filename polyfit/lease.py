@@ -3,10 +3,16 @@
 It saves money, no more: without it two drivers would compute the same shards twice, and whatever
 they write at once stays correct by the store's conditions and by the plan's hash in every key.
 
-The lease names its holder and is written again every few seconds, each time in place of exactly
-what was read before. Who finds one that is let go of, whose holder was a process of this machine
-and is gone, or that has not been renewed for its time to live, takes it over with a higher epoch;
-the former holder learns of it at its next renewal, and ends.
+Each taking of the lease is a generation, and has a key of its own: ``lease/000001.json``, then
+``lease/000002.json``. The highest one says who holds the run. It is created only where there is
+none yet (If-None-Match), so that of two who take over at once one has it; its holder alone writes
+it again, every few seconds. Who finds one that was released, whose holder was a process of this
+machine and is gone, or that has not been renewed for its time to live, creates the next; the former
+holder finds that one at its next renewal, and ends. No other condition is needed of a store.
+
+A holder writes its own key and then looks for the next one; who takes over creates the next key and
+then looks whether the one before was renewed meanwhile, and gives the lease back if so. Whichever
+comes first, one of the two sees the other.
 """
 
 import json
@@ -14,20 +20,25 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from polyfit.errors import PolyfitError, RunHeld
-from polyfit.ledger import LEASE, now
+from polyfit.ledger import LEASES, lease_generation, lease_key, now
 from polyfit.plan import dump_json
-from polyfit.store import NoSuchKey, Store, Versioned
+from polyfit.store import Aged, NoSuchKey, Store
 
-__all__ = ["RENEW_EVERY_S", "TIME_TO_LIVE_S", "Clock", "Holder", "Keeper", "Lease"]
+__all__ = ["RENEW_EVERY_S", "TIME_TO_LIVE_S", "Clock", "Holder", "Keeper", "Lease", "latest"]
 
 TIME_TO_LIVE_S: Final = 20.0
 RENEW_EVERY_S: Final = 5.0
+LOOK_AGAIN_S: Final = 1.0
+"""Seconds from taking a lease to the first renewal, which finds out whether another took it at the
+same moment: not all stores decide between two who create one key at once."""
+
 _POLL_S: Final = 1.0
 
 
@@ -43,7 +54,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a run, as it stands in ``lease.json``.
+    """Who holds a run, as it stands under a key of ``lease/``; ``epoch`` is the number there.
 
     ``machine`` tells one boot of one machine (and one space of process numbers on it) from all
     others, ``began`` one process from a later one of the same number; empty where unknown.
@@ -109,18 +120,18 @@ class Lease:
             StoreError: the store cannot be used.
         """
         begun = watched = self._clock.monotonic()
-        seen: str | None = None
+        seen: bytes | None = None
+        epoch, found = latest(self._store)
         while True:
-            found = self._read()
             present = self._clock.monotonic()
-            tag = found.tag if found is not None else None
-            if tag is None or tag != seen:
-                seen, watched = tag, present
-            if self._free(found, present - watched) and self._take(found):
+            if found is None or found.data != seen:
+                seen, watched = found.data if found is not None else None, present
+            if self._free(found, present - watched) and self._take(epoch, found):
                 return
             if found is not None and present - begun >= wait_s:
                 raise RunHeld(f"{self._told(found)}; --wait SECONDS waits longer")
-            self._clock.sleep(_POLL_S if found is not None else 0.0)
+            self._clock.sleep(_POLL_S)
+            epoch, found = _after(self._store, epoch, _read(self._store, epoch))
 
     def renew(self) -> None:
         """Say that this driver is still there.
@@ -129,7 +140,11 @@ class Lease:
             RunHeld: another driver has taken over.
             StoreError: the store cannot be used; the lease may still be ours.
         """
-        self._write(replace(self.holder, renewals=self.holder.renewals + 1))
+        renewed = replace(self.holder, renewals=self.holder.renewals + 1)
+        self._write(renewed)
+        epoch, found = _after(self._store, renewed.epoch, None)
+        self._check(found)
+        self.holder = replace(renewed, epoch=epoch)
 
     def release(self) -> None:
         """Let go of the lease, if it is still ours.
@@ -143,68 +158,92 @@ class Lease:
             return
 
     def _write(self, holder: Holder) -> None:
-        found = self._read()
-        if found is None:  # removed by hand
-            written = self._store.create(LEASE, holder.to_json())
-        else:
-            self._check(found)
-            written = self._store.replace(LEASE, holder.to_json(), found.tag)
-        if not written:  # by another, or by us: the store's answer to the first try was lost
-            found = self._read()
-            if found is not None:
-                self._check(found)
-        self.holder = holder
+        """Write our own generation, unless another took the same one, as some stores let two."""
+        self._check(_read(self._store, holder.epoch))
+        self._store.put(lease_key(holder.epoch), holder.to_json())
 
-    def _check(self, found: Versioned) -> None:
+    def _check(self, found: Aged | None) -> None:
+        """Raise where what is there, if anything, is another's."""
+        if found is None:
+            return
         present = Holder.read(found.data)
         if present is None or present.attempt != self.holder.attempt:
             raise RunHeld(f"another driver has taken over: {self._told(found)}")
 
-    def _read(self) -> Versioned | None:
-        try:
-            return self._store.read(LEASE)
-        except NoSuchKey:
-            return None
-
     @staticmethod
-    def _free(found: Versioned | None, watched_s: float) -> bool:
+    def _free(found: Aged | None, watched_s: float) -> bool:
         if found is None:
             return True
-        holder = Holder.read(found.data)
-        released = holder is not None and (holder.released or holder.gone)
-        return released or max(found.age_s, watched_s) >= TIME_TO_LIVE_S
+        return _over(found) or max(found.age_s, watched_s) >= TIME_TO_LIVE_S
 
-    def _take(self, found: Versioned | None) -> bool:
-        before = Holder.read(found.data) if found is not None else None
-        ours = replace(self.holder, epoch=(before.epoch if before else 0) + 1)
-        if found is None:
-            taken = self._store.create(LEASE, ours.to_json())
-        else:
-            taken = self._store.replace(LEASE, ours.to_json(), found.tag)
-        if not taken:
-            there = self._read()
-            taken = there is not None and there.data == ours.to_json()
-        if taken:
-            self.holder = ours
-        return taken
+    def _take(self, epoch: int, found: Aged | None) -> bool:
+        """Create the generation after ``epoch``, which is free as ``found``."""
+        ours = replace(self.holder, epoch=epoch + 1)
+        self._store.create(lease_key(ours.epoch), ours.to_json())
+        there = _read(self._store, ours.epoch)
+        if there is None or there.data != ours.to_json():  # whatever the answer to the first try
+            return False
+        if found is not None and not _over(found):
+            again = _read(self._store, epoch)
+            former = Holder.read(again.data) if again is not None else None
+            if again is not None and former is not None and again.data != found.data:
+                back = replace(former, epoch=ours.epoch)
+                self._store.put(lease_key(ours.epoch), back.to_json())
+                return False
+        self.holder = ours
+        return True
 
-    def _told(self, found: Versioned) -> str:
+    def _told(self, found: Aged) -> str:
         holder = Holder.read(found.data)
         if holder is None:
-            return f"{self._store.uri}/{LEASE} cannot be read"
+            return f"{self._store.uri}/{LEASES} holds a lease that cannot be read"
         return (
             f"{self._store.uri} is held by attempt {holder.attempt} (process {holder.pid} on "
             f"{holder.host}) since {holder.since}, renewed {found.age_s:.0f} s ago"
         )
 
 
-class Keeper:
-    """Renews a lease beside the driver's work, by a thread, until ``close``."""
+def latest(store: Store) -> tuple[int, Aged | None]:
+    """The highest generation of a run's lease, and what stands there; 0 and None before the first.
 
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
+    Some listings come late, so the keys behind the last one listed are asked for too.
+    """
+    listed = (lease_generation(entry.key) for entry in store.list(LEASES))
+    epoch = max(listed, default=0)
+    return _after(store, epoch, _read(store, epoch) if epoch else None)
+
+
+def _after(store: Store, epoch: int, found: Aged | None) -> tuple[int, Aged | None]:
+    """The highest generation from ``epoch`` on, where ``found`` is what stands at ``epoch``."""
+    while (further := _read(store, epoch + 1)) is not None:
+        epoch, found = epoch + 1, further
+    return epoch, found
+
+
+def _read(store: Store, epoch: int) -> Aged | None:
+    try:
+        return store.read(lease_key(epoch))
+    except NoSuchKey:
+        return None
+
+
+def _over(found: Aged) -> bool:
+    """Whether the holder has let go, or is known to have ended."""
+    holder = Holder.read(found.data)
+    return holder is not None and (holder.released or holder.gone)
+
+
+class Keeper:
+    """Renews a lease beside the driver's work, by a thread, until ``close``.
+
+    ``tell`` is called with a line where that fails for a reason that nobody has thought of.
+    """
+
+    def __init__(self, lease: Lease, tell: Callable[[str], None]) -> None:
+        self._lease, self._tell = lease, tell
         self._ended = threading.Event()
         self._lost: RunHeld | None = None
+        self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
 
@@ -212,9 +251,15 @@ class Keeper:
         """Raise RunHeld where another driver has taken over."""
         if self._lost is not None:
             raise self._lost
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            self._tell(
+                f"the lease cannot be renewed ({type(failed).__name__}: {failed}): another driver "
+                f"may take the run over {TIME_TO_LIVE_S:g} s later; going on, and trying again"
+            )
 
     def close(self) -> None:
-        """Stop renewing, and let go of the lease; where the store fails, it ends by itself."""
+        """Stop renewing, and let go of the lease; where that fails, it ends by itself."""
         self._ended.set()
         self._thread.join(RENEW_EVERY_S)
         if self._lost is None and not self._thread.is_alive():
@@ -222,9 +267,13 @@ class Keeper:
                 self._lease.release()
             except PolyfitError:
                 return
+            except Exception as error:  # the run's own end is what matters to the caller
+                self._tell(f"the lease is not released ({type(error).__name__}: {error})")
 
     def _keep(self) -> None:
-        while not self._ended.wait(RENEW_EVERY_S):
+        pause_s, last = LOOK_AGAIN_S, ""
+        while not self._ended.wait(pause_s):
+            pause_s = RENEW_EVERY_S
             try:
                 self._lease.renew()
             except RunHeld as error:
@@ -232,6 +281,9 @@ class Keeper:
                 return
             except PolyfitError:
                 continue  # the driver's own calls tell what is wrong with the store
+            except Exception as error:  # a thread that died of it would be missed by nobody
+                if repr(error) != last:
+                    self._failed, last = error, repr(error)
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,7 @@ from polyfit.plan import Plan, Shard, dump_json, mend
 from polyfit.store import NoSuchKey, Store
 
 __all__ = [
-    "LEASE",
+    "LEASES",
     "MANIFEST",
     "PLAN",
     "RESEAL",
@@ -30,6 +30,8 @@ __all__ = [
     "Receipt",
     "Receipts",
     "attempt_key",
+    "lease_generation",
+    "lease_key",
     "now",
     "plan_at",
     "shard_key",
@@ -39,7 +41,7 @@ PLAN: Final = "plan.json"
 SPEC: Final = "spec.yaml"
 STATUS: Final = "status.json"
 MANIFEST: Final = "manifest.json"
-LEASE: Final = "lease.json"
+LEASES: Final = "lease/"
 
 RESEAL: Final = f"remove {MANIFEST} and run the same spec again: it looks at every shard, and seals"
 
@@ -68,6 +70,20 @@ def shard_key(plan: Plan, number: int) -> str:
 def attempt_key(attempt: str) -> str:
     """The key under which a driver says that it is at work."""
     return f"attempts/{attempt}.json"
+
+
+def lease_key(generation: int) -> str:
+    """The key of a run's lease as it was taken for the so-many-th time, from 1 on."""
+    return f"{LEASES}{generation:06d}.json"
+
+
+_LEASE: Final = re.compile(rf"{LEASES}(\d{{6,}})\.json")
+
+
+def lease_generation(key: str) -> int:
+    """The generation that has this key; 0 where none has."""
+    match = _LEASE.fullmatch(key)
+    return int(match[1]) if match else 0
 
 
 def failed_key(number: int, kind: str = "compute") -> str:

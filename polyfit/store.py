@@ -5,7 +5,6 @@ Keys are relative paths with ``/``. Objects are written whole or not at all. Not
 
 import base64
 import contextlib
-import fcntl
 import hashlib
 import io
 import os
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 __all__ = [
+    "Aged",
     "Entry",
     "FolderStore",
     "NoSuchKey",
@@ -36,7 +36,6 @@ __all__ = [
     "S3Store",
     "Store",
     "StoreAddress",
-    "Versioned",
 ]
 
 CONNECT_TIMEOUT_S: Final = 5
@@ -60,12 +59,11 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Versioned:
-    """An object as it was read: ``tag`` changes with every write, ``age_s`` is the time since the
-    last one, in seconds, by the store's own clock."""
+class Aged:
+    """An object as it was read; ``age_s`` is the time since it was written, in seconds, by the
+    store's own clock."""
 
     data: bytes
-    tag: str
     age_s: float
 
 
@@ -94,18 +92,11 @@ class Store(Protocol):
             DamagedRun: it is not what was written, however often it is read.
         """
 
-    def read(self, key: str) -> Versioned:
-        """A small object, to be replaced as it is now.
+    def read(self, key: str) -> Aged:
+        """A small object, and its age.
 
         Raises:
             NoSuchKey: there is none.
-        """
-
-    def replace(self, key: str, data: bytes, tag: str) -> bool:
-        """Write an object in place of exactly the one read with ``tag``; False if it is no more.
-
-        False too where the answer to a first try was lost: the caller reads who was there. A
-        store that ignores the condition overwrites, and says True.
         """
 
     def size(self, key: str) -> int:
@@ -266,35 +257,12 @@ class FolderStore:
             file.seek(start)
             return file.read() if length is None else file.read(length)
 
-    def read(self, key: str) -> Versioned:
+    def read(self, key: str) -> Aged:
         with self._told(key), open(self._root / key, "rb") as file:
-            data, facts = file.read(), os.fstat(file.fileno())
+            data, written = file.read(), os.fstat(file.fileno()).st_mtime
         with self._told(key, writing=True), tempfile.TemporaryFile(dir=self._root) as fresh:
             present = os.fstat(fresh.fileno()).st_mtime  # by the clock of the file system
-        return Versioned(data, _tag(facts), max(0.0, present - facts.st_mtime))
-
-    def replace(self, key: str, data: bytes, tag: str) -> bool:
-        path = self._root / key
-        with self._told(key, writing=True), self._locked(path.parent):
-            try:
-                if _tag(path.stat()) != tag:
-                    return False
-            except FileNotFoundError:
-                return False
-            with self._written(key, data) as (temporary, path):
-                os.replace(temporary, path)
-            return True
-
-    @contextlib.contextmanager
-    def _locked(self, folder: Path) -> Iterator[None]:
-        """One writer at a time; a file system without locks goes without."""
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+        return Aged(data, max(0.0, present - written))
 
     def size(self, key: str) -> int:
         with self._told(key):
@@ -341,10 +309,6 @@ class FolderStore:
             ) from error
 
 
-def _tag(facts: os.stat_result) -> str:
-    return f"{facts.st_ino}-{facts.st_mtime_ns}-{facts.st_size}"
-
-
 class S3Store:
     """A bucket of an S3-compatible server, below a prefix."""
 
@@ -380,8 +344,6 @@ class S3Store:
                     code = code_of(error)
                     if code in ("PreconditionFailed", "412"):
                         return False
-                    if code in ("NoSuchKey", "404") and "IfMatch" in condition:
-                        return False
                     if code in ("NotImplemented", "501") and condition:
                         condition = {}  # the store knows no such condition: as one that ignores it
                         continue
@@ -408,14 +370,13 @@ class S3Store:
                     return b""
                 raise
 
-    def read(self, key: str) -> Versioned:
+    def read(self, key: str) -> Aged:
         with self._telling("GetObject", key):
             data, answer = self._fetch(key, {})
-            written = answer["LastModified"]
             stated = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
             present = parsedate_to_datetime(stated) if stated else datetime.now(UTC)
-            age_s = max(0.0, (present - written).total_seconds())
-            return Versioned(data, answer["ETag"], age_s)
+            written = answer.get("LastModified", present)
+            return Aged(data, max(0.0, (present - written).total_seconds()))
 
     def _fetch(self, key: str, asked: dict[str, Any]) -> "tuple[bytes, GetObjectOutputTypeDef]":
         """An object's bytes, and the answer that they came with.
@@ -438,9 +399,6 @@ class S3Store:
         raise DamagedRun(
             "holds other bytes than were written; remove that object and run the same spec again"
         )
-
-    def replace(self, key: str, data: bytes, tag: str) -> bool:
-        return self._put(key, data, {"IfMatch": tag})
 
     def size(self, key: str) -> int:
         with self._telling("HeadObject", key):

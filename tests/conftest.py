@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
-from servers import ROOT, RayHead, S3Server, isolate, moto_s3, ray_head, rclone_s3, seaweedfs
+from servers import (
+    ROOT,
+    RayHead,
+    S3Server,
+    isolate,
+    juicefs_s3,
+    moto_s3,
+    ray_head,
+    rclone_s3,
+    seaweedfs,
+    swift_s3,
+)
 
 if TYPE_CHECKING:
     from places import Place
@@ -65,7 +76,21 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
-@pytest.fixture(params=["folder", "seaweed", "moto", "rclone"])
+@pytest.fixture(scope="session")
+def juicefs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that ignores conditions, drops metadata, and reads without an ETag."""
+    with juicefs_s3(tmp_path_factory.mktemp("juicefs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that honours If-None-Match, and refuses If-Match."""
+    with swift_s3(tmp_path_factory.mktemp("swift")) as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "seaweed", "moto", "rclone", "juicefs", "swift"])
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> "Place":

@@ -1,4 +1,4 @@
-"""The kinds of store that tests run on: a folder, and three S3 servers that differ.
+"""The kinds of store that tests run on: a folder, and five S3 servers that differ.
 
 What is different is asserted under the store's name (``tests/test_store.py``) and stands in a
 table in ``deploy/FAULTS.md``.
@@ -17,7 +17,7 @@ from polyfit.store import Store, StoreAddress
 
 __all__ = ["PLACES", "SERVERS", "Place", "place_called", "use"]
 
-SERVERS = ("seaweed", "moto", "rclone")
+SERVERS = ("seaweed", "moto", "rclone", "juicefs", "swift")
 PLACES = ("folder", *SERVERS)
 
 

@@ -1,10 +1,11 @@
-"""Real servers for the tests and the benchmark: three kinds of S3, and Ray clusters.
+"""Real servers for the tests and the benchmark: five kinds of S3, and Ray clusters.
 
 Each is a context manager that chooses free ports on 127.0.0.1, waits until the server answers a
 request with credentials, and ends all of its processes by pid, so that any number of them can run
 beside each other and beside the developer's own.
 """
 
+import getpass
 import http.client
 import json
 import os
@@ -41,10 +42,12 @@ __all__ = [
     "S3Server",
     "descendants",
     "isolate",
+    "juicefs_s3",
     "moto_s3",
     "ray_head",
     "rclone_s3",
     "seaweedfs",
+    "swift_s3",
 ]
 
 HOST = "127.0.0.1"
@@ -127,11 +130,7 @@ def seaweedfs(folder: Path, bucket: str = "polyfit") -> Iterator[S3Server]:
 def rclone_s3(folder: Path, bucket: str = "polyfit") -> Iterator[S3Server]:
     """``rclone serve s3``: a server that ignores If-None-Match and If-Match, and overwrites."""
     (folder / "data" / bucket).mkdir(parents=True, exist_ok=True)
-    env = {
-        "AWS_ACCESS_KEY_ID": "rclone" + secrets.token_hex(8),
-        "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+    env = _fresh_keys()
     for _ in range(ATTEMPTS):
         port = free_port()
         env["AWS_ENDPOINT_URL_S3"] = f"http://{HOST}:{port}"
@@ -148,16 +147,163 @@ def rclone_s3(folder: Path, bucket: str = "polyfit") -> Iterator[S3Server]:
 
 def _spawn_rclone(folder: Path, port: int, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     key = f"{env['AWS_ACCESS_KEY_ID']},{env['AWS_SECRET_ACCESS_KEY']}"
-    with (folder / "log").open("wb") as log:
+    return _spawn(
+        [_tool("rclone"), "serve", "s3", "--addr", f"{HOST}:{port}", str(folder / "data")],
+        # The key as a CSV field: in the environment, since arguments are for all to see.
+        {"HOME": str(folder), "RCLONE_CONFIG": "", "RCLONE_AUTH_KEY": f'"{key}"'},
+        folder / "log",
+    )
+
+
+def _spawn(command: list[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as out:
         return subprocess.Popen(
-            [_tool("rclone"), "serve", "s3", "--addr", f"{HOST}:{port}", str(folder / "data")],
-            # The key as a CSV field: in the environment, since arguments are for all to see.
-            env={"HOME": str(folder), "RCLONE_CONFIG": "", "RCLONE_AUTH_KEY": f'"{key}"'},
+            command,
+            env=env,
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=out,
+            stderr=out,
             start_new_session=True,
         )
+
+
+@contextmanager
+def juicefs_s3(folder: Path, bucket: str = "polyfit") -> Iterator[S3Server]:
+    """``juicefs gateway`` as it comes: no ETag of what is read, no conditions, no metadata."""
+    meta, data = f"sqlite3://{folder}/meta.db", folder / "data"
+    made = subprocess.run(
+        [_tool("juicefs"), "format", meta, "polyfit", "--bucket", f"{data}/"],
+        env={"HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        raise RuntimeError(f"JuiceFS makes no volume: {made.stderr}")
+    env = _fresh_keys()
+    for _ in range(ATTEMPTS):
+        port = free_port()
+        env["AWS_ENDPOINT_URL_S3"] = f"http://{HOST}:{port}"
+        server = S3Server(env, bucket, honours_conditions=False)
+        process = _spawn_juicefs(folder, meta, port, env)
+        try:
+            if _wait_for(partial(_makes_bucket, server), process):
+                yield server
+                return
+        finally:
+            _end_child(process)
+    raise RuntimeError(f"JuiceFS does not start: {_tail(folder / 'log')}")
+
+
+def _spawn_juicefs(
+    folder: Path, meta: str, port: int, env: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    return _spawn(
+        [
+            *(_tool("juicefs"), "--no-agent", "gateway", meta, f"{HOST}:{port}", "--no-banner"),
+            *("--multi-buckets", "--no-usage-report", "--no-bgjob", "--backup-meta=0"),
+            *(f"--metrics={HOST}:{free_port()}", f"--cache-dir={folder / 'cache'}"),
+            f"--log={folder / 'gateway.log'}",
+        ],
+        {
+            "HOME": str(folder),
+            "MINIO_ROOT_USER": env["AWS_ACCESS_KEY_ID"],
+            "MINIO_ROOT_PASSWORD": env["AWS_SECRET_ACCESS_KEY"],
+        },
+        folder / "log",
+    )
+
+
+def _fresh_keys() -> dict[str, str]:
+    return {
+        "AWS_ACCESS_KEY_ID": "key" + secrets.token_hex(8),
+        "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+def _makes_bucket(server: S3Server) -> bool:
+    """Whether the server answers; its bucket is there then."""
+    try:
+        server.client().create_bucket(Bucket=server.bucket)
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
+        return False
+    return True
+
+
+SWIFT = ("account", "container", "object", "proxy")
+"""OpenStack Swift's servers: three that keep things, and the one that speaks S3."""
+
+SWIFT_RINGS = """
+import sys
+from swift.common.ring import RingBuilder
+for name, port in zip(("account", "container", "object"), sys.argv[2:], strict=True):
+    builder = RingBuilder(1, 1, 0)
+    device = {"id": 0, "region": 1, "zone": 1, "weight": 1, "device": "disk", "meta": ""}
+    place = {"ip": "127.0.0.1", "port": int(port)}
+    builder.add_dev(device | place | {f"replication_{key}": place[key] for key in place})
+    builder.rebalance()
+    builder.get_ring().save(f"{sys.argv[1]}/{name}.ring.gz")
+"""
+
+
+@contextmanager
+def swift_s3(folder: Path, bucket: str = "polyfit") -> Iterator[S3Server]:
+    """OpenStack Swift with one disk: If-None-Match is honoured, If-Match answered with 501.
+
+    Its objects' metadata lie in extended attributes: ``folder`` is on a file system that has them.
+    """
+    env = _fresh_keys() | {"AWS_ACCESS_KEY_ID": "polyfit:tests"}
+    (folder / "devices" / "disk").mkdir(parents=True)
+    for _ in range(ATTEMPTS):
+        ports = {name: free_port() for name in SWIFT}
+        env["AWS_ENDPOINT_URL_S3"] = f"http://{HOST}:{ports['proxy']}"
+        server = S3Server(env, bucket, honours_conditions=True)
+        _configure_swift(folder, ports, env["AWS_SECRET_ACCESS_KEY"])
+        processes = [
+            _spawn([_tool(f"swift-{name}-server"), str(folder / f"{name}.conf"), "-v"],
+                   {"HOME": str(folder), "PATH": os.defpath}, folder / f"{name}.log")
+            for name in SWIFT
+        ]  # fmt: skip
+        try:
+            if _wait_for(partial(_makes_bucket, server), *processes):
+                yield server
+                return
+        finally:
+            for process in processes:
+                _end_child(process)
+    raise RuntimeError(f"Swift does not start: {[_tail(folder / f'{name}.log') for name in SWIFT]}")
+
+
+def _configure_swift(folder: Path, ports: Mapping[str, int], secret: str) -> None:
+    places = [str(ports[name]) for name in SWIFT[:3]]
+    subprocess.run([sys.executable, "-c", SWIFT_RINGS, str(folder), *places], check=True)
+    common = (
+        f"bind_ip = {HOST}\nworkers = 0\nswift_dir = {folder}\nuser = {getpass.getuser()}\n"
+        # A busy machine is no failure. What would then be done later, nobody here would do.
+        "conn_timeout = 60\nnode_timeout = 60\ncontainer_update_timeout = 60\n"
+    )
+    (folder / "swift.conf").write_text(
+        "[swift-hash]\nswift_hash_path_suffix = tests\n"
+        "[storage-policy:0]\nname = one\ndefault = yes\n"
+    )
+    for name in SWIFT[:3]:
+        (folder / f"{name}.conf").write_text(
+            f"[DEFAULT]\nbind_port = {ports[name]}\n{common}"
+            f"devices = {folder / 'devices'}\nmount_check = false\ndisable_fallocate = true\n"
+            f"[pipeline:main]\npipeline = {name}-server\n"
+            f"[app:{name}-server]\nuse = egg:swift#{name}\n"
+        )
+    (folder / "proxy.conf").touch(0o600)
+    (folder / "proxy.conf").write_text(
+        f"[DEFAULT]\nbind_port = {ports['proxy']}\n{common}"
+        "[pipeline:main]\npipeline = catch_errors s3api tempauth proxy-server\n"
+        "[filter:catch_errors]\nuse = egg:swift#catch_errors\n"
+        "[filter:s3api]\nuse = egg:swift#s3api\nlocation = us-east-1\n"
+        f"[filter:tempauth]\nuse = egg:swift#tempauth\nuser_polyfit_tests = {secret} .admin\n"
+        "[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\n"
+        "conn_timeout = 60\nnode_timeout = 60\n"
+    )
 
 
 @contextmanager
@@ -183,15 +329,11 @@ MOTO_RIGHTS = ("s3:PutObject", "s3:GetObject", "s3:ListBucket", "s3:CreateBucket
 
 def _spawn_moto(folder: Path, place: str) -> subprocess.Popen[bytes]:
     host, _, port = place.partition(":")
-    with (folder / "log").open("wb") as log:
-        return subprocess.Popen(
-            [_tool("moto_server"), "--host", host, "--port", port],
-            env={"HOME": str(folder), "PATH": os.defpath},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    return _spawn(
+        [_tool("moto_server"), "--host", host, "--port", port],
+        {"HOME": str(folder), "PATH": os.defpath},
+        folder / "log",
+    )
 
 
 def _moto_answers(place: str) -> bool:
@@ -394,10 +536,10 @@ def _tool(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def _wait_for(answers: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
+def _wait_for(answers: Callable[[], bool], *processes: subprocess.Popen[bytes]) -> bool:
     """Wait until the server answers; False when it dies before, or does not in time."""
     deadline = time.monotonic() + START_S
-    while process.poll() is None and time.monotonic() < deadline:
+    while all(one.poll() is None for one in processes) and time.monotonic() < deadline:
         if answers():
             return True
         time.sleep(0.1)

@@ -42,8 +42,8 @@ from polyfit.errors import (
     RunHeld,
     StoreError,
 )
-from polyfit.lease import RENEW_EVERY_S, TIME_TO_LIVE_S, Holder
-from polyfit.ledger import LEASE, MANIFEST, Manifest, Receipt, shard_key
+from polyfit.lease import LOOK_AGAIN_S, RENEW_EVERY_S, TIME_TO_LIVE_S, Holder
+from polyfit.ledger import LEASES, MANIFEST, Manifest, Receipt, shard_key
 from polyfit.plan import Plan
 from polyfit.spec import Spec
 from polyfit.store import S3Store, StoreAddress
@@ -77,7 +77,8 @@ class Process:
     other: bool = False
     dead: bool = False
     asleep_until: float = 0.0
-    renewed_at: float = 0.0
+    written_at: float = 0.0  # when its lease was written last
+    renewed_at: float = 0.0  # the same, once it knows that the lease is still its own
     holding: bool = False
     ended: str | None = None
     signals: Any = None
@@ -90,8 +91,7 @@ class World:
     seed: int
     rng: random.Random = field(init=False)
     time: float = 0.0
-    objects: dict[str, tuple[bytes, int, float]] = field(default_factory=dict)
-    writes: int = 0
+    objects: dict[str, tuple[bytes, float]] = field(default_factory=dict)
     waiting: list[tuple[float, int, Any]] = field(default_factory=list)
     turns: int = 0
     processes: list[Process] = field(default_factory=list)
@@ -171,20 +171,13 @@ class World:
     def write(self, key: str, data: bytes, condition: dict[str, str]) -> str | None:
         """Write an object at once; the code of a refusal, or None."""
         there = self.objects.get(key)
-        if self.honours:
-            if "IfNoneMatch" in condition and there is not None:
-                return "PreconditionFailed"
-            if "IfMatch" in condition:
-                if there is None:
-                    return "NoSuchKey"
-                if condition["IfMatch"] != f'"{there[1]}"':
-                    return "PreconditionFailed"
+        if self.honours and "IfNoneMatch" in condition and there is not None:
+            return "PreconditionFailed"
         self.watch(key, data, there)
-        self.writes += 1
-        self.objects[key] = (data, self.writes, self.time)
+        self.objects[key] = (data, self.time)
         return None
 
-    def watch(self, key: str, data: bytes, there: tuple[bytes, int, float] | None) -> None:
+    def watch(self, key: str, data: bytes, there: tuple[bytes, float] | None) -> None:
         """The laws of every write."""
         path = key.partition("/simulated/run/")[2]
         self.note(f"written: {path}")
@@ -214,7 +207,7 @@ class World:
 
     def seized(self, process: Process) -> None:
         """The law of the lease: nobody else who renews it in time has it too."""
-        process.holding = True
+        process.holding, process.renewed_at = True, process.written_at
         for other in self.processes:
             late = self.time - other.renewed_at >= TIME_TO_LIVE_S - 1.0
             held = other is not process and other.holding and not other.dead
@@ -252,8 +245,8 @@ class S3:
             world.at(late, lambda: world.write(Key, Body, condition) and None)
             raise ReadTimeoutError(endpoint_url="http://simulated")
         code = world.write(Key, Body, condition)
-        if code is None and Key.endswith(LEASE):
-            world.process.renewed_at = world.time
+        if code is None and f"/{LEASES}" in Key:
+            world.process.written_at = world.time
         if world.chance(0.8):
             world.fault("answer lost, and asked again")
             self._arrive("PutObject")
@@ -269,11 +262,10 @@ class S3:
         self._answer()
         if found is None:
             raise _refused("NoSuchKey", "GetObject")
-        data, version, written = found
+        data, written = found
         stated = format_datetime(_EPOCH + timedelta(seconds=int(present)), usegmt=True)
         return {
             "Body": SimpleNamespace(read=lambda: data),
-            "ETag": f'"{version}"',
             "LastModified": _EPOCH + timedelta(seconds=int(written)),
             "ResponseMetadata": {"HTTPHeaders": {"date": stated}},
         }
@@ -332,7 +324,7 @@ def kill(process: Process) -> None:
 class SimulatedKeeper:
     """The keeper of a lease as a greenlet of its driver."""
 
-    def __init__(self, held: lease.Lease) -> None:
+    def __init__(self, held: lease.Lease, tell: Callable[[str], None]) -> None:
         self._lease, self._ended = held, False
         self._lost: RunHeld | None = None
         process = WORLD.process
@@ -350,13 +342,15 @@ class SimulatedKeeper:
                 self._lease.release()
 
     def _keep(self) -> None:
-        process = WORLD.process
+        process, pause_s = WORLD.process, LOOK_AGAIN_S
         while True:
-            WORLD.sleep(RENEW_EVERY_S)
+            WORLD.sleep(pause_s)
+            pause_s = RENEW_EVERY_S
             if self._ended:
                 return
             try:
                 self._lease.renew()
+                process.renewed_at = process.written_at
             except RunHeld as error:
                 self._lost = error
                 process.holding = False
@@ -597,7 +591,7 @@ def history(seed: int) -> World:
         if not (process.ended or "").startswith(expected):
             raise Violation(f"seed {seed}: {process.name} ended with {process.ended!r}")
     lasting = ("shards/", MANIFEST, "plan.json")
-    for key, (data, *_) in world.objects.items():
+    for key, (data, _) in world.objects.items():
         path = key.partition("/simulated/run/")[2]
         if path.startswith(lasting) and seen.get(key, (None,))[0] != data:
             raise Violation(f"seed {seed}: {path} changed though nothing was to do")

@@ -18,7 +18,6 @@ from polyfit.store import NoSuchKey, Store, StoreAddress
 OPERATIONS: dict[str, tuple[str, Callable[[Store], object]]] = {
     "create": ("PutObject p/key", lambda store: store.create("key", b"x")),
     "put": ("PutObject p/key", lambda store: store.put("key", b"x")),
-    "replace": ("PutObject p/key", lambda store: store.replace("key", b"x", '"tag"')),
     "get": ("GetObject p/key", lambda store: store.get("key")),
     "part": ("GetObject p/key", lambda store: store.get("key", 2, 3)),
     "read": ("GetObject p/key", lambda store: store.read("key")),

@@ -133,7 +133,7 @@ def test_a_run_has_the_layout_that_is_promised(tmp_path: Path) -> None:
             "plan.json",
             "manifest.json",
             "status.json",
-            "lease.json",
+            "lease/000001.json",
             attempt,
             worker,
             *(f"shards/{number:06d}-{short}.parquet" for number in range(5)),
@@ -144,7 +144,8 @@ def test_a_run_has_the_layout_that_is_promised(tmp_path: Path) -> None:
     status = json.loads((Path(finished.uri) / "status.json").read_text())
     assert (status["state"], status["done"], status["shards"]) == ("complete", 5, 5)
     assert json.loads((Path(finished.uri) / attempt).read_text())["exit_code"] == 0
-    assert json.loads((Path(finished.uri) / "lease.json").read_text())["released"] is True
+    lease = json.loads((Path(finished.uri) / "lease" / "000001.json").read_text())
+    assert lease["released"] is True
     assert finished.verify().problems == []
 
 
@@ -508,7 +509,7 @@ def test_a_signal_lets_what_is_in_flight_come_to_rest(
         run(tmp_path, tell=told.append)
     assert sum("in flight" in line for line in told) == 1
     assert len(list(tmp_path.rglob("*.parquet"))) == 1
-    (lease,) = tmp_path.rglob("lease.json")
+    (lease,) = tmp_path.rglob("lease/000001.json")
     assert json.loads(lease.read_text())["released"] is True
     monkeypatch.undo()
     assert run(tmp_path).verify().problems == []

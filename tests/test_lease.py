@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +13,9 @@ from places import Place
 
 from polyfit import lease as module
 from polyfit.errors import Exit, RunHeld
-from polyfit.lease import TIME_TO_LIVE_S, Holder, Keeper, Lease
-from polyfit.ledger import LEASE
-from polyfit.store import FolderStore, Store
+from polyfit.lease import TIME_TO_LIVE_S, Holder, Keeper, Lease, latest
+from polyfit.ledger import lease_key
+from polyfit.store import Aged, FolderStore, Store
 
 
 class Clock:
@@ -34,13 +36,20 @@ def store(place: Place) -> Store:
     return place.store
 
 
+def told(line: str) -> None:
+    raise AssertionError(line)
+
+
 def elsewhere(attempt: str) -> Holder:
     """A driver on another machine."""
     return replace(Holder.here(attempt), host="far", machine="another boot")
 
 
 def stated(store: Store) -> dict[str, object]:
-    found = json.loads(store.get(LEASE))
+    """Who holds the run, as the store says."""
+    _, present = latest(store)
+    assert present is not None
+    found = json.loads(present.data)
     assert isinstance(found, dict)
     return found
 
@@ -56,7 +65,7 @@ def test_a_second_driver_waits_and_says_who_holds_the_run_and_since_when(store: 
     first, clock = Lease(store, elsewhere("one")), Clock()
     first.acquire()
     second = Lease(store, elsewhere("two"), clock)
-    before = store.get(LEASE)
+    before = stated(store)
     original, renewals = clock.sleep, iter(range(1000))
 
     def sleep(seconds: float) -> None:
@@ -71,7 +80,7 @@ def test_a_second_driver_waits_and_says_who_holds_the_run_and_since_when(store: 
         second.acquire()
     assert told.value.exit_code == Exit.HELD
     assert clock.now >= TIME_TO_LIVE_S
-    assert json.loads(before)["attempt"] == stated(store)["attempt"] == "one"
+    assert before["attempt"] == stated(store)["attempt"] == "one"
 
 
 def test_a_lease_that_is_not_renewed_is_taken_over_with_a_higher_epoch(store: Store) -> None:
@@ -117,21 +126,85 @@ def test_a_process_of_this_machine_that_lives_holds_its_run(store: Store) -> Non
 def test_of_two_who_take_over_at_once_one_wins(place: Place, store: Store) -> None:
     """Where conditions are ignored both do, and the first learns of it at its next renewal."""
     Lease(store, elsewhere("old")).acquire()
-    found = store.read(LEASE)
+    found = latest(store)
     two, three = Lease(store, elsewhere("two")), Lease(store, elsewhere("three"))
-    assert two._take(found) is True
+    assert two._take(*found) is True
     if place.honours_conditions:
-        assert three._take(found) is False
+        assert three._take(*found) is False
         assert stated(store)["attempt"] == "two"
         return
-    assert three._take(found) is True
+    assert three._take(*found) is True
     with pytest.raises(RunHeld, match=r"taken over: .* attempt three"):
         two.renew()
 
 
+def test_of_many_who_begin_at_the_same_moment_one_is_left_after_the_first_renewal(
+    store: Store,
+) -> None:
+    """Swift answers two who create one key at once that both did."""
+    barrier = threading.Barrier(4)
+
+    def left(name: str) -> bool:
+        lease = Lease(store, elsewhere(name))
+        barrier.wait()
+        try:
+            lease.acquire(wait_s=0)
+            taken = True
+        except RunHeld:
+            taken = False
+        barrier.wait()
+        try:
+            if taken:
+                lease.renew()
+        except RunHeld:
+            taken = False
+        return taken
+
+    with ThreadPoolExecutor(4) as pool:
+        holders = [name for name, held in zip("abcd", pool.map(left, "abcd"), strict=True) if held]
+    assert holders == [stated(store)["attempt"]]
+
+
+def test_a_lease_that_was_renewed_while_another_took_it_over_is_given_back(store: Store) -> None:
+    """Whoever takes over may have looked long before it wrote."""
+    one, two = Lease(store, elsewhere("one")), Lease(store, elsewhere("two"))
+    one.acquire()
+    seen = latest(store)
+    one.renew()
+    assert two._take(*seen) is False
+    one.renew()
+    assert (one.holder.epoch, stated(store)["attempt"]) == (2, "one")
+    one.release()
+    two.acquire(wait_s=0)
+    assert (stated(store)["attempt"], stated(store)["epoch"]) == ("two", 3)
+
+
+def test_a_renewal_that_arrives_after_the_lease_was_taken_over_changes_nothing(
+    store: Store,
+) -> None:
+    one, two = Lease(store, elsewhere("one")), Lease(store, elsewhere("two"))
+    one.acquire()
+    late = replace(one.holder, renewals=1).to_json()
+    assert two._take(*latest(store)) is True
+    store.put(lease_key(1), late)
+    two.renew()
+    assert stated(store)["attempt"] == "two"
+
+
+def test_generations_that_a_listing_does_not_show_yet_are_found(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for attempt in ("one", "two"):
+        lease = Lease(store, elsewhere(attempt))
+        lease.acquire()
+        lease.release()
+    monkeypatch.setattr(type(store), "list", lambda self, prefix: iter([]))
+    assert (latest(store)[0], stated(store)["attempt"]) == (2, "two")
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"attempt": 1}', "\x00"])
 def test_a_lease_that_cannot_be_read_ends_with_its_time_to_live(store: Store, text: str) -> None:
-    store.put(LEASE, text.encode())
+    store.put(lease_key(1), text.encode())
     with pytest.raises(RunHeld, match="cannot be read"):
         Lease(store, elsewhere("one"), Clock()).acquire(wait_s=2)
     Lease(store, elsewhere("one"), Clock()).acquire(wait_s=TIME_TO_LIVE_S + 1)
@@ -139,11 +212,12 @@ def test_a_lease_that_cannot_be_read_ends_with_its_time_to_live(store: Store, te
 
 
 def test_a_keeper_renews_and_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.01)
     monkeypatch.setattr(module, "RENEW_EVERY_S", 0.01)
     store = FolderStore(str(tmp_path))
     lease = Lease(store, Holder.here("one"))
     lease.acquire()
-    keeper = Keeper(lease)
+    keeper = Keeper(lease, told)
     while not stated(store)["renewals"]:
         keeper.check()
     keeper.close()
@@ -153,14 +227,50 @@ def test_a_keeper_renews_and_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_keeper_tells_of_a_run_that_was_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.01)
     monkeypatch.setattr(module, "RENEW_EVERY_S", 0.01)
     store = FolderStore(str(tmp_path))
     lease = Lease(store, Holder.here("one"))
     lease.acquire()
-    store.put(LEASE, replace(elsewhere("two"), epoch=2).to_json())
-    keeper = Keeper(lease)
+    store.put(lease_key(2), replace(elsewhere("two"), epoch=2).to_json())
+    keeper = Keeper(lease, told)
     keeper._thread.join(30)
     with pytest.raises(RunHeld, match="taken over"):
         keeper.check()
     keeper.close()
     assert stated(store)["attempt"] == "two"
+
+
+class Broken(FolderStore):
+    """A store that fails in a way that nobody has thought of, as long as it is ``broken``."""
+
+    broken = False
+
+    def read(self, key: str) -> Aged:
+        if self.broken:
+            raise KeyError("ETag")
+        return super().read(key)
+
+
+def test_a_keeper_outlives_an_error_that_nobody_expected_and_tells_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(module, "RENEW_EVERY_S", 0.01)
+    store = Broken(str(tmp_path))
+    lease = Lease(store, Holder.here("one"))
+    lease.acquire()
+    lines: list[str] = []
+    store.broken = True
+    keeper = Keeper(lease, lines.append)
+    while not lines:
+        keeper.check()
+    renewals, store.broken = lease.holder.renewals, False
+    while lease.holder.renewals == renewals:
+        keeper.check()
+    store.broken = True
+    keeper.close()
+    first, *_, last = lines
+    assert "cannot be renewed (KeyError: 'ETag'): another driver may take the run over" in first
+    assert "not released (KeyError: 'ETag')" in last
+    assert len(lines) <= 3, "a renewal, once more at the end perhaps, and the release"

@@ -164,7 +164,7 @@ def test_a_run_that_has_begun_is_noted_and_let_go_of(
     assert (found, [line for line in lines if line]) == (code, [f"polyfit: {what}; {ON}"])
     (attempt,) = store.glob("small/*/attempts/*.json")
     assert json.loads(attempt.read_bytes())["exit_code"] == code
-    (lease,) = store.glob("small/*/lease.json")
+    (lease,) = store.glob("small/*/lease/*.json")
     assert json.loads(lease.read_bytes())["released"] is True
     run = polyfit.execute(Spec.parse(TEXT), store=str(store), executor="inline")
     assert run.verify().problems == []
