@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from polyfit.driver import Progress
+    from polyfit.plan import Plan
+    from polyfit.precheck import Precheck
     from polyfit.results import Group, Run, Stored
     from polyfit.show import Recomputed
     from polyfit.spec import Spec
@@ -247,9 +249,16 @@ def _as_json(command: Command) -> Command:
     )
 
 
+def _strictly(command: Command) -> Command:
+    return click.option(
+        "--strict", is_flag=True, help="Fits that cannot start are an error, and no warning."
+    )(command)
+
+
 @cli.command()
 @click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
-def validate(specs: tuple[str, ...]) -> None:
+@_strictly
+def validate(specs: tuple[str, ...], strict: bool) -> None:
     """Read specs and say what is wrong in them; - is standard input."""
     from polyfit.errors import SpecError
     from polyfit.plan import Plan
@@ -259,7 +268,9 @@ def validate(specs: tuple[str, ...]) -> None:
     for path in specs:
         try:
             loaded = Spec.load(path)
-            click.echo(f"{loaded.source}: {_count(Plan.of(loaded).fits, 'fit')}")
+            made = Plan.of(loaded)
+            _check(loaded, made, strict)
+            click.echo(f"{loaded.source}: {_count(made.fits, 'fit')}")
         except SpecError as error:
             problems += error.problems
         except PolyfitError as error:
@@ -270,8 +281,9 @@ def validate(specs: tuple[str, ...]) -> None:
 
 @cli.command()
 @click.argument("spec", metavar="SPEC")
+@_strictly
 @_as_json
-def plan(spec: str, as_json: bool) -> None:
+def plan(spec: str, strict: bool, as_json: bool) -> None:
     """Say what would run: fits, shards, axes, engine, projected bytes, plan hash.
 
     - is standard input.
@@ -281,6 +293,7 @@ def plan(spec: str, as_json: bool) -> None:
 
     loaded = Spec.load(spec)
     made = Plan.of(loaded)
+    found = _check(loaded, made, strict)
     facts = {
         "name": loaded.name,
         "fits": made.fits,
@@ -292,6 +305,11 @@ def plan(spec: str, as_json: bool) -> None:
         "projected_core_seconds": made.seconds,
         "plan_hash": made.hash,
         "run_id": made.run_id,
+        "cannot_start": {
+            "fits": found.cannot_start,
+            "unchecked": found.unchecked,
+            "causes": [{"cause": cause.told, "fits": cause.fits} for cause in found.causes],
+        },
     }
     if as_json:
         click.echo(json.dumps(facts, allow_nan=False))
@@ -311,6 +329,32 @@ def plan(spec: str, as_json: bool) -> None:
         click.echo(f"{name:<10} {value}")
 
 
+def _refuse(specs: "list[Spec]") -> None:
+    """Refuse all specs where one has fits that cannot start; else the run warns itself."""
+    from polyfit.errors import SpecError
+    from polyfit.plan import Plan
+    from polyfit.precheck import Precheck
+
+    found = [(spec, Precheck.of(Plan.of(spec).sweep)) for spec in specs]
+    problems = [line for spec, one in found if one.cannot_start for line in one.lines(spec)]
+    if problems:
+        raise SpecError(problems)
+
+
+def _check(spec: "Spec", plan: "Plan", strict: bool) -> "Precheck":
+    """Warn of fits that cannot start; where ``strict``, they are an error."""
+    from polyfit.errors import SpecError
+    from polyfit.precheck import Precheck
+
+    found = Precheck.of(plan.sweep)
+    lines = found.lines(spec)
+    if strict and found.cannot_start:
+        raise SpecError(lines)
+    for line in lines:
+        _remark(f"warning: {line}")
+    return found
+
+
 @cli.command()
 @click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
 @click.option("--store", metavar="URI", help="A folder or s3://bucket/prefix  [./runs]")
@@ -326,6 +370,7 @@ def plan(spec: str, as_json: bool) -> None:
 @click.option("--retry-failed", is_flag=True, help="Try again shards that were set aside.")
 @click.option("--reuse", metavar="RUN",
               help="Another run's folder: what is at rest there is not fitted again.")  # fmt: skip
+@_strictly
 @_as_json
 @click.pass_obj
 def run(
@@ -340,6 +385,7 @@ def run(
     wait_s: float,
     retry_failed: bool,
     reuse: str | None,
+    strict: bool,
     as_json: bool,
 ) -> int:
     """Run specs to their end; the same command resumes what broke off.
@@ -352,6 +398,8 @@ def run(
     from polyfit.spec import Spec
 
     loaded = [Spec.load(path) for path in specs]  # all are read before any is run
+    if strict:
+        _refuse(loaded)
     from polyfit.driver import Drained, execute
 
     def run_one(spec: Spec, shown: _Shown) -> dict[str, Any] | None:

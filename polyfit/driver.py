@@ -40,6 +40,7 @@ from polyfit.errors import (
 from polyfit.lease import TIME_TO_LIVE_S, Holder, Keeper, Lease
 from polyfit.ledger import Ledger, Receipts, now
 from polyfit.plan import Plan
+from polyfit.precheck import Precheck
 from polyfit.results import Run
 from polyfit.reuse import NothingAlike, Reuse
 from polyfit.spec import NAME, Spec
@@ -147,6 +148,8 @@ def execute(
     """
     check_working_folder()
     plan = Plan.of(spec)
+    for line in Precheck.of(plan.sweep).lines(spec):
+        tell(f"warning: {line}")
     home = place(spec, plan, store, endpoint_url, run_id)
     ledger = Ledger(home.open(), plan)
     ledger.open(spec.text)

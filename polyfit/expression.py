@@ -103,6 +103,12 @@ class Formula:
         """
         return _plain(self.text)
 
+    @property
+    def cost(self) -> int:
+        """Of one value, in additions: a function or a power counts as ten."""
+        nodes = ast.walk(_tree(self.text))
+        return sum(10 if isinstance(node, ast.Call | ast.Pow) else 1 for node in nodes)
+
     def of(self, x: Any, functions: Functions) -> Any:
         """A plain formula of ``x``, which knows operators and what ``functions`` do with it."""
         return _evaluate(_tree(self.text), x, functions)

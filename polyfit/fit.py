@@ -45,6 +45,7 @@ from polyfit.model import (
     unbiasing,
     updated,
 )
+from polyfit.problem import holds_problem, holds_rate
 
 __all__ = [
     "CHECK_EVERY",
@@ -867,18 +868,10 @@ _ENGINES: Final[dict[str, type[_Run]]] = {"eager": _Eager, "compiled": _Compiled
 
 
 def usable(kind: Kind, problems: Problems, lr_B: Array) -> npt.NDArray[np.bool_]:
-    """Which fits can be iterated in dtype: rate and R finite, and no pivot lost to underflow."""
-    info = torch.finfo(kind.dtype)
-    pivots = np.abs(np.diagonal(problems.R_PMM, axis1=1, axis2=2))
-    with np.errstate(all="ignore"):
-        sound_P = (np.abs(problems.R_PMM) <= info.max).all(axis=(1, 2))
-        sound_P &= (np.abs(problems.q_PM) <= info.max).all(axis=1)
-        sound_P &= (pivots >= info.tiny).all(axis=1)
-        if kind.optimizer.name == "newton":  # it squares R
-            squares = (problems.R_PMM * problems.R_PMM).sum(axis=1)
-            sound_P &= (squares <= info.max).all(axis=1)
-        sound_B = (lr_B >= info.tiny) & (lr_B <= info.max)
-    return np.asarray(sound_P)[problems.of_B] & sound_B
+    """Which fits can be iterated in dtype: those whose problem and rate it holds."""
+    dtype, newton = str(kind.dtype).removeprefix("torch."), kind.optimizer.name == "newton"
+    sound_P = holds_problem(dtype, newton, problems.R_PMM, problems.q_PM)
+    return sound_P[problems.of_B] & holds_rate(dtype, lr_B)
 
 
 # --- the end pass ----------------------------------------------------------------------------

@@ -27,6 +27,8 @@ __all__ = [
     "design",
     "frame",
     "functions_at",
+    "holds_problem",
+    "holds_rate",
     "in_powers",
     "learning_rate",
     "noise",
@@ -444,3 +446,26 @@ def learning_rate(
             case _:
                 own = values[of_B] * stability_limit(optimizer, bound_B)
     return np.where(numbers[of_B], values[of_B], own)
+
+
+# --- what can be iterated --------------------------------------------------------------------
+
+
+def holds_problem(dtype: str, newton: bool, R_PMM: Array, q_PM: Array) -> npt.NDArray[np.bool_]:
+    """Which problems ``dtype`` holds, shape (P,): R and q finite, no pivot lost to underflow."""
+    info = np.finfo(dtype)
+    most, least = float(info.max), float(info.tiny)
+    pivots = np.abs(np.diagonal(R_PMM, axis1=1, axis2=2))
+    with np.errstate(all="ignore"):
+        sound = (np.abs(R_PMM) <= most).all(axis=(1, 2))
+        sound &= (np.abs(q_PM) <= most).all(axis=1)
+        sound &= (pivots >= least).all(axis=1)
+        if newton:  # it squares R
+            sound &= ((R_PMM * R_PMM).sum(axis=1) <= most).all(axis=1)
+    return np.asarray(sound)
+
+
+def holds_rate(dtype: str, lr_B: Array) -> npt.NDArray[np.bool_]:
+    """Which rates ``dtype`` holds, shape (B,): finite, and not lost to underflow."""
+    info = np.finfo(dtype)
+    return np.asarray((lr_B >= float(info.tiny)) & (lr_B <= float(info.max)))

@@ -23,6 +23,7 @@ ROOMS = {
     "spec": "pydantic pydantic_core",
     "sweep": "numpy",
     "problem": "numpy",
+    "precheck": "numpy",
     "plan": "numpy",
     "starts": "torch numpy",
     "kernels": "torch",
