@@ -22,6 +22,7 @@ from servers import RayHead, S3Server, descendants
 
 import polyfit
 from polyfit.dispatch import _RAYLET_POLLS, Connection
+from polyfit.ledger import lease_key
 from polyfit.plan import Plan
 from polyfit.spec import Spec
 
@@ -189,7 +190,7 @@ def test_a_stopped_job_lets_its_shards_come_to_rest_and_the_run_go(
     log = jobs.get_job_logs(job)
     assert "shards in flight have 25 s to come to rest" in log
     assert "ended by SIGTERM; the same command goes on from here" in log
-    lease = store.get_object(Bucket=seaweed.bucket, Key=f"{home}/lease.json")["Body"].read()
+    lease = store.get_object(Bucket=seaweed.bucket, Key=f"{home}/{lease_key(1)}")["Body"].read()
     assert json.loads(lease)["released"] is True
 
 

@@ -1,0 +1,252 @@
+"""README's blocks as pasted: each runs here, or against a stand-in of what it is marked to need.
+
+A block of shell that this machine cannot run says what it needs (```` ```sh needs=kubernetes ````).
+All others run in a copy of the checkout, in README's order, as somebody would who reads it.
+"""
+
+import getpass
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from deployed import ROOT
+from servers import RayHead, S3Server
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCE = re.compile(r"^```(.*)\n((?:(?!```).*\n)*)```$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block; ``info`` is its first line, less the fence."""
+
+    info: str
+    text: str
+
+    @property
+    def title(self) -> str:
+        """What a test of it is called by."""
+        return self.text.partition("\n")[0][:40]
+
+
+BLOCKS = [Block(*match.groups()) for match in FENCE.finditer(README)]
+
+
+def blocks(info: str) -> list[Block]:
+    return [block for block in BLOCKS if block.info == info]
+
+
+def shell(text: str, folder: Path, env: Mapping[str, str]) -> None:
+    """Run a block; each of its lines has to succeed."""
+    done = subprocess.run(
+        ["bash", "-ec", text], cwd=folder, env=env, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_block_says_what_it_is_and_shell_what_it_needs() -> None:
+    needs = [f"sh needs={what}" for what in ("docker", "kubernetes", "aws", "cron")]
+
+    assert {block.info for block in BLOCKS} == {"sh", "yaml", "python", "text", *needs}
+    assert len(re.findall(r"^```", README, re.MULTILINE)) == 2 * len(BLOCKS)
+
+
+# Here --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A copy of this checkout, as `make` leaves it; ``env`` is that of its reader's shell."""
+
+    folder: Path
+    env: Mapping[str, str]
+
+
+@pytest.fixture(scope="module")
+def checkout(
+    seaweed: S3Server, ray_cluster: RayHead, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Checkout]:
+    """The store has the bucket of README's examples, and the cluster is at README's address."""
+    folder = tmp_path_factory.mktemp("checkout").resolve()
+    for name in ("polyfit", "jobs", "deploy"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy2(ROOT / name, folder)
+    install(folder)
+    (spec,) = blocks("yaml")
+    (folder / "my.yaml").write_text(spec.text, encoding="utf-8")
+    seaweed.client().create_bucket(Bucket="bucket")
+    cluster = {name: value for name, value in ray_cluster.env.items() if "AUTH" in name}
+    path = f"{folder / '.venv' / 'bin'}:{os.environ['PATH']}"
+    yield Checkout(folder, {**os.environ, **seaweed.env, **cluster, "PATH": path})
+    subprocess.run(["make", "stop-s3"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
+def install(folder: Path) -> None:
+    """What the installations of the Makefile leave, with the packages of this environment."""
+    made, ours = folder / ".venv", Path(sys.executable).parent
+    venv.create(made, symlinks=True)
+    for script in ours.iterdir():
+        if not (made / "bin" / script.name).exists():
+            (made / "bin" / script.name).symlink_to(script)
+    command = "from polyfit.__main__ import program\nprogram()\n"
+    (made / "bin" / "polyfit").unlink()
+    (made / "bin" / "polyfit").write_text(f"#!{made}/bin/python\n{command}", encoding="utf-8")
+    (made / "bin" / "polyfit").chmod(0o755)
+    here = {"base": str(made), "platbase": str(made)}
+    paths = Path(sysconfig.get_path("purelib", vars=here)) / "paths.pth"
+    paths.write_text(f"{folder}\n{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    (made / "made").write_text(f"{folder}\n", encoding="utf-8")
+    (made / "run").touch()
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in BLOCKS if block.info in ("sh", "python")],
+    ids=lambda block: block.title,
+)
+def test_a_block_runs_as_pasted(block: Block, checkout: Checkout, ray_cluster: RayHead) -> None:
+    """A later block finds what an earlier one made, at the address that README says."""
+    text = block.text.replace("http://HOST:8265", ray_cluster.dashboard_url)
+    if block.info == "python":
+        text = f"python - <<'END'\n{text}END"
+
+    shell(text, checkout.folder, checkout.env)
+
+
+# Elsewhere ---------------------------------------------------------------------------------------
+
+# Each answers as its namesake does, as far as README's commands go, and keeps its state in $STATE.
+# kubectl's knows these commands with their flags, which kubectl 1.35 takes; that KubeRay makes the
+# Job of a RayJob some time later is played by `wait`.
+KUBECTL = r"""#!/bin/bash
+fail() { echo "$*" >&2; exit 1; }
+new() { [ ! -e "$STATE/$1" ] || fail "Error from server (AlreadyExists): $1"; touch "$STATE/$1"; }
+there() { [ -e "$STATE/$1" ] || fail "Error from server (NotFound): $1"; }
+objects() {  # kind-name of each in a file
+  awk '/^kind:/ {kind = tolower($2)}
+       kind && /^  name:/ {print kind "-" $2; kind = ""}' "$1"
+}
+case "$*" in
+  "create "*" --dry-run=client -o yaml") printf 'kind: %s\n  name: %s\n' "$2" "$3" ;;
+  "apply -f "*) for it in $(objects "${3/#-//dev/stdin}"); do touch "$STATE/$it"; done ;;
+  "create -f "*) for it in $(objects "$3"); do new "$it"; done ;;
+  "create job --from=cronjob/"*) there "cronjob-${3#*/}"; new "job-$4" ;;
+  "create serviceaccount "*|"create configmap "*" --from-file="*) new "$2-$3" ;;
+  "delete rayjob "*" --ignore-not-found --cascade=foreground") rm -f "$STATE"/{rayjob,job}-"$3" ;;
+  "delete job "*" --ignore-not-found") rm -f "$STATE/job-$3" ;;
+  "wait --for=create --timeout="*m" job/"*) there "ray${4/\//-}"; touch "$STATE/${4/\//-}" ;;
+  "logs --follow --pod-running-timeout="*m" job/"*) there "${4/\//-}" ;;
+  "logs --follow job/"*) there "${3/\//-}" ;;
+  *) fail "unknown: kubectl $*" ;;
+esac
+"""
+# Ray's own command line reads the arguments, and helps instead of doing it.
+RAY = """#!/bin/bash
+before=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do before+=("$1"); shift; done
+"$RAY" "${before[@]}" --help "$@" > "$STATE/help" || exit
+case "${before[0]}" in
+  up) touch "$STATE/cluster" ;;
+  exec) [ -e "$STATE/cluster" ] && bash -ec "${before[2]}" ;;
+  down) rm -f "$STATE/cluster" ;;
+esac
+"""
+DOCKER = """#!/bin/bash
+case "$1 $2" in
+  "build -f") [ -f "$3" ] && [ "$4" = -t ] && [ -d "$6" ] && echo "$5" > "$STATE/image" ;;
+  "push "*) [ "$2" = "$(cat "$STATE/image")" ] ;;
+  *) exit 1 ;;
+esac
+"""
+CRONTAB = """#!/bin/bash
+case "$1" in
+  -l) cat "$STATE/table" 2>/dev/null || { echo "no crontab for you" >&2; exit 1; } ;;
+  -) cat > "$STATE/new" && mv "$STATE/new" "$STATE/table" ;;
+esac
+"""
+SUDO = """#!/bin/bash
+exec "$@"
+"""
+STAND_INS = {"kubectl": KUBECTL, "ray": RAY, "docker": DOCKER, "crontab": CRONTAB, "sudo": SUDO}
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> dict[str, str]:
+    """The environment of a shell that finds the stand-ins first; they keep their state."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "state").mkdir()
+    for name, script in STAND_INS.items():
+        (tmp_path / "bin" / name).write_text(script, encoding="utf-8")
+        (tmp_path / "bin" / name).chmod(0o755)
+    return {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "STATE": str(tmp_path / "state"),
+        "USER": getpass.getuser(),
+        "RAYJOB": "deploy/rayjob.yaml",
+        "CLUSTER": "deploy/cluster.yaml",
+        "RAY": str(Path(sys.executable).with_name("ray")),
+    }
+
+
+@pytest.mark.parametrize(("need", "times"), [("docker", 1), ("kubernetes", 2), ("aws", 1)])
+def test_blocks_for_elsewhere_can_be_pasted_and_where_it_matters_twice(
+    need: str, times: int, elsewhere: dict[str, str]
+) -> None:
+    """Nothing collides with what is there already, and nothing is asked for before it is there."""
+    for block in times * blocks(f"sh needs={need}"):
+        shell(block.text, ROOT, elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("kubectl create serviceaccount a; kubectl create serviceaccount a", "AlreadyExists"),
+        ("kubectl create -f $RAYJOB; kubectl create -f $RAYJOB", "AlreadyExists"),
+        ("kubectl create -f $RAYJOB; kubectl logs --follow job/polyfit-sweep", "NotFound"),
+        ("kubectl create job --from=cronjob/polyfit-nightly polyfit-now", "NotFound"),
+        ("kubectl logs --folow job/polyfit-sweep", "unknown"),
+        ("ray up --yse $CLUSTER", "No such option"),
+        ("ray up $CLUSTER; ray exec $CLUSTER 'ray jobs list'", "No such command"),
+    ],
+)
+def test_a_stand_in_refuses_what_its_namesake_does(
+    command: str, error: str, elsewhere: dict[str, str]
+) -> None:
+    with pytest.raises(AssertionError, match=error):
+        shell(command, ROOT, elsewhere)
+
+
+def test_no_question_waits_where_more_is_pasted_and_no_cluster_goes_below_its_job() -> None:
+    for block in blocks("sh needs=aws"):
+        for line in block.text.splitlines():
+            assert "--yes" in line or not line.startswith(("ray up", "ray down"))
+        assert "ray up" not in block.text or "ray down" not in block.text
+
+
+def test_the_crontab_block_pasted_twice_leaves_one_nightly_run_and_all_else(
+    elsewhere: dict[str, str], tmp_path: Path
+) -> None:
+    (block,) = blocks("sh needs=cron")
+    text = block.text.replace("/var/log/polyfit", str(tmp_path / "log"))
+    table = tmp_path / "state" / "table"
+
+    shell(text, ROOT, elsewhere)
+    fresh = table.read_text(encoding="utf-8")
+    table.write_text("5 5 * * * mine\n" + fresh, encoding="utf-8")
+    shell(text, ROOT, elsewhere)
+
+    assert fresh == (ROOT / "deploy" / "crontab").read_text(encoding="utf-8")
+    assert table.read_text(encoding="utf-8") == "5 5 * * * mine\n" + fresh
+    assert (tmp_path / "log").is_dir()
