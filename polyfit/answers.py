@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from polyfit.aws import session
 from polyfit.errors import StoreError
 
 if TYPE_CHECKING:
@@ -153,7 +154,9 @@ def told(error: Exception, where: str, asked: str) -> Exception:
         answer = f"{_status(error.status)}{_quoted(cause)}"
         return StoreError(f"{where}: {what} answers there, not S3 ({asked}: {answer}); {_ENDPOINT}")
     if isinstance(error, aws.ClientError):
-        return _refusal(error.response, where, asked)
+        own = asked.split()[0] == error.operation_name  # else one for the keys that it needs
+        call = asked if own else f"{error.operation_name} for {asked}"
+        return _refusal(error.response, where, call, own)
     if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError):
         return StoreError(
             f"{where}: no credentials on this machine ({socket.gethostname()}); "
@@ -162,17 +165,20 @@ def told(error: Exception, where: str, asked: str) -> Exception:
         )
     if isinstance(error, aws.SSOError | aws.TokenRetrievalError | aws.LoginError):
         return StoreError(f"{where}: {_signed_out(error)}")
-    if isinstance(error, aws.ParamValidationError):
-        return StoreError(f"{where}: {cause} ({asked})")
     if isinstance(error, aws.SSLError) and "certificate verify failed" in cause.lower():
         advice = "AWS_CA_BUNDLE names a file of the authorities to trust"
         return StoreError(f"{where}: its certificate is not trusted ({asked}: {cause}); {advice}")
-    if isinstance(error, aws.BotoCoreError | aws.HTTPClientError):
+    if isinstance(error, aws.CredentialRetrievalError | aws.MetadataRetrievalError):
+        return StoreError(f"{where}: no credentials ({asked}: {cause})", passing=True)
+    reaching = (aws.HTTPClientError, aws.ConnectionError, aws.IncompleteReadError)
+    if isinstance(error, (*reaching, aws.FlexibleChecksumError)):
         return StoreError(f"{where}: cannot be reached ({asked}: {cause})", passing=True)
+    if isinstance(error, aws.BotoCoreError):
+        return StoreError(f"{where}: {cause} ({asked})")
     return error
 
 
-def _refusal(response: Mapping[str, Any], where: str, asked: str) -> StoreError:
+def _refusal(response: Mapping[str, Any], where: str, asked: str, own: bool) -> StoreError:
     stated, facts = response.get("Error", {}), response.get("ResponseMetadata", {})
     status, code = int(facts.get("HTTPStatusCode", 0)), str(stated.get("Code", ""))
     headers = facts.get("HTTPHeaders", {})
@@ -185,6 +191,8 @@ def _refusal(response: Mapping[str, Any], where: str, asked: str) -> StoreError:
         )
     elif passing:
         what, advice = "the store fails", ""
+    elif not own:
+        what, advice = "the keys for it are refused", ""
     else:
         what, advice = _REFUSALS.get(code, ("the store refuses this", ""))
     named = _status(status) if code in ("", str(status)) else f"{status or ''} {code}".strip()
@@ -224,16 +232,27 @@ def _elsewhere(region: str | None, url: str | None, where: str) -> tuple[str, st
 
 
 def _signed_out(error: Exception) -> str:
-    import boto3
     import botocore.exceptions as aws
 
     login = "aws login" if isinstance(error, aws.LoginError) else "aws sso login"
-    profile = boto3.Session().profile_name
+    profile = _signing_in()
     return (
         f"the SSO session of profile {profile!r} is missing or has expired on this machine "
         f"({socket.gethostname()}: {_line(str(error))}); "
         f"`{login} --profile {shlex.quote(profile)}` starts one"
     )
+
+
+def _signing_in() -> str:
+    """The profile that signs in: the present one, or the one whose role it takes on."""
+    here = session()
+    name, profiles = here.profile or "default", here.full_config.get("profiles", {})
+    for _ in profiles:
+        facts = profiles.get(name, {})
+        if any(key.startswith(("sso_", "login_")) for key in facts):
+            break
+        name = facts.get("source_profile", name)
+    return str(name)
 
 
 def _phrase(status: int) -> str:

@@ -14,7 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from polyfit.dispatch import (
@@ -211,7 +211,13 @@ def place(
         )
     if endpoint_url is None and spec.store is not None and store is None:
         endpoint_url = spec.store.endpoint_url
-    return StoreAddress.of(uri, endpoint_url).under(f"{spec.name}/{run_id or plan.run_id}")
+    address = StoreAddress.of(uri, endpoint_url)
+    if spec.store is not None and address.uri.startswith("s3://"):  # another bucket's too
+        at = spec.store
+        address = replace(
+            address, sse=at.sse, kms_key_id=at.kms_key_id, storage_class=at.storage_class
+        )
+    return address.under(f"{spec.name}/{run_id or plan.run_id}")
 
 
 def _source(

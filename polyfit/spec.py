@@ -87,13 +87,39 @@ def _url(raw: Any) -> Any:
 
 
 class StoreAt(_Section):
-    """Where runs are kept: a folder, or ``s3://bucket/prefix`` at an endpoint."""
+    """Where runs are kept: a folder, or ``s3://bucket/prefix`` at an endpoint.
+
+    ``sse`` and ``kms_key_id`` are the server-side encryption of all that is written there;
+    ``storage_class`` is that of the shards. A class that must be restored before it is read is
+    none of them: a run reads its shards.
+    """
 
     uri: Annotated[str, BeforeValidator(_uri)] = Field(
         description="a folder or s3://bucket/prefix, without credentials"
     )
     endpoint_url: Annotated[str | None, BeforeValidator(_url)] = Field(
         None, description="an http:// or https:// URL without credentials, or null"
+    )
+    sse: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = Field(
+        None, description="AES256 | aws:kms | aws:kms:dsse, or null"
+    )
+    kms_key_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9:/_.-]{1,2048}$")] = Field(
+        None, description="a key's id, ARN or alias, or null"
+    )
+    storage_class: (
+        Literal[
+            "STANDARD",
+            "STANDARD_IA",
+            "ONEZONE_IA",
+            "INTELLIGENT_TIERING",
+            "GLACIER_IR",
+            "REDUCED_REDUNDANCY",
+        ]
+        | None
+    ) = Field(
+        None,
+        description="STANDARD | STANDARD_IA | ONEZONE_IA | INTELLIGENT_TIERING | GLACIER_IR | "
+        "REDUCED_REDUNDANCY, or null: one that is read without being restored",
     )
 
 
@@ -200,7 +226,10 @@ class _Schema(_Section):
     shard: Annotated[_Count, Field(le=MAX_SHARD_FITS)] | Literal["auto"] = Field(
         "auto", description=f"auto or an integer from 1 to {MAX_SHARD_FITS:,}"
     )
-    store: StoreAt | None = Field(None, description="a mapping of uri and endpoint_url")
+    store: StoreAt | None = Field(
+        None,
+        description="a mapping of uri, endpoint_url, sse, kms_key_id and storage_class",
+    )
     resources: Resources = Field(Resources(), description="a mapping")
     limits: Limits = Field(Limits(), description="a mapping of fits, core_hours and bytes")
     on_failure: Literal["continue", "stop"] = Field("continue", description="continue | stop")
@@ -320,6 +349,7 @@ class _Reader:
         if actors.max != "auto" and actors.max < actors.min:
             path = ("resources", "actors", "max")
             self.refuse(path, str(actors.max), f"auto or at least min, {actors.min}")
+        self.stored(top.store)
         self.combinations(fit, axes)
         self.recorded(top.record, fit, axes)
         self.finish()
@@ -338,6 +368,17 @@ class _Reader:
             source=self.source,
             lines=self.document.lines,
         )
+
+    def stored(self, at: StoreAt | None) -> None:
+        """What only S3 understands, and the key of an encryption that has none."""
+        if at is None:
+            return
+        for name in ("sse", "kms_key_id", "storage_class"):
+            value = getattr(at, name)
+            if value is not None and not at.uri.startswith("s3://"):
+                self.refuse(("store", name), _shown(value), "only with uri: s3://bucket/prefix")
+            elif name == "kms_key_id" and value and at.sse in (None, "AES256"):
+                self.refuse(("store", name), _shown(value), "only with sse: aws:kms[:dsse]")
 
     def refuse(self, path: Path, found: str, allowed: str) -> None:
         where = f"{_dotted(path)}: " if path else ""

@@ -13,7 +13,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from polyfit.answers import DIGEST, attend, code_of, told
+from polyfit.aws import configured_endpoint, session, split_bucket, unless_configured
 from polyfit.errors import DamagedRun, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -72,11 +73,14 @@ class Store(Protocol):
 
     uri: str
 
-    def create(self, key: str, data: bytes, sha256: str | None = None) -> bool:
+    def create(
+        self, key: str, data: bytes, sha256: str | None = None, *, rows: bool = False
+    ) -> bool:
         """Write an object that is not there yet; False where one is, which stays as it is.
 
         A store that ignores the condition overwrites, and says True. ``sha256`` spares working
-        out the digest of ``data`` again, in hexadecimal digits.
+        out the digest of ``data`` again, in hexadecimal digits. ``rows``, which are large and
+        stay, have the address's storage class.
         """
 
     def put(self, key: str, data: bytes) -> None:
@@ -115,11 +119,18 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoreAddress:
-    """How to open a store anywhere: it travels to the actors, credentials do not."""
+    """How to open a store anywhere: it travels to the actors, credentials do not.
+
+    ``sse``, ``kms_key_id`` and ``storage_class`` are S3's words for how objects are written:
+    the server-side encryption of all of them, its key, the class of those with rows.
+    """
 
     uri: str
     endpoint_url: str | None = None
     region: str | None = None
+    sse: str | None = None
+    kms_key_id: str | None = None
+    storage_class: str | None = None
 
     @classmethod
     def of(cls, uri: str, endpoint_url: str | None = None) -> "StoreAddress":
@@ -152,7 +163,7 @@ class StoreAddress:
 
     def under(self, path: str) -> "StoreAddress":
         """The address of a folder below this one."""
-        return StoreAddress(f"{self.uri}/{path}", self.endpoint_url, self.region)
+        return replace(self, uri=f"{self.uri}/{path}")
 
     def open(self) -> Store:
         """The store; a client per call, for one process."""
@@ -163,17 +174,12 @@ class StoreAddress:
 
 def _surroundings(endpoint_url: str | None) -> tuple[str | None, str | None]:
     """Endpoint and region, the given ones or those of boto3's own chain on this machine."""
-    import boto3
     import botocore.exceptions
 
     try:
-        session = boto3.Session()
-        region = session.region_name
-        url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
-        url = url or os.environ.get("AWS_ENDPOINT_URL")
-        if url is None:
-            scoped = session._session.get_scoped_config()
-            url = scoped.get("endpoint_url")
+        here = session()
+        region = here.get_config_variable("region")
+        url = endpoint_url or configured_endpoint(here)
     except botocore.exceptions.BotoCoreError as error:
         raise StoreError(f"the AWS configuration cannot be used: {error}") from None
     if url and urlsplit(url).scheme not in ("http", "https"):
@@ -240,7 +246,9 @@ class FolderStore:
         self.uri = uri
         self._root = Path(uri)
 
-    def create(self, key: str, data: bytes, sha256: str | None = None) -> bool:
+    def create(
+        self, key: str, data: bytes, sha256: str | None = None, *, rows: bool = False
+    ) -> bool:
         with self._told(key, writing=True), self._written(key, data) as (temporary, path):
             try:
                 os.link(temporary, path)  # unlike a rename, refuses to replace
@@ -314,32 +322,46 @@ class S3Store:
 
     def __init__(self, address: StoreAddress) -> None:
         self.uri = address.uri
-        bucket, _, prefix = address.uri.removeprefix("s3://").partition("/")
-        self._bucket = bucket
+        self._bucket, prefix = split_bucket(address.uri)
         self._prefix = f"{prefix}/" if prefix else ""
         self._endpoint = address.endpoint_url
+        self._storage_class = address.storage_class
+        self._sealed: dict[str, Any] = {}
+        if address.sse:
+            self._sealed["ServerSideEncryption"] = address.sse
+        if address.kms_key_id:
+            self._sealed["SSEKMSKeyId"] = address.kms_key_id
         self._client = _client(address)
 
-    def create(self, key: str, data: bytes, sha256: str | None = None) -> bool:
-        return self._put(key, data, {"IfNoneMatch": "*"}, sha256)
+    def create(
+        self, key: str, data: bytes, sha256: str | None = None, *, rows: bool = False
+    ) -> bool:
+        return self._put(key, data, {"IfNoneMatch": "*"}, sha256, rows)
 
     def _put(
-        self, key: str, data: bytes, condition: dict[str, Any], sha256: str | None = None
+        self,
+        key: str,
+        data: bytes,
+        condition: dict[str, Any],
+        sha256: str | None = None,
+        rows: bool = False,
     ) -> bool:
         """Write an object, with the digests by which wrong bytes are found on either way."""
         metadata = {DIGEST: sha256 or _sha256(data)}
-        options: dict[str, Any] = {"ContentMD5": _md5(data), "Metadata": metadata}
+        options: dict[str, Any] = {"ContentMD5": _md5(data), "Metadata": metadata, **self._sealed}
+        if rows and self._storage_class:
+            options["StorageClass"] = self._storage_class
         with self._telling("PutObject", key):
             for attempt in range(CONFLICT_ATTEMPTS):
                 try:
-                    self._client.put_object(
+                    answer = self._client.put_object(
                         Bucket=self._bucket,
                         Key=self._prefix + key,
                         Body=data,
                         **options,
                         **condition,
                     )
-                    return True
+                    break
                 except Exception as error:
                     code = code_of(error)
                     if code in ("PreconditionFailed", "412"):
@@ -350,7 +372,17 @@ class S3Store:
                     if code not in _AGAIN or attempt + 1 == CONFLICT_ATTEMPTS:
                         raise
                     time.sleep(random.uniform(0.0, CONFLICT_PAUSE_S * 2**attempt))
-        raise AssertionError("unreachable")
+        self._check_sealed(key, answer.get("ServerSideEncryption"))
+        return True
+
+    def _check_sealed(self, key: str, said: str | None) -> None:
+        asked = self._sealed.get("ServerSideEncryption")
+        if asked and said != asked:
+            raise StoreError(
+                f"bucket {self._bucket!r} at {self._endpoint or 'AWS'}: sse: {asked} was asked for "
+                f"{self._prefix}{key}, whose answer names {said or 'no encryption'}: "
+                "what lies there may not be encrypted; use a store that does it, or leave sse out"
+            )
 
     def put(self, key: str, data: bytes) -> None:
         self._put(key, data, {})
@@ -456,31 +488,36 @@ def _client(address: StoreAddress) -> "S3Client":
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
-    options: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     if address.endpoint_url:
         # Many S3-compatible servers know no virtual hosts, and refuse checksums they do not know.
-        options = {
+        defaults = {
             # Not signed: as botocore does over https, where a Content-MD5 is there too. That header
             # is signed, and not all servers would compare a signed SHA-256 with what they get.
             "s3": {"addressing_style": "path", "payload_signing_enabled": False},
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
         }
-    config = Config(
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-        max_pool_connections=32,
-        **options,
-    )
+        if split_bucket(address.uri)[0].startswith("arn:"):
+            del defaults["s3"]["addressing_style"]  # an access point is a host
     try:
-        client = boto3.Session().client(
+        here = session()
+        config = Config(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            max_pool_connections=32,
+            **unless_configured(here, defaults),
+        )
+        client = boto3.Session(botocore_session=here).client(
             "s3",
             endpoint_url=address.endpoint_url,
             region_name=address.region or DEFAULT_REGION,
             config=config,
         )
-    except (BotoCoreError, ValueError) as error:
+    except BotoCoreError as error:
+        raise told(error, address.uri, "a client for S3") from None
+    except ValueError as error:
         raise StoreError(f"{address.uri}: {error}") from None
     attend(client)
     return client

@@ -151,7 +151,7 @@ def commit(
         StoreError: the store cannot be used.
     """
     sha256 = hashlib.sha256(data).hexdigest()
-    if store.create(shard_key(plan, shard.number), data, sha256):
+    if store.create(shard_key(plan, shard.number), data, sha256, rows=True):
         return Receipt(shard.number, len(data), sha256, shard.fits, statuses)
     return inspect_shard(plan, shard.number, store)
 

@@ -354,9 +354,9 @@ def test_a_shard_whose_first_answer_was_lost_is_receipted_as_it_lies_there(
     kind = type(place.store)
     create, answers = kind.create, dict[str, bool]()
 
-    def twice(self: Any, key: str, data: bytes, sha256: str | None = None) -> bool:
-        create(self, key, data, sha256)
-        answers[key] = create(self, key, data, sha256)
+    def twice(self: Any, key: str, data: bytes, *rest: Any, **more: Any) -> bool:
+        create(self, key, data, *rest, **more)
+        answers[key] = create(self, key, data, *rest, **more)
         return answers[key]
 
     monkeypatch.setattr(kind, "create", twice)
@@ -447,7 +447,7 @@ def test_a_sealed_run_that_lost_a_shard_asks_again_what_the_store_can_do(
     run(tmp_path)
     next(tmp_path.rglob("*.parquet")).unlink()
 
-    def create(self: FolderStore, key: str, data: bytes, sha256: str | None = None) -> bool:
+    def create(self: FolderStore, key: str, data: bytes, *told: Any, **more: Any) -> bool:
         self.put(key, data)
         return True
 
@@ -814,3 +814,70 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_run_goes_on_later(tmp_p
     assert done.returncode == 0, done.stderr
     (manifest,) = tmp_path.rglob("manifest.json")
     assert polyfit.Run.open(str(manifest.parent)).verify().problems == []
+
+
+# --- how objects are written -----------------------------------------------------------------
+
+SEALED = "sse: aws:kms, kms_key_id: alias/ours, storage_class: STANDARD_IA"
+
+
+def written(server: S3Server, uri: str) -> dict[str, tuple[str | None, ...]]:
+    """Encryption, its key and the class of every object of a run."""
+    client, prefix = server.client(), uri.split("/", 3)[3]
+    listed = client.list_objects_v2(Bucket=server.bucket, Prefix=prefix)["Contents"]
+    found = {}
+    for item in listed:
+        head: Any = client.head_object(Bucket=server.bucket, Key=item["Key"])
+        names = ("ServerSideEncryption", "SSEKMSKeyId", "StorageClass")
+        found[item["Key"].removeprefix(f"{prefix}/")] = tuple(map(head.get, names))
+    return found
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_all_objects_are_encrypted_and_shards_have_their_class(
+    moto: S3Server, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    """Also where --store names another place than the spec, and where a run goes on."""
+    use(moto, monkeypatch)
+    uri = moto.fresh_uri()
+    spec = Spec.parse(f"{TEXT}store: {{uri: {'s3://nowhere' if elsewhere else uri}, {SEALED}}}\n")
+    finished = polyfit.execute(spec, store=uri if elsewhere else None, executor="inline")
+    objects = written(moto, finished.uri)
+    assert {"plan.json", "spec.yaml", "manifest.json", "status.json", "lease.json"} < set(objects)
+    for key, facts in objects.items():
+        shard = key.startswith("shards/")
+        assert facts == ("aws:kms", "alias/ours", "STANDARD_IA" if shard else None), key
+    assert finished.verify().problems == []
+
+
+def test_a_store_that_does_not_encrypt_is_told_before_any_fit(
+    rclone: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(rclone, monkeypatch)
+    spec = Spec.parse(f"{TEXT}store: {{uri: {rclone.fresh_uri()}, sse: AES256}}\n")
+    with pytest.raises(
+        StoreError, match=r"sse: AES256 was asked for .* names no encryption"
+    ) as told:
+        polyfit.execute(spec, executor="inline")
+    assert not told.value.passing
+
+
+def test_a_real_server_encrypts_what_it_is_asked_to(
+    seaweed: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(seaweed, monkeypatch)
+    spec = Spec.parse(
+        f"{TEXT}store: {{uri: {seaweed.fresh_uri()}, sse: AES256, storage_class: STANDARD_IA}}\n"
+    )
+    finished = polyfit.execute(spec, executor="inline")
+    objects = written(seaweed, finished.uri)
+    assert {facts[0] for facts in objects.values()} == {"AES256"}
+    assert {key for key, facts in objects.items() if facts[2]} == {
+        key for key in objects if key.startswith("shards/")
+    }
+    assert finished.verify().problems == []
+
+
+def test_a_folder_takes_a_spec_whose_own_store_is_encrypted(tmp_path: Path) -> None:
+    spec = Spec.parse(f"{TEXT}store: {{uri: s3://nowhere, {SEALED}}}\n")
+    assert run(tmp_path, spec).complete

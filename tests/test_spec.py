@@ -225,7 +225,7 @@ job.yaml:21: record.evry: unknown key (did you mean 'every'?); allowed: every, a
 job.yaml:21: record.of: found ['loss', 'time']; allowed: a list out of loss, coefficients, gradient_norm, each once
 job.yaml:22: engine: found 'fast'; allowed: auto | eager | compiled | affine
 job.yaml:23: shard: found 0; allowed: auto or an integer from 1 to 1,000,000,000
-job.yaml:24: store.endpoint: unknown key (did you mean 'endpoint_url'?); allowed: uri, endpoint_url
+job.yaml:24: store.endpoint: unknown key (did you mean 'endpoint_url'?); allowed: uri, endpoint_url, sse, kms_key_id, storage_class
 job.yaml:24: store.uri: found 's3://***@bucket/x'; allowed: a folder or s3://bucket/prefix, without credentials
 job.yaml:26: resources.gpus_per_actor: found 'many'; allowed: auto, or a number from 0; a share such as 0.5, or whole GPUs
 job.yaml:27: resources.cpus_per_actor: found 0; allowed: a number above 0
@@ -376,6 +376,31 @@ def test_all_defects_are_told_at_once_each_with_line_key_found_and_allowed() -> 
         ),
         ("store: {uri: ''}", "store.uri: found ''; allowed: a folder or s3://bucket/prefix"),
         ("store: {uri: 's3://'}", "store.uri: found 's3://'; allowed: a folder or s3://"),
+        ("store: {uri: 's3://b', sse: kms}", "store.sse: found 'kms'; allowed: AES256 | aws:kms |"),
+        (
+            "store: {uri: 's3://b', kms_key_id: k}",
+            "store.kms_key_id: found 'k'; allowed: only with sse: aws:kms[:dsse]",
+        ),
+        (
+            "store: {uri: 's3://b', sse: AES256, kms_key_id: k}",
+            "store.kms_key_id: found 'k'; allowed: only with sse: aws:kms[:dsse]",
+        ),
+        (
+            "store: {uri: 's3://b', sse: aws:kms, kms_key_id: a key}",
+            "store.kms_key_id: found 'a key'; allowed: a key's id, ARN or alias",
+        ),
+        (
+            "store: {uri: 's3://b', storage_class: DEEP_ARCHIVE}",
+            "store.storage_class: found 'DEEP_ARCHIVE'; allowed: STANDARD | STANDARD_IA |",
+        ),
+        (
+            "store: {uri: runs, sse: AES256}",
+            "store.sse: found 'AES256'; allowed: only with uri: s3://bucket/prefix",
+        ),
+        (
+            "store: {uri: runs, storage_class: STANDARD_IA}",
+            "store.storage_class: found 'STANDARD_IA'; allowed: only with uri: s3://bucket/prefix",
+        ),
         ("store: {uri: 'http://h/b'}", "store.uri: found 'http://h/b'; allowed: a folder or s3://"),
         (
             "store: {uri: a, endpoint_url: localhost}",
@@ -558,3 +583,15 @@ def test_any_mapping_is_a_spec_or_a_spec_error(source: dict[str, Any]) -> None:
         name, told = None, error.problems
     assert name == source.get("name") if name else told
     assert name or all(re.match(r"job\.yaml:\d+: ", line) for line in told)
+
+
+@pytest.mark.parametrize("key", ["k", "alias/our-key", "arn:aws:kms:eu-north-1:1:key/0-a"])
+@pytest.mark.parametrize("sse", ["aws:kms", "aws:kms:dsse"])
+def test_how_objects_are_written_is_no_part_of_the_plan(sse: str, key: str) -> None:
+    found = spec(
+        f"store: {{uri: s3://b, sse: {sse}, kms_key_id: {key}, storage_class: GLACIER_IR}}"
+    )
+    assert found.store is not None
+    assert (found.store.sse, found.store.kms_key_id) == (sse, key)
+    assert found.store.storage_class == "GLACIER_IR"
+    assert Plan.of(found).hash == Plan.of(spec("")).hash
