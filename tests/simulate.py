@@ -234,7 +234,7 @@ class S3:
         ContentMD5: str,
         Metadata: dict[str, str],
         **condition: str,
-    ) -> None:
+    ) -> dict[str, Any]:
         world = self._arrive("PutObject")
         if world.chance(0.4) and condition:
             world.fault("409")
@@ -254,6 +254,7 @@ class S3:
         self._answer()
         if code is not None:
             raise _refused(code, "PutObject")
+        return {}
 
     def get_object(self, Bucket: str, Key: str, **asked: str) -> dict[str, Any]:
         world = self._arrive("GetObject")
