@@ -199,6 +199,8 @@ def _refusal(response: Mapping[str, Any], where: str, asked: str, own: bool) -> 
     sentence = _line(str(stated.get("Message") or ""))
     if sentence == _phrase(status):
         sentence = ""
+    if advice == _RIGHTS and "kms:" in sentence:
+        advice = "sse: aws:kms needs kms:GenerateDataKey and kms:Decrypt of its key"
     page = ", a web page of HTML" if "html" in headers.get("content-type", "") else ""
     tail = f"; {advice}" if advice else ""
     text = f"{where}: {what} ({asked}: {named}{page}{_quoted(sentence)}){tail}"

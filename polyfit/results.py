@@ -311,18 +311,21 @@ class Run:
 
     def _altered(self) -> Iterator[str]:
         """What the plan says of itself beside what decides it, where that is not so."""
-        mend = f"(fits 0 to {self.plan.fits - 1}); remove it and run the same spec again"
+        fits = f"(fits 0 to {self.plan.fits - 1})"
         try:
             stated = json.loads(self._store.get(PLAN))
         except (NoSuchKey, ValueError):
             stated = None
         if not isinstance(stated, dict) or stated.get("hash") != self.plan.hash:
-            yield f"{PLAN} is no longer that of plan {self.plan.run_id} {mend}"
+            yield (
+                f"{PLAN} is no longer that of plan {self.plan.run_id} {fits}: it is damaged, or "
+                "another's; run the same spec again under another --run-id"
+            )
             return
         for name, value in (("fits", self.plan.fits), ("shards", self.plan.shards)):
             if stated.get(name) != value:
                 said = f"{name} {stated.get(name)} stands there, its sweep has {value}"
-                yield f"{PLAN}: {said} {mend}"
+                yield f"{PLAN}: {said} {fits}; remove it and run the same spec again"
 
     def _extra(self) -> Iterator[str]:
         """Objects among the shards that are none of this plan's: a reader of the whole folder

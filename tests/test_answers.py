@@ -82,6 +82,13 @@ def test_a_refusal_is_passed_on_with_call_key_status_code_and_sentence(
     assert not error.passing
 
 
+def test_a_key_that_may_not_be_used_is_told_from_a_bucket(serve: Serve) -> None:
+    _, store = serve(refusal(403, "AccessDenied", "not authorized to perform kms:GenerateDataKey"))
+    assert str(told("put", store)).endswith(
+        "; sse: aws:kms needs kms:GenerateDataKey and kms:Decrypt of its key"
+    )
+
+
 def test_an_answer_without_a_body_is_passed_on_too(serve: Serve) -> None:
     _, store = serve(refusal(403, "AccessDenied", DENY))
     text = str(told("size", store))

@@ -837,13 +837,14 @@ def written(server: S3Server, uri: str) -> dict[str, tuple[str | None, ...]]:
 def test_all_objects_are_encrypted_and_shards_have_their_class(
     moto: S3Server, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
 ) -> None:
-    """Also where --store names another place than the spec, and where a run goes on."""
+    """Also where --store names another place than the spec."""
     use(moto, monkeypatch)
     uri = moto.fresh_uri()
     spec = Spec.parse(f"{TEXT}store: {{uri: {'s3://nowhere' if elsewhere else uri}, {SEALED}}}\n")
     finished = polyfit.execute(spec, store=uri if elsewhere else None, executor="inline")
     objects = written(moto, finished.uri)
-    assert {"plan.json", "spec.yaml", "manifest.json", "status.json", "lease.json"} < set(objects)
+    kinds = {key.partition("/")[0] for key in objects}
+    assert {PLAN, "spec.yaml", MANIFEST, "status.json", "attempts", "shards"} < kinds
     for key, facts in objects.items():
         shard = key.startswith("shards/")
         assert facts == ("aws:kms", "alias/ours", "STANDARD_IA" if shard else None), key
