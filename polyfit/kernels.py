@@ -407,9 +407,13 @@ def cache_folder() -> Path:
     if named:
         wanted = [Path(named)]
     else:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polyfit"
-        wanted = [home, Path(tempfile.gettempdir()) / f"polyfit-{os.getuid()}"]
-    for folder in wanted:
+        wanted = []
+        with contextlib.suppress(RuntimeError):  # a user without a home
+            home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+            wanted.append(Path(home) / "polyfit")
+        with contextlib.suppress(FileNotFoundError):  # no folder for temporary files
+            wanted.append(Path(tempfile.gettempdir()) / f"polyfit-{os.getuid()}")
+    for folder in filter(_compilers_take, wanted):
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Code is loaded from here: nobody else may write it.
@@ -417,10 +421,17 @@ def cache_folder() -> Path:
             sound = found.st_uid == os.getuid() and not found.st_mode & 0o022
             if sound and os.access(folder, os.W_OK | os.X_OK):
                 return folder
+    odd = "" if all(map(_compilers_take, wanted)) else "has blanks or quotes in its name, "
+    places = " and ".join(map(str, wanted)) or "a home or a temporary folder"
     raise ClusterError(
-        f"no folder for compiled kernels: {' and '.join(map(str, wanted))} cannot be written, or "
-        "others can write there; set POLYFIT_CACHE to a folder of your own, or use engine: eager"
+        f"no folder for compiled kernels: {places} {odd}cannot be written, "
+        "or others can write there; set POLYFIT_CACHE to a folder of your own, or use engine: eager"
     )
+
+
+def _compilers_take(folder: Path) -> bool:
+    """Whether torch's command line for a compiler keeps the folder's name whole."""
+    return not re.search(r"[\s'\"\\]", str(folder))
 
 
 @contextlib.contextmanager

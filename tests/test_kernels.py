@@ -586,6 +586,30 @@ def test_without_a_home_kernels_are_kept_with_the_temporary_files(
         cache_folder.__wrapped__()
 
 
+@pytest.mark.parametrize("name", ["a b", "o'brien", 'the "home"', "a\\b"])
+def test_a_home_whose_name_compilers_split_is_passed_over(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.delenv("POLYFIT_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / name))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert cache_folder.__wrapped__() == tmp_path / f"polyfit-{os.getuid()}"
+    monkeypatch.setenv("POLYFIT_CACHE", str(tmp_path / name))
+    with pytest.raises(ClusterError, match=r"has blanks or quotes in its name, .* POLYFIT_CACHE"):
+        cache_folder.__wrapped__()
+
+
+def test_a_home_of_another_alphabet_is_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POLYFIT_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "jürgen"))
+    assert cache_folder.__wrapped__() == tmp_path / "jürgen" / ".cache" / "polyfit"
+
+
 def test_in_the_users_cache_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("POLYFIT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
