@@ -11,9 +11,10 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout, suppress
 from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -33,7 +34,7 @@ from polyfit.errors import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from polyfit.driver import Progress
+    from polyfit.heartbeat import Progress
     from polyfit.plan import Plan
     from polyfit.precheck import Precheck
     from polyfit.results import Group, Run, Stored
@@ -403,7 +404,7 @@ def run(
     from polyfit.driver import Drained, execute
 
     def run_one(spec: Spec, shown: _Shown) -> dict[str, Any] | None:
-        with ExitStack() as closing:  # Ray ends while the summary is made
+        with ExitStack() as ending:  # Ray ends while the summary is made
             # Ray prints what befalls its nodes to stdout, which is for what was asked for.
             with shown, redirect_stdout(sys.stderr):
                 finished = execute(
@@ -419,12 +420,13 @@ def run(
                     reuse=reuse,
                     on_progress=shown.update,
                     tell=shown.tell,
-                    closing=closing,
+                    closing=ending,
                 )
-            if not as_json:
-                _present(finished)
-                return None
-            summary = _summary(spec, finished)
+            with shown.reading():
+                if not as_json:
+                    _present(finished)
+                    return None
+                summary = _summary(spec, finished)
             if reuse is not None:
                 summary["fits_reused"] = shown.fits_reused
             return summary
@@ -488,7 +490,7 @@ def results(
     told = _count(len(rows), "row")
     _remark(told if where else f"{told} of {opened.plan.fits:,}")
     if not opened.complete:
-        _remark("this run is not complete: what is at rest is shown")
+        _remark(f"this run is not complete, what is at rest is shown; {opened.driver()}")
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})  # -1 is an index, though a bad one
@@ -555,13 +557,14 @@ def verify(run: str, endpoint_url: str | None, as_json: bool) -> None:
 
 
 class _Shown:
-    """Progress on stderr: a bar on a terminal, plain lines elsewhere."""
+    """Progress on stderr: a bar on a terminal, elsewhere lines with the time."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._name, self._clock = name, clock
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._bar: Any = None
         self._task: Any = None
-        self._line_at, self._line = -math.inf, ""
+        self._line_at, self._counts = -math.inf, ""
         self.fits_reused = 0
         self.signal: int | None = None
 
@@ -573,16 +576,29 @@ class _Shown:
             self._bar.stop()
 
     def tell(self, line: str) -> None:
-        """Show a line above the bar."""
-        _remark(f"{self._name}: {line}")
+        """Show a line; above the bar, where there is one."""
+        self._line_at = self._clock()
+        _remark(f"{'' if self._terminal else f'{_time()} '}{self._name}: {line}")
 
     def update(self, progress: "Progress") -> None:
         """Show how far the run is."""
         self.fits_reused, self.signal = progress.fits_reused, progress.signal
-        if sys.stderr is not None and sys.stderr.isatty():
+        if self._terminal:
             self._on_terminal(progress)
         else:
             self._in_lines(progress)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What is done meanwhile reads the results, which takes minutes where there are many."""
+        from polyfit.heartbeat import SILENT_S, Ticker
+
+        def look() -> None:
+            if self._clock() - self._line_at >= SILENT_S:
+                self.tell("reading the results")
+
+        with closing(Ticker(look)):
+            yield
 
     def _on_terminal(self, progress: "Progress") -> None:
         if self._bar is None:
@@ -596,27 +612,40 @@ class _Shown:
                 MofNCompleteColumn(),
                 TextColumn("fits"),
                 TimeRemainingColumn(),
+                TextColumn("{task.description}", markup=False),
                 console=Console(stderr=True),
             )
             self._task = self._bar.add_task("", total=progress.fits)
             self._bar.start()
-        self._bar.update(self._task, completed=progress.fits_done)
+        self._bar.update(self._task, completed=progress.fits_done, description=_stage(progress))
 
     def _in_lines(self, progress: "Progress") -> None:
-        import time
+        from polyfit.heartbeat import SILENT_S
 
-        last = progress.fits_done == progress.fits
-        if not last and time.monotonic() - self._line_at < LINE_EVERY_S:
-            return
-        self._line_at = time.monotonic()
         failed = f", {progress.failed} shards failed" if progress.failed else ""
-        line = (
-            f"{self._name}: {progress.fits_done:,} of {_count(progress.fits, 'fit')}, "
+        counts = (
+            f"{progress.fits_done:,} of {_count(progress.fits, 'fit')}, "
             f"{progress.shards_done:,} of {_count(progress.shards, 'shard')} at rest{failed}"
         )
-        if line != self._line:  # what is at rest may still be looked at
-            _remark(line)
-        self._line = line
+        last, since = progress.fits_done == progress.fits, self._clock() - self._line_at
+        if (counts != self._counts and (last or since >= LINE_EVERY_S)) or since >= SILENT_S:
+            done = last and counts != self._counts
+            self._counts = counts
+            self.tell(counts if done else f"{counts}; {_stage(progress)}")
+
+
+def _time() -> str:
+    from polyfit.ledger import now
+
+    return now()
+
+
+def _stage(progress: "Progress") -> str:
+    """What a run is at; where nothing has come for long, for how long."""
+    from polyfit.heartbeat import SILENT_S
+
+    quiet = progress.quiet_s >= SILENT_S
+    return progress.stage + (f", nothing new for {progress.quiet_s:.0f} s" if quiet else "")
 
 
 # --- what came out ---------------------------------------------------------------------------

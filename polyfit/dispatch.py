@@ -48,6 +48,7 @@ OPENING_S: Final = 60.0
 
 _POLL_S: Final = 1.0
 _SCALE_EVERY_S: Final = 5.0
+_ASK_EVERY_S: Final = 5.0
 _CLOSING_POLL_S: Final = 0.01
 _NODE_S: Final = 10.0
 _NODE_POLL_S: Final = 0.02
@@ -109,6 +110,9 @@ class Executor(Protocol):
         What the caller adds before it takes the next outcome is run too. Yields None now and
         then while nothing comes in, so that the caller can look around, and stop.
         """
+
+    def at(self) -> str | None:
+        """What it is at in a few words, None where tasks are at work; asked by another thread."""
 
     def close(self) -> None:
         """Let go of workers; a cluster that was joined stays up."""
@@ -186,6 +190,12 @@ class Workbench:
         return self._device.type
 
 
+def _compiling() -> bool:
+    from polyfit.kernels import compiling
+
+    return compiling()
+
+
 def _attempted(bench: Workbench, task: Task) -> Outcome:
     """A task's outcome; what a task raises is told, not raised."""
     try:
@@ -208,6 +218,9 @@ class InlineExecutor:
     def run(self, todo: deque[Task]) -> Iterator[Outcome]:
         while todo:
             yield _attempted(self._bench, todo.popleft())
+
+    def at(self) -> str | None:
+        return "compiling" if _compiling() else None
 
     def close(self) -> None:
         """Nothing is held."""
@@ -366,6 +379,8 @@ class _Worker:
     ready: Any
     calls: dict[Any, Task] = field(default_factory=dict)
     placed: bool = False
+    asked: Any = None
+    compiling: bool = False
     begun: float = field(default_factory=time.monotonic)
 
 
@@ -402,11 +417,14 @@ class RayExecutor:
         import ray
 
         busy_at = time.monotonic()
-        scale_at = 0.0
+        scale_at = ask_at = 0.0
         while True:
             if time.monotonic() >= scale_at or not todo:
                 self._scale(todo)
                 scale_at = time.monotonic() + _SCALE_EVERY_S
+            if time.monotonic() >= ask_at:
+                self._ask()
+                ask_at = time.monotonic() + _ASK_EVERY_S
             self._place()
             for worker in self._workers:
                 self._fill(worker, todo)
@@ -424,10 +442,33 @@ class RayExecutor:
                     yield self._collect(flying[ref], ref)
             yield None
 
+    def at(self) -> str | None:
+        workers = list(self._workers)
+        ready = [worker for worker in workers if worker.placed]
+        if not ready:
+            return f"waiting for room: 0 of {len(workers):,} actors ready"
+        compiling = sum(worker.compiling for worker in ready)
+        if compiling:
+            return f"compiling on {compiling:,} of {len(ready):,} actors"
+        return None
+
     def close(self) -> None:
         for worker in self._workers:
             _end(worker)
         self._workers = []
+
+    def _ask(self) -> None:
+        """See which actors compile; who does not answer in time is not waited for."""
+        import ray
+        from ray.exceptions import RayError
+
+        for worker in self._workers:
+            if worker.asked is not None and ray.wait([worker.asked], timeout=0)[0]:
+                with contextlib.suppress(RayError):  # what befell the actor its calls tell
+                    worker.compiling = ray.get(worker.asked)
+                worker.asked = None
+            if worker.calls and worker.asked is None:
+                worker.asked = worker.actor.compiling.remote()
 
     def _scale(self, todo: deque[Task]) -> None:
         """Follow a cluster that grows and shrinks, and let go of actors with nothing to do."""
@@ -476,6 +517,7 @@ class RayExecutor:
         from ray.exceptions import RayActorError, RayError
 
         task = worker.calls.pop(ref)
+        worker.compiling = False
         try:
             outcome = ray.get(ref)
             assert isinstance(outcome, Outcome)
@@ -497,7 +539,8 @@ class RayExecutor:
             num_gpus=self._gpus,
             max_restarts=-1,
             max_task_retries=0,
-            max_concurrency=IN_FLIGHT,  # one shard is written while the next is computed
+            # One shard is written while the next is computed, and who asks gets an answer.
+            max_concurrency=IN_FLIGHT + 1,
         )
         for _ in range(count):
             actor: Any = remote.remote(self._job, self._gpus > 0, threads)
@@ -571,6 +614,10 @@ class _Actor:
     def work(self, task: Task) -> Outcome:
         """One task's outcome."""
         return _attempted(self._opened(), task)
+
+    def compiling(self) -> bool:
+        """Whether a kernel is being compiled in this process."""
+        return _compiling()
 
     def _opened(self) -> Workbench:
         with self._opening:

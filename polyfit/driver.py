@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 from polyfit.dispatch import (
@@ -37,6 +38,7 @@ from polyfit.errors import (
     UsageError,
     check_working_folder,
 )
+from polyfit.heartbeat import Heartbeat, Listener, Progress
 from polyfit.lease import TIME_TO_LIVE_S, Holder, Keeper, Lease
 from polyfit.ledger import Ledger, Receipts, now
 from polyfit.plan import Plan
@@ -46,7 +48,7 @@ from polyfit.reuse import NothingAlike, Reuse
 from polyfit.spec import NAME, Spec
 from polyfit.store import StoreAddress
 
-__all__ = ["EXECUTORS", "Drained", "Progress", "execute"]
+__all__ = ["EXECUTORS", "Drained", "execute"]
 
 EXECUTORS: Final = ("auto", "ray", "inline")
 ATTEMPTS: Final = 3
@@ -60,7 +62,6 @@ STORE_BUDGET_S: Final = 60.0
 
 STORE_PAUSE_S: Final = 0.5
 STORE_LONGEST_PAUSE_S: Final = 8.0
-STATUS_EVERY_S: Final = 5.0
 DRAIN_S: Final = 25.0
 """Seconds that shards in flight have to come to rest, once a signal asks to end: less than the
 30 that Kubernetes gives by default."""
@@ -81,21 +82,6 @@ class Drained(PolyfitError):
     exit_code = Exit.DRAINED
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is: shards and fits at rest, how many fits this attempt took from another run
-    instead of fitting them, and the number of the signal that asked it to end, if one did."""
-
-    shards: int
-    shards_done: int
-    fits: int
-    fits_done: int
-    failed: int
-    fits_reused: int = 0
-    signal: int | None = None
-
-
-Listener = Callable[[Progress], None]
 Teller = Callable[[str], None]
 
 
@@ -129,7 +115,8 @@ def execute(
         retry_failed: whether to try again the shards that an earlier attempt set aside.
         reuse: the folder of another run, ``<store>/<name>/<run id>``: rows at rest there are taken
             where a fit here would have the same bits. The shards are the same with and without.
-        on_progress: called now and then with how far the run is.
+        on_progress: called with how far the run is and what it is at, whenever a shard comes to
+            rest and every second; by one thread at a time, but not always this one.
         tell: called with single lines worth knowing.
         closing: with it Ray, if it was started here or joined, ends beside what the caller does
             next, and has ended at this stack's end; else before this returns.
@@ -148,40 +135,67 @@ def execute(
     """
     check_working_folder()
     plan = Plan.of(spec)
-    for line in Precheck.of(plan.sweep).lines(spec):
-        tell(f"warning: {line}")
     home = place(spec, plan, store, endpoint_url, run_id)
-    ledger = Ledger(home.open(), plan)
-    ledger.open(spec.text)
-    done = f"{home.uri} is complete already: nothing to do"
-    if _complete(ledger):
-        tell(done)
-        return Run.open(home.uri, home.endpoint_url)
-    source = _source(reuse, endpoint_url, home, plan, tell) if reuse is not None else None
-    conditions = ledger.conditions()
-    if not conditions:
-        tell(
-            "this store ignores If-None-Match: two drivers at once would write shards twice (the "
-            "same bytes); every shard is inspected before the seal"
-        )
-    attempt = _attempt()
-    lease = Lease(ledger.store, Holder.here(attempt))
-    lease.acquire(wait_s)
-    keeper, signals = Keeper(lease, tell), _Signals(tell)
-    try:
+    how = _choose(executor, address, plan)
+    attempt, signals = _attempt(), _Signals(tell)
+    tell(f"{home.uri}: attempt {attempt}, {_wanted(executor, how, spec, plan)}")
+    heart = Heartbeat(plan, attempt, on_progress, lambda: signals.came)
+    with ExitStack() as ending:
+        ending.callback(heart.close)
+        heart.at("checking which fits can start")
+        for line in Precheck.of(plan.sweep).lines(spec):
+            tell(f"warning: {line}")
+        heart.at("opening the store")
+        ledger = Ledger(home.open(), plan)
+        ledger.open(spec.text)
+        done = f"{home.uri} is complete already: nothing to do"
+        if _complete(ledger):
+            tell(done)
+            return Run.open(home.uri, home.endpoint_url)
+        source = _source(reuse, endpoint_url, home, plan, tell) if reuse is not None else None
+        conditions = ledger.conditions()
+        if not conditions:
+            tell(
+                "this store ignores If-None-Match: two drivers at once would write shards twice "
+                "(the same bytes); every shard is inspected before the seal"
+            )
+        lease = Lease(ledger.store, Holder.here(attempt))
+        heart.at("waiting for the run's lease")
+        lease.acquire(wait_s)
+        keeper = Keeper(lease, tell)
+        ending.callback(keeper.close)
+        ending.callback(signals.release)
         if _complete(ledger):  # by the driver that held it until now
             tell(done)
         else:
             if ledger.manifest() is not None:
                 tell(f"shards of the complete run {home.uri} are missing: fitting them again")
-            how = _choose(executor, address, plan, tell)
+            if lease.lost is not None:
+                _note_lost(ledger, lease.lost, attempt, tell)
             job = Job(home, attempt, source)
-            drive = _Drive(plan, ledger, job, on_progress, tell, keeper.check, signals, closing)
+            drive = _Drive(plan, ledger, job, heart, tell, keeper.check, signals, closing)
             drive.run(spec, how, address, placement_timeout_s, retry_failed, conditions)
-    finally:
-        signals.release()
-        keeper.close()
     return Run.open(home.uri, home.endpoint_url)
+
+
+def _wanted(executor: str, how: str, spec: Spec, plan: Plan) -> str:
+    """How many actors are wanted, in words."""
+    if how == "inline":
+        why = ": the work is smaller than starting Ray (--executor ray)"
+        return f"no actors wanted{why if executor == 'auto' else ''}"
+    actors = spec.resources.actors
+    least = min(actors.min, plan.shards)
+    most = plan.shards if actors.max == "auto" else min(actors.max, plan.shards)
+    count = str(most) if most <= least else f"{least} to {most:,}"
+    return f"actors wanted: {count}"
+
+
+def _note_lost(ledger: Ledger, holder: Holder, attempt: str, tell: Teller) -> None:
+    """Note with an attempt that its driver is gone, which it could not note itself."""
+    with suppress(StoreError):
+        if ledger.note_loss(holder.attempt, attempt):
+            who = f"attempt {holder.attempt}, process {holder.pid} on {holder.host}"
+            tell(f"the last driver was lost, and did not note its end: {who}")
 
 
 def _complete(ledger: Ledger) -> bool:
@@ -245,13 +259,12 @@ def _source(
     return address
 
 
-def _choose(executor: str, address: str | None, plan: Plan, tell: Teller) -> str:
+def _choose(executor: str, address: str | None, plan: Plan) -> str:
     if executor not in EXECUTORS:
         raise UsageError(f"executor {executor!r}; allowed: {' | '.join(EXECUTORS)}")
     if executor != "auto":
         return executor
     if named_cluster(address) is None and plan.seconds < INLINE_BELOW_S:
-        tell("running in this process: the work is smaller than starting Ray (--executor ray)")
         return "inline"
     return "ray"
 
@@ -333,7 +346,7 @@ class _Drive:
     plan: Plan
     ledger: Ledger
     job: Job
-    on_progress: Listener
+    heart: Heartbeat
     tell: Teller
     held: Callable[[], None]
     signals: _Signals
@@ -349,7 +362,6 @@ class _Drive:
     fits_computed: int = 0
     fits_reused: int = 0
     refused: set[str] = field(default_factory=set)
-    noted_at: float = 0.0
     stopping: bool = False
     store_failed_at: float | None = None
     store_failures: int = 0
@@ -380,20 +392,27 @@ class _Drive:
         if self.job.reuse:
             facts["reuse"] = {"run": self.job.reuse.uri}
         self.ledger.note_attempt(self.job.attempt, facts)
+        self.heart.own(self.ledger, self.held)
         exit_code = Exit.INTERNAL
         try:
+            self.heart.at("listing what is at rest")
             todo = self._todo(retry_failed)
             if any(task.kind == "compute" for task in todo) or not self.failed:
+                self.heart.at(_starting(how, address))
                 with _executor(
                     how, self.job, spec, address, placement_timeout_s, self.closing
                 ) as executor:
                     self.signals.watch(alone=how == "inline")
                     self.tell(f"running {executor.describe()}")
+                    self.heart.at(partial(self._stage, executor))
                     self._dispatch(executor, todo, spec.on_failure)
                     self._tell_reused()
+                    self.heart.at("ending the actors")
             if self.failed:
                 raise FailedShards(self._failures())
+            self.heart.at("sealing")
             self.ledger.seal(self.receipts)
+            self.heart.at("sealed")
             exit_code = Exit.COMPLETE
         except PolyfitError as error:
             exit_code = error.exit_code
@@ -406,8 +425,6 @@ class _Drive:
             raise
         finally:
             self._note_end(facts, exit_code)
-            if self.signals.came is not None:
-                self._listen()
 
     def _note_end(self, facts: dict[str, Any], exit_code: Exit) -> None:
         """Say how the attempt ended; where the store is what failed, it stays unsaid."""
@@ -417,7 +434,7 @@ class _Drive:
                 ended["reuse"] = {**facts["reuse"], "fits": self.fits_reused}
             self.ledger.note_attempt(self.job.attempt, ended)
             if exit_code != Exit.HELD:  # the status is the new driver's
-                self._note("complete" if exit_code == Exit.COMPLETE else "ended")
+                self.heart.end("complete" if exit_code == Exit.COMPLETE else "ended")
         except PolyfitError:
             if exit_code == Exit.COMPLETE:
                 raise
@@ -427,6 +444,7 @@ class _Drive:
         done = self.ledger.done()
         for number in done:
             self._came_to_rest(number)
+        self.heart.came(self._progress())
         if done:
             self.tell(f"{len(done):,} of {self.plan.shards:,} shards are at rest already")
         if not retry_failed:
@@ -439,11 +457,11 @@ class _Drive:
 
     def _dispatch(self, executor: Executor, todo: deque[Task], on_failure: str) -> None:
         """Run the tasks to their ends, or as far as a signal or a failure lets them."""
-        self._note_softly("running")
         for outcome in executor.run(todo):
             if outcome is not None:
                 self._settle(outcome, todo)
-                self._beat()
+                self.heart.came(self._progress())
+            self.heart.check()
             self.held()
             if self.signals.came is not None or (self.failed and on_failure == "stop"):
                 self.stopping = True
@@ -524,32 +542,29 @@ class _Drive:
             "--retry-failed tries them again"
         )
 
-    def _listen(self) -> None:
-        self.on_progress(
-            Progress(
-                self.plan.shards,
-                self.shards_done,
-                self.plan.fits,
-                self.fits_done,
-                len(self.failed),
-                self.fits_reused,
-                self.signals.came,
-            )
+    def _progress(self) -> Progress:
+        return Progress(
+            self.plan.shards,
+            self.shards_done,
+            self.plan.fits,
+            self.fits_done,
+            len(self.failed),
+            self.fits_reused,
         )
 
-    def _beat(self) -> None:
-        self._listen()
-        if time.monotonic() - self.noted_at > STATUS_EVERY_S:
-            self._note_softly("running")
+    def _stage(self, executor: Executor) -> str:
+        """What a run with workers is at; asked by the heartbeat's thread."""
+        if self.signals.came is not None:
+            return "stopping"
+        all_there = self.shards_done == self.plan.shards
+        return executor.at() or ("inspecting shards" if all_there else "fitting")
 
-    def _note_softly(self, state: str) -> None:
-        """The status is news: a store that fails for a moment does not end the run by it."""
-        with suppress(StoreError):
-            self._note(state)
 
-    def _note(self, state: str) -> None:
-        self.noted_at = time.monotonic()
-        self.ledger.note_status(self.job.attempt, self.shards_done, len(self.failed), state)
+def _starting(how: str, address: str | None) -> str:
+    if how == "inline":
+        return "loading torch"
+    named = named_cluster(address)
+    return "starting Ray" if named is None else f"joining the Ray cluster at {named}"
 
 
 @contextmanager

@@ -38,7 +38,17 @@ from torch import Tensor
 
 from polyfit.errors import ClusterError
 
-__all__ = ["LANES", "Kernel", "Link", "Recipe", "cache_folder", "chain", "load", "prepare"]
+__all__ = [
+    "LANES",
+    "Kernel",
+    "Link",
+    "Recipe",
+    "cache_folder",
+    "chain",
+    "compiling",
+    "load",
+    "prepare",
+]
 
 Function = Callable[..., Sequence[Tensor]]
 
@@ -273,6 +283,11 @@ def prepare(recipes: Sequence[Recipe], device: torch.device) -> None:
         load(recipe, device)
 
 
+def compiling() -> bool:
+    """Whether a thread of this process compiles, or waits for another process that does."""
+    return bool(_builds) or _building.locked()
+
+
 def _groups(recipes: Sequence[Recipe], fused: bool) -> list[list[Recipe]]:
     """Those alike in ``fused``, apart in libraries: large ones, if there is work for each core."""
     alike = [recipe for recipe in recipes if recipe.fused == fused]
@@ -466,11 +481,16 @@ _MOST_COMPILERS: Final = 4
 """Running for one process at once, for the sake of memory."""
 
 
+_builds: Final = set["_Build"]()
+"""Those under way in this process."""
+
+
 class _Build:
     """Kernels on their way, alike in ``fused``: one library. Their locks are held until its end."""
 
     def __init__(self) -> None:
         self._held = contextlib.ExitStack()
+        _builds.add(self)
 
     def lock(self, place: Path, wait: bool) -> bool:
         """Whether the kernel that belongs there is ours to build; its end releases it."""
@@ -532,6 +552,7 @@ class _Build:
 
     def close(self) -> None:
         """End what is running, and release the locks."""
+        _builds.discard(self)
         self._held.close()
 
 

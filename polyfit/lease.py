@@ -31,7 +31,16 @@ from polyfit.ledger import LEASES, lease_generation, lease_key, now
 from polyfit.plan import dump_json
 from polyfit.store import Aged, NoSuchKey, Store
 
-__all__ = ["RENEW_EVERY_S", "TIME_TO_LIVE_S", "Clock", "Holder", "Keeper", "Lease", "latest"]
+__all__ = [
+    "RENEW_EVERY_S",
+    "TIME_TO_LIVE_S",
+    "Clock",
+    "Holder",
+    "Keeper",
+    "Lease",
+    "last_driver",
+    "latest",
+]
 
 TIME_TO_LIVE_S: Final = 20.0
 RENEW_EVERY_S: Final = 5.0
@@ -111,6 +120,8 @@ class Lease:
     def __init__(self, store: Store, holder: Holder, clock: Clock = time) -> None:
         self._store, self._clock = store, clock
         self.holder = holder
+        self.lost: Holder | None = None
+        """The one before us, where it did not let go of the lease."""
 
     def acquire(self, wait_s: float = TIME_TO_LIVE_S) -> None:
         """Take the lease, waiting for it where another driver has it.
@@ -190,6 +201,8 @@ class Lease:
                 back = replace(former, epoch=ours.epoch)
                 self._store.put(lease_key(ours.epoch), back.to_json())
                 return False
+        before = Holder.read(found.data) if found is not None else None
+        self.lost = before if before is not None and not before.released else None
         self.holder = ours
         return True
 
@@ -201,6 +214,13 @@ class Lease:
             f"{self._store.uri} is held by attempt {holder.attempt} (process {holder.pid} on "
             f"{holder.host}) since {holder.since}, renewed {found.age_s:.0f} s ago"
         )
+
+
+def last_driver(store: Store) -> tuple[Holder, bool] | None:
+    """Who had a run's lease last, and whether it still has; None where nobody is known to."""
+    _, found = latest(store)
+    holder = Holder.read(found.data) if found is not None else None
+    return None if holder is None else (holder, not Lease._free(found, 0.0))
 
 
 def latest(store: Store) -> tuple[int, Aged | None]:

@@ -91,6 +91,7 @@ def failed_key(number: int, kind: str = "compute") -> str:
     return f"failed/{number:06d}{'' if kind == 'compute' else f'-{kind}'}.json"
 
 
+_ATTEMPT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _FAILED: Final = re.compile(r"failed/(\d{6})\.json")
 
 
@@ -306,12 +307,37 @@ class Ledger:
         """Write what is known of a driver's attempt."""
         self.store.put(attempt_key(attempt), dump_json(facts))
 
-    def note_status(self, attempt: str, done: int, failed: int, state: str) -> None:
-        """Write how far the run is; old means stale."""
+    def attempt(self, attempt: str) -> dict[str, Any]:
+        """What is known of a driver's attempt; empty where nothing is."""
+        if not _ATTEMPT.fullmatch(attempt):
+            return {}
+        try:
+            facts = json.loads(self.store.get(attempt_key(attempt)))
+        except (NoSuchKey, ValueError):
+            return {}
+        return facts if isinstance(facts, dict) else {}
+
+    def note_loss(self, attempt: str, found_by: str) -> bool:
+        """Note with an attempt that its driver is gone; False where it has noted its own end, or
+        nothing is known of it."""
+        facts = self.attempt(attempt)
+        if not facts or "exit_code" in facts:
+            return False
+        lost = {"found_by": found_by, "found_at": now()}
+        self.note_attempt(attempt, {**facts, "exit_code": None, "lost": lost})
+        return True
+
+    def note_status(
+        self, attempt: str, done: int, failed: int, state: str, stage: str, last_event_at: str
+    ) -> None:
+        """Write how far the run is, what it is at, and since when nothing has happened; of a
+        "running" one that is old the driver is gone."""
         facts = {
             "attempt": attempt,
             "updated_at": now(),
             "state": state,
+            "stage": stage,
+            "last_event_at": last_event_at,
             "shards": self.plan.shards,
             "done": done,
             "failed": failed,

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from polyfit.errors import DamagedRun, PlanMismatch, UsageError
+from polyfit.lease import last_driver
 from polyfit.ledger import MANIFEST, PLAN, RESEAL, Ledger, Manifest, Receipt, plan_at, shard_key
 from polyfit.plan import Plan, Shard
 from polyfit.problem import Grid, functions_at
@@ -137,6 +138,20 @@ class Run:
     @property
     def complete(self) -> bool:
         return self.manifest is not None
+
+    def driver(self) -> str:
+        """Whether a driver is at work on the run, in words: by its lease, since one that was
+        killed can note nothing."""
+        found = last_driver(self._store)
+        if found is None:
+            return "no driver has begun it"
+        holder, at_work = found
+        who = f"attempt {holder.attempt} (process {holder.pid} on {holder.host})"
+        if at_work:
+            return f"{who} is at work on it"
+        code = self._ledger.attempt(holder.attempt).get("exit_code")
+        how = "was lost" if code is None else f"ended with exit code {code}"
+        return f"no driver is at work on it: {who} {how}"
 
     def batches(
         self,
@@ -301,7 +316,7 @@ class Run:
         if manifest is None:
             problems.append(
                 f"no {MANIFEST}: the run (fits 0 to {self.plan.fits - 1}) is not complete; "
-                "run the same spec again"
+                f"{self.driver()}; run the same spec again"
             )
             return None
         found: dict[int, list[Receipt]] = {}

@@ -1173,13 +1173,16 @@ def driven(uri: str, spec: Spec) -> Table:
     """What a driver holds of a run whose shards are all at rest, without its Ray."""
     from polyfit.dispatch import Job
     from polyfit.driver import _Drive, _Signals
+    from polyfit.heartbeat import Heartbeat
     from polyfit.ledger import Ledger, Receipt
     from polyfit.store import StoreAddress
 
     notes, plan, address = _watch(), _plan(spec), StoreAddress.of(uri)
     ledger, quiet = Ledger(address.open(), plan), lambda *rest: None
     ledger.manifest()  # what the first request takes is not the listing's
-    drive = _Drive(plan, ledger, Job(address, "none"), quiet, quiet, quiet, _Signals(quiet))
+    heart = Heartbeat(plan, "none", quiet, lambda: None)
+    heart.close()
+    drive = _Drive(plan, ledger, Job(address, "none"), heart, quiet, quiet, _Signals(quiet))
     found = {"before_bytes": _peak(os.getpid())}
     todo = drive._todo(retry_failed=False)
     found["listed_bytes"] = _peak(os.getpid())

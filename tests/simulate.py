@@ -32,7 +32,7 @@ from unittest.mock import patch
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 from greenlet import getcurrent, greenlet
 
-from polyfit import driver, lease, ledger, store, worker
+from polyfit import driver, heartbeat, lease, ledger, store, worker
 from polyfit.dispatch import IN_FLIGHT, Outcome, Task
 from polyfit.errors import (
     DamagedRun,
@@ -360,6 +360,33 @@ class SimulatedKeeper:
                 continue
 
 
+class SimulatedTicker:
+    """The thread of a heartbeat as a greenlet of its driver."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look, self._ended, self._looking = look, False, False
+        WORLD.spawn(WORLD.process, self._run)
+
+    def check(self) -> None:
+        """A simulated listener raises nothing."""
+
+    def close(self) -> None:
+        self._ended = True
+        while self._looking:
+            WORLD.sleep(0.1)
+
+    def _run(self) -> None:
+        while True:
+            WORLD.sleep(heartbeat.SILENT_S)
+            if self._ended:
+                return
+            self._looking = True
+            try:
+                self._look()
+            finally:
+                self._looking = False
+
+
 class SimulatedExecutor:
     """A few workers, each a process with calls in flight; one that dies is followed by another."""
 
@@ -387,6 +414,9 @@ class SimulatedExecutor:
                 return
             WORLD.sleep(WORLD.rng.uniform(0.05, 1.0))
             yield None
+
+    def at(self) -> str | None:
+        return None
 
     def close(self) -> None:
         """The workers of a driver that ended may go on for a while."""
@@ -495,6 +525,9 @@ def simulated() -> Iterator[None]:
         patch.object(driver, "time", _Time),
         patch.object(driver, "random", _Random),
         patch.object(driver, "now", lambda: "then"),
+        patch.object(heartbeat, "Ticker", SimulatedTicker),
+        patch.object(heartbeat, "time", _Time),
+        patch.object(heartbeat, "now", lambda: "then"),
         patch.object(driver, "_executor", executor),
         patch.object(driver, "_attempt", lambda: f"attempt-{WORLD.turns}"),
         patch.object(driver, "_Signals", _Signals),

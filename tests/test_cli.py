@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,16 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from limits import HANG_S, wait_for
 from local_s3 import free_port
 from servers import S3Server
 
 import polyfit
-from polyfit import driver
+from polyfit import driver, heartbeat
 from polyfit import store as store_module
-from polyfit.cli import cli, main
+from polyfit.cli import _Shown, cli, main
 from polyfit.errors import ClusterError, Exit, FailedShards, not_loaded
+from polyfit.heartbeat import Progress
 from polyfit.results import Run
 from polyfit.spec import Spec
 
@@ -163,8 +164,8 @@ def test_an_unreachable_store_ends_with_5(
     endpoint = f"http://127.0.0.1:{free_port()}"
     ended = command("run", spec, "--store", "s3://bucket/x", "--endpoint-url", endpoint)
     assert (ended.code, ended.out) == (5, "")
-    assert ended.err.startswith(f"polyfit: bucket 'bucket' at {endpoint}: cannot be reached")
-    assert ended.err.count("\n") == 1
+    _, error = ended.err.splitlines()
+    assert error.startswith(f"polyfit: bucket 'bucket' at {endpoint}: cannot be reached")
 
 
 def test_refused_keys_end_with_5(
@@ -286,13 +287,9 @@ def test_control_c_ends_a_running_process_with_130_and_notes_it(spec: Path, tmp_
     running = subprocess.Popen(
         [sys.executable, *arguments, "inline"], stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("small/*/status.json")):
-        assert running.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: list(tmp_path.glob("small/*/status.json")), "its status", running)
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=HANG_S)
     assert running.returncode == 130
     assert "goes on from here" in err
     assert "Traceback" not in err
@@ -631,6 +628,80 @@ def test_a_signal_ends_all_specs(
     )
 
 
+def test_the_first_line_of_a_run_has_the_time_its_place_and_its_attempt(
+    command: Command, spec: Path, tmp_path: Path
+) -> None:
+    ended = command("run", spec)
+    (attempt,) = (path.stem for path in tmp_path.rglob("attempts/*.json"))
+    (home,) = (tmp_path / "runs" / "small").iterdir()
+    lines = ended.err.splitlines()
+    assert lines[0].split(" ", 1)[1] == (
+        f"small: {home}: attempt {attempt}, no actors wanted: the work is smaller than starting "
+        "Ray (--executor ray)"
+    )
+    assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ small: ", line) for line in lines)
+
+
+class Log:
+    """What a run shows on stderr, with a clock of the test's own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, terminal: bool = False) -> None:
+        self.time, self.stderr = 1000.0, io.StringIO()
+        self.stderr.isatty = lambda: terminal  # type: ignore[method-assign]
+        monkeypatch.setattr(sys, "stderr", self.stderr)
+        self.shown = _Shown("small", lambda: self.time)
+
+    @property
+    def lines(self) -> list[str]:
+        """Without their times."""
+        return [line.split("Z small: ")[1] for line in self.stderr.getvalue().splitlines()]
+
+
+def test_no_log_is_silent_for_longer_than_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says for how long nothing has come, so that a run that hangs is seen."""
+    log = Log(monkeypatch)
+    log.shown.tell("begun")
+    for second in range(60):
+        log.time += 1
+        log.shown.update(Progress(3, 0, 30, 0, 0, stage="starting Ray", quiet_s=second + 1.0))
+    assert len(log.lines) == 7
+    assert log.lines[1] == "0 of 30 fits, 0 of 3 shards at rest; starting Ray"
+    assert log.lines[3] == "0 of 30 fits, 0 of 3 shards at rest; starting Ray, nothing new for 25 s"
+
+
+def test_a_log_tells_at_once_that_all_is_at_rest_and_not_of_every_shard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log(monkeypatch)
+    log.shown.tell("begun")
+    for done in range(1, 31):
+        log.time += 0.5
+        log.shown.update(Progress(30, done, 30, done, 0, stage="fitting"))
+        log.shown.update(Progress(30, done, 30, done, 0, stage="fitting"))
+    assert log.lines[1:] == [
+        "10 of 30 fits, 10 of 30 shards at rest; fitting",
+        "20 of 30 fits, 20 of 30 shards at rest; fitting",
+        "30 of 30 fits, 30 of 30 shards at rest",
+    ]
+
+
+def test_lines_on_a_terminal_have_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(monkeypatch, terminal=True)
+    log.shown.tell("begun")
+    assert log.stderr.getvalue() == "small: begun\n"
+    with log.shown:
+        log.shown.update(Progress(3, 0, 30, 0, 0, stage="joining [::1]:6379", quiet_s=12.0))
+    assert "joining [::1]:6379, nothing new for 12 s" in log.stderr.getvalue()
+
+
+def test_who_reads_long_results_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "LOOK_EVERY_S", 0.001)
+    log = Log(monkeypatch)
+    with log.shown.reading():
+        wait_for(lambda: log.stderr.getvalue(), "a line")
+    assert log.lines[0] == "reading the results"
+
+
 def test_inside_a_ray_job_a_store_is_required(
     command: Command, spec: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -772,8 +843,8 @@ def test_fits_that_cannot_start_are_told_before_anything_is_fitted(
 ) -> None:
     (tmp_path / "hole.yaml").write_text(NOT_FINITE)
     ended = command(name, "hole.yaml")
-    head = "hole: warning: " if name == "run" else "warning: "
-    assert (ended.code, ended.err[: len(head + HOLE)]) == (0, head + HOLE)
+    told = ended.err.split("Z hole: ")[2] if name == "run" else ended.err
+    assert (ended.code, told[: len("warning: " + HOLE)]) == (0, "warning: " + HOLE)
     if name == "run":
         assert "6 fits: 3 completed, 3 diverged" in ended.out
 
@@ -892,8 +963,13 @@ def test_results_of_a_run_that_broke_off_say_so(command: Command, run: Run, tmp_
     shutil.copytree(run.uri, tmp_path / "copy")
     (tmp_path / "copy" / "manifest.json").unlink()
     ended = command("results", tmp_path / "copy")
+    (attempt,) = (path.stem for path in (tmp_path / "copy" / "attempts").glob("*.json"))
     assert ended.code == 0
-    assert "not complete" in ended.err
+    assert re.fullmatch(
+        rf"20 rows of 20\nthis run is not complete, what is at rest is shown; no driver is at work "
+        rf"on it: attempt {attempt} \(process {os.getpid()} on \S+\) ended with exit code 0\n",
+        ended.err,
+    )
 
 
 # --- one program, two names ------------------------------------------------------------------

@@ -18,10 +18,11 @@ from typing import Any
 import duckdb
 import pytest
 from deployed import documents, pod_templates, text
+from limits import HANG_S
 from servers import RayHead, S3Server, descendants
 
 import polyfit
-from polyfit.dispatch import _RAYLET_POLLS, Connection
+from polyfit.dispatch import _RAYLET_POLLS, Connection, RayExecutor, _Worker
 from polyfit.ledger import lease_key
 from polyfit.plan import Plan
 from polyfit.spec import Spec
@@ -104,6 +105,42 @@ def _download(server: S3Server, uri: str, folder: Path) -> None:
     listed = client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/shards/")
     for item in listed["Contents"]:
         client.download_file(bucket, item["Key"], str(folder / Path(item["Key"]).name))
+
+
+def test_a_log_says_while_actors_compile_that_they_do(tmp_path: Path) -> None:
+    """With a compiler that waits."""
+    go, compiler, path = tmp_path / "go", tmp_path / "c++", tmp_path / "compiled.yaml"
+    compiler.write_text(f'#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.1; done\nexec g++ "$@"\n')
+    compiler.chmod(0o755)
+    path.write_text(
+        "name: compiled\nengine: compiled\nfit: {steps: 20}\nresources: {actors: {max: 1}}\n"
+    )
+    env = {"CXX": str(compiler), "POLYFIT_CACHE": str(tmp_path / "cache")}
+    running = subprocess.Popen(
+        command("run", str(path), "--store", str(tmp_path / "runs"), "--executor", "ray"),
+        env=clean(env), cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with running as process:
+        try:
+            assert process.stderr is not None
+            stage = "0 of 1 fit, 0 of 1 shard at rest; compiling on 1 of 1 actors"
+            assert any(stage in line for line in process.stderr), "it ended without a word of it"
+            (status,) = tmp_path.rglob("status.json")
+            assert json.loads(status.read_bytes())["stage"] == "compiling on 1 of 1 actors"
+        finally:
+            go.touch()
+            _, told = process.communicate(timeout=HANG_S)
+    assert process.returncode == 0, told
+
+
+def test_an_executor_says_that_it_waits_for_room() -> None:
+    executor = object.__new__(RayExecutor)
+    executor._workers = [_Worker(None, None), _Worker(None, None)]
+    assert executor.at() == "waiting for room: 0 of 2 actors ready"
+    executor._workers[0].placed = True
+    assert executor.at() is None
+    executor._workers[0].compiling = True
+    assert executor.at() == "compiling on 1 of 1 actors"
 
 
 def test_actors_on_ray_make_the_bytes_that_this_process_makes(

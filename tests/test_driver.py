@@ -18,14 +18,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from limits import HANG_S, wait_for
 from local_s3 import free_port
 from places import Place, use
 from servers import S3Server
 
 import polyfit
-from polyfit import dispatch, driver
+from polyfit import dispatch, driver, heartbeat
 from polyfit.dispatch import InlineExecutor, Outcome, Task
 from polyfit.errors import (
+    ClusterError,
     DamagedRun,
     FailedShards,
     PlanMismatch,
@@ -33,6 +35,7 @@ from polyfit.errors import (
     StoreError,
     UsageError,
 )
+from polyfit.heartbeat import Progress
 from polyfit.lease import Holder, Keeper, Lease
 from polyfit.ledger import MANIFEST, PLAN, Ledger
 from polyfit.spec import Spec
@@ -193,6 +196,150 @@ def test_a_finished_run_is_a_no_op(place: Place, counted: type[Counted]) -> None
     assert keys(run(place, tell=told.append)) == before
     assert counted.asked == []
     assert any("complete already" in line for line in told)
+
+
+class Seen:
+    """A listener that the driver's own thread may wait for."""
+
+    def __init__(self) -> None:
+        self._stages: set[tuple[str, str]] = set()
+        self._news = threading.Condition()
+
+    def __call__(self, progress: Progress) -> None:
+        with self._news:
+            self._stages.add((threading.current_thread().name, progress.stage))
+            self._news.notify_all()
+
+    def wait(self, stage: str) -> None:
+        """Wait until the heartbeat's thread has told of this stage."""
+        with self._news:
+            assert self._news.wait_for(lambda: ("heartbeat", stage) in self._stages, HANG_S)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heart that beats as fast as it can."""
+    monkeypatch.setattr(heartbeat, "LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(heartbeat, "SILENT_S", 0.0)
+
+
+def status(store: Path) -> dict[str, Any]:
+    (path,) = store.rglob("status.json")
+    facts = json.loads(path.read_bytes())
+    assert isinstance(facts, dict)
+    return facts
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_says_what_it_is_at_while_its_own_thread_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its first shard is at rest too."""
+    from polyfit import kernels, worker
+
+    seen, compute, noted = Seen(), worker.run_shard, list[dict[str, Any]]()
+    compiles = [True]
+    monkeypatch.setattr(kernels, "compiling", lambda: compiles[0])
+
+    def slow(*arguments: Any) -> Any:
+        if not noted:
+            seen.wait("compiling")
+            compiles[0] = False
+            seen.wait("fitting")
+            wait_for(lambda: status(tmp_path)["stage"] == "fitting", "the status")
+            noted.append(status(tmp_path))
+        return compute(*arguments)
+
+    monkeypatch.setattr(worker, "run_shard", slow)
+    assert run(tmp_path, on_progress=seen).complete
+    assert [noted[0][name] for name in ("state", "done", "shards")] == ["running", 0, 5]
+    assert [status(tmp_path)[name] for name in ("state", "stage")] == ["complete", "sealed"]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("address", "stage"),
+    [(None, "starting Ray"), ("10.0.0.1:6379", "joining the Ray cluster at 10.0.0.1:6379")],
+)
+def test_a_run_says_so_while_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None, stage: str
+) -> None:
+    seen = Seen()
+
+    def starting(*rest: Any) -> Any:
+        seen.wait(stage)
+        wait_for(lambda: status(tmp_path)["stage"] == stage, "the status")
+        raise ClusterError("planted")
+
+    monkeypatch.setattr(driver, "_executor", starting)
+    with pytest.raises(ClusterError, match="planted"):
+        polyfit.execute(
+            SPEC, store=str(tmp_path), executor="ray", address=address, on_progress=seen
+        )
+    assert [status(tmp_path)[name] for name in ("state", "stage")] == ["ended", stage]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_says_so_while_another_driver_holds_it(tmp_path: Path) -> None:
+    store = home(Place("folder", StoreAddress(str(tmp_path))))
+    other, seen = Lease(store, Holder.here("first")), Seen()
+    (tmp_path / "small").mkdir()
+    Path(store.uri).mkdir()
+    other.acquire()
+
+    def let_go() -> None:
+        seen.wait("waiting for the run's lease")
+        other.release()
+
+    with ThreadPoolExecutor(1) as pool:
+        released = pool.submit(let_go)
+        assert run(tmp_path, on_progress=seen, wait_s=HANG_S).complete
+        released.result()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_listener_that_raises_ends_the_run_also_where_another_thread_calls_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from polyfit import worker
+
+    raised, compute = threading.Event(), worker.run_shard
+
+    def listener(progress: Progress) -> None:
+        if progress.stage == "fitting" and threading.current_thread().name == "heartbeat":
+            raised.set()
+            raise BrokenPipeError("nobody reads")
+
+    def slow(*arguments: Any) -> Any:
+        assert raised.wait(HANG_S)
+        return compute(*arguments)
+
+    monkeypatch.setattr(worker, "run_shard", slow)
+    with pytest.raises(BrokenPipeError):
+        run(tmp_path, on_progress=listener)
+
+
+@pytest.mark.parametrize(
+    ("resources", "wanted"),
+    [
+        ("", "actors wanted: 1 to 5"),
+        ("resources: {actors: {min: 2, max: 3}}", "actors wanted: 2 to 3"),
+        ("resources: {actors: {min: 9}}", "actors wanted: 5"),
+        ("resources: {actors: {max: 1}}", "actors wanted: 1"),
+    ],
+)
+def test_the_first_line_says_where_the_run_lies_its_attempt_and_the_actors_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resources: str, wanted: str
+) -> None:
+    def starting(*rest: Any) -> Any:
+        raise ClusterError("planted")
+
+    monkeypatch.setattr(driver, "_executor", starting)
+    spec, told = Spec.parse(TEXT + resources), list[str]()
+    with pytest.raises(ClusterError):
+        polyfit.execute(spec, store=str(tmp_path), executor="ray", tell=told.append)
+    (attempt,) = tmp_path.rglob("attempts/*.json")
+    assert told[0] == f"{attempt.parent.parent}: attempt {attempt.stem}, {wanted}"
 
 
 def test_costly_shards_go_first(tmp_path: Path, counted: type[Counted]) -> None:
@@ -410,18 +557,31 @@ def test_a_driver_killed_half_way_leaves_what_the_next_one_goes_on_from(
     path.write_text(text)
     ours = [sys.executable, "-m", "polyfit", "run", str(path), "--store", place.uri]
     store = home(place, spec=spec)
-    with subprocess.Popen([*ours, "--executor", "inline"], stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while len(shards(store)) < 2 and time.monotonic() < deadline:
-            assert process.poll() is None
-            time.sleep(0.02)
-        process.kill()
+    running = subprocess.Popen(
+        [*ours, "--executor", "inline"], stderr=subprocess.DEVNULL, text=True
+    )
+    with running as process:
+        try:
+            wait_for(lambda: len(shards(store)) >= 2, "two shards at rest", process)
+            opened = polyfit.Run.open(store.uri)
+            assert f"(process {process.pid} on " in opened.driver()
+            assert opened.driver().endswith(" is at work on it")
+        finally:
+            process.kill()
     left = shards(store)
+    assert opened.driver().startswith("no driver is at work on it: attempt ")
+    assert opened.driver().endswith(" was lost")
+    assert any("was lost; run the same spec again" in line for line in opened.verify().problems)
     plan = polyfit.Plan.of(spec)
     assert 2 <= len(left) < plan.shards, "it was not killed half-way"
     told: list[str] = []
     finished = run(place, spec, tell=told.append)
     assert f"{len(left)} of {plan.shards} shards are at rest already" in told
+    (lost,) = (line for line in told if "the last driver was lost" in line)
+    facts = Ledger(store, plan).attempt(lost.split("attempt ")[1].split(",")[0])
+    assert (facts["pid"], facts["exit_code"]) == (process.pid, None)
+    assert told[0].split("attempt ")[1].split(",")[0] == facts["lost"]["found_by"]
+    assert opened.driver().endswith(" ended with exit code 0")
     assert {key: data for key, data in shards(store).items() if key in left} == left
     verdict = finished.verify()
     assert (verdict.problems, verdict.fits) == ([], 50)
@@ -697,13 +857,14 @@ def test_keys_that_may_read_and_not_write_are_found_before_anything_is_fitted(
 def test_small_work_stays_in_this_process_and_says_so(tmp_path: Path) -> None:
     told: list[str] = []
     polyfit.execute(SPEC, store=str(tmp_path), tell=told.append)
-    assert any("in this process" in line and "smaller than starting Ray" in line for line in told)
+    assert "no actors wanted: the work is smaller than starting Ray" in told[0]
+    assert told[1].startswith("running in this process")
 
 
 def test_work_larger_than_starting_ray_goes_to_ray() -> None:
     large = Spec.parse("name: large\nsweep: {seed: {count: 10000000}}")
     plan = polyfit.Plan.of(large)
-    assert driver._choose("auto", None, plan, lambda line: None) == "ray"
+    assert driver._choose("auto", None, plan) == "ray"
 
 
 def test_two_runs_of_one_plan_in_two_places_have_the_same_bytes(tmp_path: Path) -> None:
@@ -781,9 +942,9 @@ def test_progress_counts_what_was_at_rest_before(tmp_path: Path, counted: type[C
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     counted.stop_after = None
-    seen: list[driver.Progress] = []
+    seen: list[Progress] = []
     run(tmp_path, on_progress=seen.append)
-    assert (seen[0].shards_done, seen[0].fits_done) == (3, 30)
+    assert (seen[0].shards_done, seen[0].fits_done) == (2, 20)
     assert (seen[-1].shards_done, seen[-1].fits_done) == (5, 50)
 
 

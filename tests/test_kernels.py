@@ -203,6 +203,20 @@ def test_two_processes_at_once_compile_once(cache: Path, call: str) -> None:
     assert kept(cache) == [".lock", ".so"]
 
 
+def test_while_a_kernel_is_compiled_the_process_says_so(cache: Path) -> None:
+    made = recipe()
+    seen: list[bool] = []
+
+    def make() -> Any:
+        seen.append(kernels.compiling())
+        return made.make()
+
+    assert not kernels.compiling()
+    load(replace(made, make=make), CPU)
+    assert seen == [True]
+    assert not kernels.compiling()
+
+
 def test_threads_of_one_process_may_compile_different_kernels_at_once(cache: Path) -> None:
     """What torch is told while it compiles is told to the whole process."""
 

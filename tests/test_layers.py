@@ -37,6 +37,7 @@ ROOMS = {
     "store": "boto3 botocore mypy_boto3_s3",
     "ledger": "",
     "lease": "",
+    "heartbeat": "",
     "reuse": "pyarrow numpy",
     "worker": "torch numpy pyarrow",
     "dispatch": "ray torch",

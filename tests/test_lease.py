@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from limits import HANG_S, wait_for
 from places import Place
 
 from polyfit import lease as module
 from polyfit.errors import Exit, RunHeld
-from polyfit.lease import TIME_TO_LIVE_S, Holder, Keeper, Lease, latest
+from polyfit.lease import TIME_TO_LIVE_S, Holder, Keeper, Lease, last_driver, latest
 from polyfit.ledger import lease_key
 from polyfit.store import Aged, FolderStore, Store
 
@@ -211,6 +212,34 @@ def test_a_lease_that_cannot_be_read_ends_with_its_time_to_live(store: Store, te
     assert stated(store)["attempt"] == "one"
 
 
+def test_the_last_driver_is_at_work_until_it_lets_go_or_its_lease_is_old(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert last_driver(store) is None
+    first = Lease(store, elsewhere("one"))
+    first.acquire()
+    assert last_driver(store) == (first.holder, True)
+    with monkeypatch.context() as old:
+        old.setattr(module, "TIME_TO_LIVE_S", 0.0)
+        assert last_driver(store) == (first.holder, False)
+    first.release()
+    assert last_driver(store) == (replace(first.holder, released=True), False)
+    store.put(lease_key(1), b"{}")
+    assert last_driver(store) is None
+
+
+def test_who_takes_over_knows_whether_the_one_before_was_lost(store: Store) -> None:
+    first = Lease(store, elsewhere("one"))
+    first.acquire()
+    second = Lease(store, elsewhere("two"), Clock())
+    second.acquire()
+    assert (first.lost, second.lost) == (None, first.holder)
+    second.release()
+    third = Lease(store, elsewhere("three"), Clock())
+    third.acquire()
+    assert third.lost is None
+
+
 def test_a_keeper_renews_and_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.01)
     monkeypatch.setattr(module, "RENEW_EVERY_S", 0.01)
@@ -218,8 +247,8 @@ def test_a_keeper_renews_and_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyP
     lease = Lease(store, Holder.here("one"))
     lease.acquire()
     keeper = Keeper(lease, told)
-    while not stated(store)["renewals"]:
-        keeper.check()
+    wait_for(lambda: stated(store)["renewals"], "a renewal")
+    keeper.check()
     keeper.close()
     assert stated(store)["released"] is True
 
@@ -234,7 +263,7 @@ def test_a_keeper_tells_of_a_run_that_was_taken_over(
     lease.acquire()
     store.put(lease_key(2), replace(elsewhere("two"), epoch=2).to_json())
     keeper = Keeper(lease, told)
-    keeper._thread.join(30)
+    keeper._thread.join(HANG_S)
     with pytest.raises(RunHeld, match="taken over"):
         keeper.check()
     keeper.close()

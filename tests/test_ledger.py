@@ -333,16 +333,52 @@ def test_a_manifest_whose_totals_are_not_its_receipts_is_damage(
 
 
 def test_the_status_tells_how_far_the_run_is(ledger: Ledger, store: Store) -> None:
-    ledger.note_status("one", 2, 1, "running")
+    ledger.note_status("one", 2, 1, "running", "fitting", "then")
     found = strict(store.get(STATUS))
     assert found.pop("updated_at") <= now()
-    assert found == {"attempt": "one", "state": "running", "shards": 3, "done": 2, "failed": 1}
+    assert found == {
+        "attempt": "one",
+        "state": "running",
+        "stage": "fitting",
+        "last_event_at": "then",
+        "shards": 3,
+        "done": 2,
+        "failed": 1,
+    }
 
 
 def test_an_attempt_is_noted_under_its_own_key(ledger: Ledger, store: Store) -> None:
     ledger.note_attempt("one", {"pid": 1})
     ledger.note_attempt("two", {"pid": 2})
     assert strict(store.get(attempt_key("one"))) == {"pid": 1}
+
+
+def test_a_lost_attempt_is_noted_once_and_one_that_noted_its_end_stays(
+    ledger: Ledger, store: Store
+) -> None:
+    ledger.note_attempt("one", {"pid": 1})
+    assert ledger.note_loss("one", "two") is True
+    noted = strict(store.get(attempt_key("one")))
+    assert noted["lost"].pop("found_at") <= now()
+    assert noted == {"pid": 1, "exit_code": None, "lost": {"found_by": "two"}}
+    assert ledger.note_loss("one", "three") is False
+    ledger.note_attempt("ended", {"pid": 1, "exit_code": 5})
+    assert ledger.note_loss("ended", "two") is False
+    assert strict(store.get(attempt_key("ended"))) == {"pid": 1, "exit_code": 5}
+
+
+@pytest.mark.parametrize("attempt", ["none", "", "../plan", "a/b", "X"])
+def test_nothing_is_known_of_what_is_no_attempt(ledger: Ledger, attempt: str) -> None:
+    assert ledger.attempt(attempt) == {}
+    assert ledger.note_loss(attempt, "two") is False
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{"])
+def test_of_an_attempt_that_cannot_be_read_nothing_is_known(
+    ledger: Ledger, store: Store, data: bytes
+) -> None:
+    store.put(attempt_key("one"), data)
+    assert ledger.attempt("one") == {}
 
 
 def test_a_failed_shard_is_noted_with_its_causes(ledger: Ledger, store: Store) -> None:

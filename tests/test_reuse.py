@@ -24,6 +24,7 @@ import polyfit
 from polyfit import dispatch, driver, reuse, rows, worker
 from polyfit.errors import PlanMismatch, RunNotFound, StoreError
 from polyfit.fields import CANONICAL_ORDER
+from polyfit.heartbeat import Progress
 from polyfit.reuse import Known, NothingAlike, Overlap, Reuse
 from polyfit.spec import Spec
 from polyfit.store import FolderStore, S3Store, StoreAddress
@@ -217,7 +218,7 @@ def test_a_run_that_reuses_another_fits_the_rest_and_has_the_same_bytes(
     without = run(tmp_path / "without", text)
     fitted.fits = 0
     told: list[str] = []
-    seen: list[driver.Progress] = []
+    seen: list[Progress] = []
     reused = run(
         tmp_path / "with", text, reuse=first.uri, tell=told.append, on_progress=seen.append
     )

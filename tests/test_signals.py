@@ -9,13 +9,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import HANG_S, wait_for
 from servers import ROOT
 
 import polyfit
@@ -24,7 +24,6 @@ from polyfit.spec import Spec
 SIGNALS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "ended by SIGTERM")}
 ANEW = "nothing is left half done: the same command begins anew"
 ON = "the same command goes on from here"
-START_S = 60.0
 
 TEXT = """\
 name: small
@@ -75,7 +74,7 @@ def start(tmp_path: Path) -> Start:
         module: str, *arguments: object, default: Any = signal.SIG_DFL, **env: str
     ) -> "subprocess.Popen[str]":
         halted, path = tmp_path / "halted", f"{tmp_path / 'site'}:{ROOT}"
-        own = {"PYTHONPATH": path, "HALT_AT": module, "HALTED": str(halted), "HALT_S": "60"}
+        own = {"PYTHONPATH": path, "HALT_AT": module, "HALTED": str(halted), "HALT_S": str(HANG_S)}
         process = subprocess.Popen(
             [sys.executable, "-m", "polyfit", *map(str, arguments)],
             env={**os.environ, **own, **env},
@@ -84,11 +83,7 @@ def start(tmp_path: Path) -> Start:
             text=True,
             preexec_fn=partial(met, default),
         )
-        deadline = time.monotonic() + START_S
-        while not halted.exists():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, f"it did not import {module}"
-            time.sleep(0.01)
+        wait_for(halted.exists, f"it imports {module}", process)
         halted.unlink()
         return process
 
@@ -103,9 +98,9 @@ def met(default: Any) -> None:
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int | None, list[str]]:
     """Exit code, and the lines on stderr, without what a run tells of its progress."""
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=HANG_S)
     assert out == ""
-    return process.returncode, [line for line in err.splitlines() if line[:7] != "small: "]
+    return process.returncode, [line for line in err.splitlines() if "Z small: " not in line]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -143,7 +138,7 @@ def test_a_signal_that_is_ignored_stays_ignored(
     """As Ctrl-C is by what a script starts with ``&``."""
     process = start("yaml", "validate", spec, default=signal.SIG_IGN, HALT_S="1")
     process.send_signal(number)
-    assert process.communicate(timeout=30) == (f"{spec}: 30 fits\n", "")
+    assert process.communicate(timeout=HANG_S) == (f"{spec}: 30 fits\n", "")
     assert process.returncode == 0
 
 
