@@ -27,6 +27,7 @@ from polyfit.errors import (
     Exit,
     OutputError,
     PolyfitError,
+    RunNotFound,
     check_working_folder,
     not_loaded,
 )
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from polyfit.heartbeat import Progress
     from polyfit.plan import Plan
     from polyfit.precheck import Precheck
-    from polyfit.results import Group, Run, Stored
+    from polyfit.results import Group, Listed, Run, Stored
     from polyfit.show import Recomputed
     from polyfit.spec import Spec
 
@@ -471,12 +472,28 @@ def results(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Show rows of RUN, a run's folder: <store>/<name>/<run id>."""
-    from polyfit.results import Run
+    """Show rows of RUN, a run's folder: <store>/<name>/<run id>.
+
+    Of <store> or <store>/<name> list the runs in it.
+    """
+    from polyfit.results import Run, runs_below
+    from polyfit.store import StoreAddress
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
-    opened = Run.open(run, endpoint_url)
+    try:
+        opened = Run.open(run, endpoint_url)
+    except RunNotFound as error:
+        address = StoreAddress.of(run, endpoint_url)
+        listed = list(runs_below(address))
+        if not listed:
+            raise
+        if sort or limit or where:
+            raise RunNotFound(
+                f"{error}; `polyfit results {address}` lists the runs in it"
+            ) from None
+        _list_runs(listed, as_json, as_csv)
+        return
     if as_json or as_csv:
         parts = (
             [opened.top(sort, limit, where=where)] if sort or limit else opened.batches(where=where)
@@ -531,6 +548,7 @@ def verify(run: str, endpoint_url: str | None, as_json: bool) -> None:
     if as_json:
         facts = {
             "run": opened.uri,
+            "endpoint_url": opened.endpoint_url,
             "plan_hash": opened.plan.hash,
             "intact": not verdict.problems,
             "shards": verdict.shards,
@@ -659,7 +677,7 @@ def _present(run: "Run") -> None:
     manifest = run.manifest
     assert manifest is not None
     click.echo(f"{_count(run.plan.fits, 'fit')}: {_statuses(manifest.statuses)}")
-    click.echo(f"results: {run.uri}")
+    click.echo(f"results: {run.address}")
 
 
 def _print_single(run: "Run") -> None:
@@ -709,6 +727,7 @@ def _summary(spec: "Spec", run: "Run") -> dict[str, Any]:
     summary: dict[str, Any] = {
         "name": spec.name,
         "run": run.uri,
+        "endpoint_url": run.endpoint_url,
         "plan_hash": run.plan.hash,
         "fits": run.plan.fits,
         "shards": run.plan.shards,
@@ -748,7 +767,12 @@ def _print_rows(rows: "pa.Table") -> None:
 
 def _write_json(run: "Run", parts: Any) -> None:
     """One object, written row by row so that memory holds one shard."""
-    head = {"run": run.uri, "plan_hash": run.plan.hash, "complete": run.complete}
+    head = {
+        "run": run.uri,
+        "endpoint_url": run.endpoint_url,
+        "plan_hash": run.plan.hash,
+        "complete": run.complete,
+    }
     click.echo(json.dumps(head)[:-1] + ', "rows": [', nl=False)
     first = True
     for part in parts:
@@ -756,6 +780,31 @@ def _write_json(run: "Run", parts: Any) -> None:
             click.echo(("" if first else ",") + "\n" + json.dumps(row, allow_nan=False), nl=False)
             first = False
     click.echo("\n]}")
+
+
+def _list_runs(listed: "list[Listed]", as_json: bool, as_csv: bool) -> None:
+    """Show the runs of a folder, each so that it can be opened."""
+    runs = [
+        {
+            "run": run.address.uri,
+            "endpoint_url": run.address.endpoint_url,
+            "fits": run.fits,
+            "complete": run.complete,
+        }
+        for run in listed
+    ]
+    if as_json:
+        click.echo(json.dumps({"runs": runs}))
+        return
+    if as_csv:
+        writer = csv.DictWriter(sys.stdout, list(runs[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(runs)
+        return
+    for run in listed:
+        fits = "of another version" if run.fits is None else _count(run.fits, "fit")
+        click.echo(f"{run.address}  ({fits}{'' if run.complete else ', not complete'})")
+    _remark(f"{_count(len(runs), 'run')}; name one to see its rows")
 
 
 def _write_csv(parts: Any) -> None:
@@ -775,7 +824,7 @@ def _print_fit(run: "Run", stored: "Stored") -> None:
 
     row, shard, made = stored.row, stored.shard, stored.footer
     lines = [
-        ("run", run.uri),
+        ("run", str(run.address)),
         ("shard", f"{stored.key}: fits {shard.start} to {shard.stop - 1}"),
         ("made by", f"engine {made.get('engine')}, torch {made.get('torch')}, "
                     f"{made.get('device')}, on {made.get('cpu')}"),
@@ -810,6 +859,7 @@ def _fit_facts(run: "Run", stored: "Stored", recomputed: "Recomputed | None") ->
     own, in_x = equations(stored.row)
     facts = {
         "run": run.uri,
+        "endpoint_url": run.endpoint_url,
         "plan_hash": run.plan.hash,
         "fit": stored.fit,
         "shard": {

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -86,9 +86,9 @@ Teller = Callable[[str], None]
 
 
 def execute(
-    spec: Spec,
+    spec: Spec | Mapping[str, Any] | str | os.PathLike[str],
     *,
-    store: str | None = None,
+    store: str | os.PathLike[str] | None = None,
     endpoint_url: str | None = None,
     run_id: str | None = None,
     executor: str = "auto",
@@ -96,7 +96,7 @@ def execute(
     placement_timeout_s: float = PLACEMENT_TIMEOUT_S,
     wait_s: float = TIME_TO_LIVE_S,
     retry_failed: bool = False,
-    reuse: str | None = None,
+    reuse: str | os.PathLike[str] | None = None,
     on_progress: Listener = lambda progress: None,
     tell: Teller = lambda line: None,
     closing: ExitStack | None = None,
@@ -104,7 +104,7 @@ def execute(
     """Run ``spec`` to its end, from wherever an earlier attempt left it.
 
     Args:
-        spec: what to run.
+        spec: what to run; a path is read as ``Spec.load`` does, a mapping as ``Spec.parse``.
         store: a folder or ``s3://bucket/prefix``; the spec's own if None, else ``./runs``.
         endpoint_url: an S3 endpoint; the spec's own, or the environment's, if None.
         run_id: the run's name in the store; the plan's hash, shortened, if None.
@@ -134,6 +134,7 @@ def execute(
         Drained: SIGTERM came; the same call goes on from there.
     """
     check_working_folder()
+    spec = Spec.of(spec)
     plan = Plan.of(spec)
     home = place(spec, plan, store, endpoint_url, run_id)
     how = _choose(executor, address, plan)
@@ -204,14 +205,18 @@ def _complete(ledger: Ledger) -> bool:
 
 
 def place(
-    spec: Spec, plan: Plan, store: str | None, endpoint_url: str | None, run_id: str | None
+    spec: Spec,
+    plan: Plan,
+    store: str | os.PathLike[str] | None,
+    endpoint_url: str | None,
+    run_id: str | None,
 ) -> StoreAddress:
     """Where the run of ``plan`` lies.
 
     Raises:
         UsageError: no store is named inside a Ray job, or the run id is no name.
     """
-    uri = store or (spec.store.uri if spec.store else None)
+    uri = store if store is not None else spec.store.uri if spec.store else None
     if uri is None:
         if inside_ray_job():
             raise UsageError(
@@ -235,14 +240,18 @@ def place(
 
 
 def _source(
-    reuse: str, endpoint_url: str | None, home: StoreAddress, plan: Plan, tell: Teller
+    reuse: str | os.PathLike[str],
+    endpoint_url: str | None,
+    home: StoreAddress,
+    plan: Plan,
+    tell: Teller,
 ) -> StoreAddress | None:
     """The run to take rows from, as far as the plans tell; None where nothing can be taken.
 
     Raises:
         RunNotFound, PlanMismatch, UsageError, StoreError: it is no run, or cannot be read.
     """
-    address = StoreAddress.of(reuse, endpoint_url or home.endpoint_url)
+    address = home.beside(reuse, endpoint_url)
     if address.uri == home.uri:
         tell(f"{address.uri} is this run: it goes on from what is at rest")
         return None

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import operator
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,18 +38,22 @@ from polyfit.rows import (
     read_footer,
     schema,
 )
+from polyfit.spec import NAME
 from polyfit.store import NoSuchKey, Remote, Store, StoreAddress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Group", "Run", "Stored", "Verdict", "condition", "predicted"]
+__all__ = ["Group", "Listed", "Run", "Stored", "Verdict", "condition", "predicted", "runs_below"]
 
 ABOVE_OPTIMUM: Final = 0.01
 """A fit counts as far from the optimum if its loss is above it by more than this share."""
 
 MEDIAN_FITS: Final = 1_000_000
 """Losses that a summary keeps; of a larger run it takes every second, third, ... fit."""
+
+MOST_FOLDERS: Final = 10_000
+"""Folders among which runs are looked for: a bucket may hold other things than runs."""
 
 _SIDE_BY_SIDE: Final = 4
 """Shards that a summary reads at a time: it waits for the store more than it computes."""
@@ -111,7 +116,7 @@ class Run:
         self._ledger = Ledger(store, plan)
 
     @classmethod
-    def open(cls, uri: str, endpoint_url: str | None = None) -> "Run":
+    def open(cls, uri: str | os.PathLike[str], endpoint_url: str | None = None) -> "Run":
         """The run at ``uri``, its own folder: ``<store>/<name>/<run id>``.
 
         Raises:
@@ -129,6 +134,11 @@ class Run:
     @property
     def uri(self) -> str:
         return self.address.uri
+
+    @property
+    def endpoint_url(self) -> str | None:
+        """The S3 endpoint; with ``uri`` it opens this run again."""
+        return self.address.endpoint_url
 
     @property
     def manifest(self) -> Manifest | None:
@@ -437,6 +447,60 @@ def _misstated(receipts: list[Receipt], shard: Shard, found: dict[str, int]) -> 
     if receipt.statuses != found:
         return f"intact, with statuses {found}, but {MANIFEST} says {receipt.statuses}; {RESEAL}"
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A run that was found; ``fits`` is None where another version of polyfit made its plan."""
+
+    address: StoreAddress
+    fits: int | None
+    complete: bool
+
+
+def runs_below(address: StoreAddress) -> Iterator[Listed]:
+    """The runs one or two levels below a folder, ``<store>/<name>`` or ``<store>``.
+
+    Raises:
+        UsageError: there are too many folders to look through.
+        StoreError: the store cannot be used.
+    """
+    store = address.open()
+    left = iter(range(MOST_FOLDERS))
+
+    def below(path: str) -> Iterator[str]:
+        for name in store.folders(path):
+            if next(left, None) is None:
+                raise UsageError(
+                    f"{address.uri}: runs were looked for in {MOST_FOLDERS:,} folders and there "
+                    "are more; name <store>/<name>"
+                )
+            if NAME.fullmatch(name):
+                yield path + name
+
+    def runs(path: str, levels: int) -> Iterator[Listed]:
+        for folder in below(path):
+            try:
+                data = store.get(f"{folder}/{PLAN}")
+            except NoSuchKey:
+                if levels > 1:
+                    yield from runs(f"{folder}/", levels - 1)
+                continue
+            try:
+                fits: int | None = Plan.from_json(data, f"{address.uri}/{folder}/{PLAN}").fits
+            except PlanMismatch:
+                fits = None
+            yield Listed(address.under(folder), fits, _there(store, f"{folder}/{MANIFEST}"))
+
+    return runs("", 2)
+
+
+def _there(store: Store, key: str) -> bool:
+    try:
+        store.size(key)
+    except NoSuchKey:
+        return False
+    return True
 
 
 def _in_order(read: Callable[[int], T], numbers: Iterable[int], most: int) -> Iterator[T]:

@@ -5,22 +5,22 @@ line, key path, what was found and what is allowed.
 """
 
 import difflib
+import json
 import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from polyfit.address import AddressError, filled, masked, normal, normal_endpoint
 from polyfit.document import MAX_BYTES, Document, Path
-from polyfit.errors import SpecError
+from polyfit.errors import SpecError, UsageError
 from polyfit.fields import CANONICAL_ORDER, FIELDS, Fit, ItemError, Optimizer, Rate, Values
 
 __all__ = ["ENGINES", "NAME", "Actors", "Axis", "Limits", "Record", "Resources", "Spec", "StoreAt"]
@@ -64,26 +64,18 @@ class _Section(BaseModel):
 
 
 def _uri(raw: Any) -> Any:
-    if isinstance(raw, str) and raw and raw.isprintable():
-        parts = urlsplit(raw)
-        if "@" in parts.netloc:
-            raise PydanticCustomError("type", "no credentials in a URI")
-        if re.fullmatch(r"s3://[^/?#]+(/[^?#]*)?", raw):
-            return raw
-        if "://" not in raw:
-            return raw
-    raise PydanticCustomError("type", "not a place")
+    return _address(normal, raw)
 
 
 def _url(raw: Any) -> Any:
-    if raw is None:
-        return raw
-    if isinstance(raw, str) and raw.isprintable():
-        parts = urlsplit(raw)
-        host = parts.hostname and parts.port != 0  # the port raises ValueError beyond 65535
-        if parts.scheme in ("http", "https") and host and "@" not in parts.netloc:
-            return raw
-    raise PydanticCustomError("type", "not an endpoint")
+    return None if raw is None else _address(normal_endpoint, raw)
+
+
+def _address(read: Callable[[str], str], raw: Any) -> str:
+    try:
+        return read(raw if isinstance(raw, str) else "")
+    except AddressError as error:
+        raise PydanticCustomError("address", "{advice}", {"advice": error.advice}) from None
 
 
 class StoreAt(_Section):
@@ -249,6 +241,9 @@ class Axis:
         return len(self.values[0])
 
 
+_FORMS: Final = "Spec.load(path), Spec.parse(text) or Spec.parse({...})"
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """One job: what to fit, what to sweep, where to keep it, what to run on.
@@ -278,8 +273,29 @@ class Spec:
                 return f"{self.source}:{self.lines[path]}: {_dotted(path)}"
         return f"{self.source}: {_dotted(paths[0])}"
 
+    def __new__(cls, *given: object, **fields: object) -> "Spec":
+        if given:
+            raise UsageError(f"Spec(...) is not called; allowed: {_FORMS}")
+        return object.__new__(cls)
+
     @classmethod
-    def load(cls, path: str | FilePath) -> "Spec":
+    def of(cls, source: "Spec | Mapping[str, Any] | str | os.PathLike[str]") -> "Spec":
+        """A spec as it is, or read from a mapping or from the file at a path.
+
+        Raises:
+            SpecError: all that is wrong in it, a line each.
+            UsageError: it is none of these.
+        """
+        if isinstance(source, Spec):
+            return source
+        if isinstance(source, Mapping):
+            return cls.parse(source)
+        if isinstance(source, str | os.PathLike):
+            return cls.load(source)
+        raise UsageError(f"a spec cannot be a {type(source).__name__}; allowed: {_FORMS}")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Spec":
         """Read the spec in the file or pipe at ``path``, ``-`` being standard input.
 
         Raises:
@@ -296,12 +312,14 @@ class Spec:
         return cls.parse(data, source)
 
     @classmethod
-    def parse(cls, data: str | bytes, source: str = "<spec>") -> "Spec":
-        """Read a spec from YAML text; ``source`` names it in messages.
+    def parse(cls, data: str | bytes | Mapping[str, Any], source: str = "<spec>") -> "Spec":
+        """Read a spec from YAML or JSON text, or a mapping; ``source`` names it in messages.
 
         Raises:
             SpecError: all that is wrong in it, a line each.
         """
+        if isinstance(data, Mapping):
+            data = _json(data, source)
         if isinstance(data, str):
             data = data.encode("utf-8", "surrogatepass")
         document = Document.read(data)
@@ -311,7 +329,15 @@ class Spec:
         return reader.spec(data.decode("utf-8"))
 
 
-def _file(path: str | FilePath) -> bytes:
+def _json(source: Mapping[str, Any], name: str) -> str:
+    try:
+        return json.dumps(source, indent=2, default=os.fspath)
+    except (TypeError, ValueError, RecursionError) as error:
+        allowed = "mappings, lists, text, numbers, booleans and None"
+        raise SpecError([f"{name}: {error}; allowed: {allowed}"]) from None
+
+
+def _file(path: str | os.PathLike[str]) -> bytes:
     """As much of a file or pipe as a spec may have, and a byte more."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):  # a device never ends
@@ -333,6 +359,7 @@ class _Reader:
         self.document = document
         self.source = source
         self.problems: list[tuple[int, str]] = []
+        self.unfilled: set[Path] = set()
 
     def spec(self, text: str) -> Spec:
         raw = self.document.value
@@ -340,11 +367,14 @@ class _Reader:
             found = "an empty file" if raw is None else _shown(raw)
             self.refuse((), found, "a mapping with at least `name`")
             self.finish()
+        raw = {**raw, "store": self.filled(("store",), raw.get("store"))}
         top = self.schema(raw)
         fit = self.fit(raw.get("fit", {}))
         axes = self.axes(raw.get("sweep", {}))
         self.finish()
         assert top is not None
+        if top.store is not None:
+            self.endpoint(top.store)
         actors = top.resources.actors
         if actors.max != "auto" and actors.max < actors.min:
             path = ("resources", "actors", "max")
@@ -404,7 +434,7 @@ class _Reader:
         try:
             return _Schema.model_validate(raw)
         except ValidationError as error:
-            seen: set[Path] = set()
+            seen = set(self.unfilled)
             for item in error.errors(include_url=False, include_context=False):
                 path, info, model = _described(item["loc"])
                 if item["type"] in ("extra_forbidden", "invalid_key"):
@@ -415,9 +445,34 @@ class _Reader:
                     if path in _TEXTS and isinstance(value, int | float):
                         kind = "a boolean" if isinstance(value, bool) else "a number"
                         info += f"; {kind} in quotes is text"
+                    if item["type"] == "address":
+                        info += item["msg"]
                     self.refuse(path, found, info)
                 seen.add(path)
             return None
+
+    def filled(self, path: Path, raw: Any) -> Any:
+        """What ``store`` holds, with the values of the environment's variables that it names."""
+        if isinstance(raw, dict):
+            return {key: self.filled((*path, key), value) for key, value in raw.items()}
+        try:
+            return filled(raw, os.environ) if isinstance(raw, str) else raw
+        except AddressError as error:
+            allowed = "${NAME} of a variable that is set, or ${NAME:-default}"
+            self.refuse(path, "", f"{error}; allowed: {allowed}{error.advice}")
+            self.unfilled.add(path)
+            return raw
+
+    def endpoint(self, store: StoreAt) -> None:
+        """Refuse an endpoint that does not go with the place."""
+        if store.endpoint_url is None:
+            return
+        try:
+            normal_endpoint(store.endpoint_url, store.uri)
+        except AddressError as error:
+            allowed = f"the server of an s3:// URI alone{error.advice}"
+            found = f"{_shown(store.endpoint_url)}, which {error}"
+            self.refuse(("store", "endpoint_url"), found, allowed)
 
     def fit(self, raw: Any) -> Fit:
         values = {}
@@ -669,19 +724,8 @@ def _shown(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    text = _masked(repr(value))
+    text = masked(repr(value))
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _masked(text: str) -> str:
-    """``text`` without what may be a credential: all from ``//`` to a word's last ``@``."""
-    return re.sub(r"\S+", _masked_word, text)
-
-
-def _masked_word(word: re.Match[str]) -> str:
-    head, slashes, rest = word[0].partition("//")
-    _, at, tail = rest.rpartition("@")
-    return f"{head}//***@{tail}" if slashes and at else word[0]
 
 
 def _lines(source: str, problems: list[tuple[int, str]]) -> list[str]:
@@ -696,7 +740,7 @@ def _lines(source: str, problems: list[tuple[int, str]]) -> list[str]:
 
 def _line(text: str) -> str:
     """A message fit for a terminal, whatever the keys of the spec hold."""
-    text = _masked(text)
+    text = masked(text)
     if len(text) > MAX_TOLD:
         text = f"{text[: MAX_TOLD // 2]} ... {text[-MAX_TOLD // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import random
-import re
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlsplit
 
+from polyfit.address import AddressError, in_bucket, masked, normal, normal_endpoint
 from polyfit.answers import DIGEST, attend, code_of, told
 from polyfit.aws import configured_endpoint, session, split_bucket, unless_configured
 from polyfit.errors import DamagedRun, StoreError, UsageError
@@ -116,6 +116,9 @@ class Store(Protocol):
         Within one folder, that is: some servers list folder by folder.
         """
 
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """The names of the folders right below ``prefix``, which is empty or ends with ``/``."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoreAddress:
@@ -133,33 +136,49 @@ class StoreAddress:
     storage_class: str | None = None
 
     @classmethod
-    def of(cls, uri: str, endpoint_url: str | None = None) -> "StoreAddress":
+    def of(cls, uri: str | os.PathLike[str], endpoint_url: str | None = None) -> "StoreAddress":
         """The address of ``uri`` as seen from here: a relative folder becomes absolute, and an
         endpoint or region from this machine's environment is made explicit.
 
         Raises:
             UsageError: the URI or the endpoint cannot be read.
         """
+        text = os.fspath(uri) if isinstance(uri, str | os.PathLike) else None
+        if not isinstance(text, str):
+            raise UsageError(
+                f"a {type(uri).__name__} is no store; allowed: {_FORM}, as text or path"
+            )
         try:
-            secret = "@" in urlsplit(uri).netloc or "@" in urlsplit(endpoint_url or "").netloc
-        except ValueError as error:
-            raise UsageError(f"a store's URI or endpoint cannot be read: {error}") from None
-        if secret:
-            raise UsageError("a store's URI holds credentials; boto3's own chain finds them")
-        if not uri.isprintable():
-            raise UsageError(f"{uri!r} is no store; allowed: a folder or s3://bucket/prefix")
-        if uri.startswith("s3://"):
-            if not re.fullmatch(r"s3://[^/?#]+(/[^?#]*)?", uri):
-                raise UsageError(f"{uri!r} is no bucket; allowed: s3://bucket/prefix")
-            return cls(uri.rstrip("/"), *_surroundings(endpoint_url))
-        if "://" in uri:
-            raise UsageError(f"{uri!r} is no store; allowed: a folder or s3://bucket/prefix")
-        if not uri:
-            raise UsageError("a store's URI is empty; allowed: a folder or s3://bucket/prefix")
-        try:
-            return cls(str(Path(uri).expanduser().absolute()))
-        except RuntimeError:
-            raise UsageError(f"{uri!r}: there is no such home folder") from None
+            place = normal(text)
+        except AddressError as error:
+            allowed = "s3://bucket/prefix" if str(error) == "is no bucket" else _FORM
+            raise UsageError(
+                masked(f"{text!r} {error}; allowed: {allowed}{error.advice}")
+            ) from None
+        given = _checked(endpoint_url, place)
+        if not in_bucket(place):
+            try:
+                return cls(str(Path(place).expanduser().absolute()))
+            except RuntimeError:
+                raise UsageError(f"{place!r}: there is no such home folder") from None
+        url, region = _surroundings(given)
+        return cls(place, _checked(url, place), region)
+
+    def __str__(self) -> str:
+        """As the command line takes it."""
+        endpoint = ("--endpoint-url", self.endpoint_url) if self.endpoint_url else ()
+        return shlex.join([self.uri, *endpoint])
+
+    def beside(self, uri: str | os.PathLike[str], endpoint_url: str | None) -> "StoreAddress":
+        """The address of another place, at this one's endpoint where none is given.
+
+        Raises:
+            UsageError: as ``of``.
+        """
+        address = StoreAddress.of(uri)
+        if not in_bucket(address.uri):
+            return address
+        return StoreAddress.of(uri, endpoint_url or self.endpoint_url)
 
     def under(self, path: str) -> "StoreAddress":
         """The address of a folder below this one."""
@@ -172,6 +191,24 @@ class StoreAddress:
         return FolderStore(self.uri)
 
 
+_FORM: Final = "a folder or s3://bucket/prefix"
+
+
+def _checked(endpoint_url: str | None, uri: str) -> str | None:
+    """The endpoint in its one form.
+
+    Raises:
+        UsageError: it is none, or does not go with ``uri``.
+    """
+    if endpoint_url is None:
+        return None
+    try:
+        return normal_endpoint(endpoint_url, uri)
+    except AddressError as error:
+        allowed = f"http://... or https://...{error.advice}"
+        raise UsageError(masked(f"endpoint {endpoint_url!r} {error}; allowed: {allowed}")) from None
+
+
 def _surroundings(endpoint_url: str | None) -> tuple[str | None, str | None]:
     """Endpoint and region, the given ones or those of boto3's own chain on this machine."""
     import botocore.exceptions
@@ -182,9 +219,7 @@ def _surroundings(endpoint_url: str | None) -> tuple[str | None, str | None]:
         url = endpoint_url or configured_endpoint(here)
     except botocore.exceptions.BotoCoreError as error:
         raise StoreError(f"the AWS configuration cannot be used: {error}") from None
-    if url and urlsplit(url).scheme not in ("http", "https"):
-        raise UsageError(f"endpoint {url!r} is no URL; allowed: http://... or https://...")
-    return url, region
+    return url or None, region
 
 
 class Remote(io.RawIOBase):
@@ -287,6 +322,11 @@ class FolderStore:
             for key in found:
                 if key.startswith(prefix):
                     yield Entry(key, (self._root / key).stat().st_size)
+
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        with self._told(prefix), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            names = [entry.name for entry in os.scandir(self._root / prefix) if entry.is_dir()]
+            yield from sorted(names)
 
     @contextlib.contextmanager
     def _written(self, key: str, data: bytes) -> Iterator[tuple[str, Path]]:
@@ -445,6 +485,16 @@ class S3Store:
             for page in pages:
                 for item in page.get("Contents", ()):
                     yield Entry(item["Key"].removeprefix(self._prefix), item["Size"])
+
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        whole = self._prefix + prefix
+        with self._telling("ListObjectsV2", prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=whole, Delimiter="/"
+            )
+            for page in pages:
+                for item in page.get("CommonPrefixes", ()):
+                    yield item["Prefix"].removeprefix(whole).removesuffix("/")
 
     @contextlib.contextmanager
     def _telling(self, call: str, key: str) -> Iterator[None]:

@@ -6,11 +6,12 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ import pytest
 from click.testing import CliRunner
 from limits import HANG_S, wait_for
 from local_s3 import free_port
+from places import use
 from servers import S3Server
 
 import polyfit
 from polyfit import driver, heartbeat
+from polyfit import results as results_module
 from polyfit import store as store_module
 from polyfit.cli import _Shown, cli, main
 from polyfit.errors import ClusterError, Exit, FailedShards, not_loaded
@@ -970,6 +973,90 @@ def test_results_of_a_run_that_broke_off_say_so(command: Command, run: Run, tmp_
         rf"on it: attempt {attempt} \(process {os.getpid()} on \S+\) ended with exit code 0\n",
         ended.err,
     )
+
+
+def test_the_printed_line_opens_the_run_again_wherever_it_is_pasted(
+    command: Command, spec: Path, seaweed: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(seaweed, monkeypatch)
+    uri = seaweed.fresh_uri()
+    line = command("run", spec, "--store", uri).out.splitlines()[-1]
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+    words = shlex.split(line.removeprefix("results: "))
+    assert words[0].startswith(f"{uri}/small/")
+    assert words[1:] == ["--endpoint-url", seaweed.endpoint_url]
+    assert command("verify", *words).code == 0
+    facts = json.loads(command("results", *words, "--json", "--limit", 1).out)
+    assert polyfit.Run.open(facts["run"], facts["endpoint_url"]).plan.fits == 20
+
+
+def test_results_of_a_folder_of_runs_lists_them(
+    command: Command, spec: Path, tmp_path: Path, seaweed: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(seaweed, monkeypatch)
+    for store in (str(tmp_path / "our runs"), seaweed.fresh_uri()):
+        lines = []
+        for number in (1, 2):
+            spec.write_text(TEXT.replace("small", f"of-{number}"))
+            run = command("run", spec, "--store", store, "--run-id", f"run-{number}")
+            lines.append(run.out.splitlines()[-1].removeprefix("results: "))
+        ended = command("results", store)
+        assert ended.code == 0
+        assert ended.out.splitlines() == [f"{line}  (20 fits)" for line in lines]
+        ended = command("results", f"{store}/of-2/")
+        assert ended.out.splitlines() == [f"{lines[1]}  (20 fits)"]
+        listed = json.loads(command("results", store, "--json").out)["runs"]
+        assert listed == list(_of_csv(command("results", store, "--csv").out))
+        assert [run["run"] for run in listed] == [shlex.split(line)[0] for line in lines]
+        ended = command("results", store, "--sort", "loss")
+        assert (ended.code, "lists the runs in it" in ended.err) == (2, True)
+        ended = command("verify", store)
+        assert (ended.code, "holds no run" in ended.err) == (2, True)
+
+
+def _of_csv(text: str) -> Iterator[dict[str, Any]]:
+    for row in csv.DictReader(io.StringIO(text)):
+        yield row | {
+            "endpoint_url": row["endpoint_url"] or None,
+            "fits": int(row["fits"]),
+            "complete": row["complete"] == "True",
+        }
+
+
+def test_a_run_that_is_not_whole_is_listed_as_such(
+    command: Command, run: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs" / "small" / "broken"
+    shutil.copytree(run.uri, folder)
+    (folder / "manifest.json").unlink()
+    older = folder.with_name("older")
+    shutil.copytree(run.uri, older)
+    plan = (older / "plan.json").read_text()
+    (older / "plan.json").write_text(plan.replace(run.plan.hash, "0" * 64))
+    assert command("results", "runs").out.splitlines() == [
+        f"{folder}  (20 fits, not complete)",
+        f"{older}  (of another version)",
+    ]
+
+
+@pytest.mark.parametrize("folder", ["", "none", "spec.yaml"])
+def test_where_no_run_lies_below_none_is_listed(
+    command: Command, spec: Path, tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    ended = command("results", tmp_path / folder)
+    assert (ended.code, ended.out) == (2, "")
+    assert "holds no run; expected plan.json there" in ended.err
+
+
+def test_more_folders_than_are_looked_through_are_told(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results_module, "MOST_FOLDERS", 2)
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    ended = command("results", tmp_path)
+    assert (ended.code, "in 2 folders and there are more" in ended.err) == (2, True)
 
 
 # --- one program, two names ------------------------------------------------------------------

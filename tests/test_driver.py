@@ -347,6 +347,40 @@ def test_costly_shards_go_first(tmp_path: Path, counted: type[Counted]) -> None:
     assert [task.shard for task in counted.asked] == [3, 4, 0, 1, 2]
 
 
+def test_an_address_written_otherwise_is_the_same_place(place: Place) -> None:
+    """A doubled slash is another key for some stores, and for others the same."""
+    head, _, tail = place.uri.rpartition("/")
+    lines: list[str] = []
+    first = polyfit.execute(SPEC, store=f"{head}//{tail}//", executor="inline")
+    again = run(place, tell=lines.append)
+    assert first.uri == again.uri == f"{place.uri}/small/{first.plan.run_id}"
+    assert lines[-1] == f"{first.uri} is complete already: nothing to do"
+    assert polyfit.Run.open(f"{head}//{tail}/small//{first.plan.run_id}/").verify().problems == []
+    assert keys(first) == keys(again)
+
+
+def test_a_path_is_a_spec_and_a_store_and_a_run(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(TEXT)
+    made = polyfit.execute(tmp_path / "job.yaml", store=tmp_path / "runs", executor="inline")
+    assert polyfit.Run.open(Path(made.uri)).verify().fits == 50
+    assert polyfit.execute(
+        {"name": "more", "fit": {"steps": 12, "points": 40}},
+        store=tmp_path / "runs",
+        reuse=Path(made.uri),
+        executor="inline",
+    ).uri.startswith(f"{tmp_path}/runs/more/")
+
+
+@pytest.mark.parametrize("store", ["", {"uri": "runs"}])
+def test_a_store_that_is_none_is_refused_and_none_other_taken(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="allowed: a folder or s3://bucket/prefix"):
+        polyfit.execute(SPEC, store=store, executor="inline")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_id_of_another_plan_is_refused_and_nothing_is_mixed(place: Place) -> None:
     finished = run(place, run_id="mine")
     before = keys(finished)

@@ -18,6 +18,7 @@ ROOMS = {
     "errors": "",
     "trigonometry": "numpy",
     "expression": "numpy",
+    "address": "",
     "document": "yaml",
     "fields": "",
     "spec": "pydantic pydantic_core",

@@ -520,6 +520,7 @@ def test_as_json_a_fit_is_one_strict_object(run: Run, show: Show, fit: int) -> N
     assert (code, err, out.count("\n")) == (0, "", 1)
     assert strictly(out) == {
         "run": run.uri,
+        "endpoint_url": None,
         "plan_hash": run.plan.hash,
         "fit": fit,
         "shard": {

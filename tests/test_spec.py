@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyfit.errors import Exit, SpecError
+from polyfit.errors import Exit, SpecError, UsageError
 from polyfit.fields import CANONICAL_ORDER, Fit, Optimizer, Rate, Stop
 from polyfit.plan import Plan
 from polyfit.spec import Record, Spec
@@ -422,6 +422,114 @@ def test_a_defect_is_told_with_line_key_found_and_allowed(text: str, told: str) 
     (found,) = problems(text)
     last = 1 + len(text.splitlines())
     assert found.startswith(tuple(f"job.yaml:{line}: {told}" for line in range(2, last + 1)))
+
+
+STORES = [
+    ("s3://bucket//x/", "s3://bucket/x"),
+    ("s3:/bucket/x", "s3://bucket/x"),
+    ("s3://${BUCKET}/${PREFIX:-x}", "s3://ours/x"),
+    ("${HERE}/runs", "/here/runs"),
+    ("~/runs", "~/runs"),
+]
+
+
+@pytest.mark.parametrize(("uri", "expected"), STORES)
+def test_the_place_of_a_spec_has_one_form_and_its_text_stays(
+    uri: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUCKET", "ours")
+    monkeypatch.setenv("HERE", "/here")
+    found = spec(f'store: {{uri: "{uri}"}}')
+    assert found.store is not None
+    assert (found.store.uri, found.text) == (expected, f'name: test\nstore: {{uri: "{uri}"}}')
+
+
+def test_the_plan_and_the_other_keys_know_no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "store: {uri: 's3://b/${WHICH}', endpoint_url: 'http://${WHICH}'}"
+    plans = []
+    for value in ("one", "two"):
+        monkeypatch.setenv("WHICH", value)
+        found = spec(text)
+        assert found.store is not None
+        assert found.store.endpoint_url == f"http://{value}"
+        plans.append(Plan.of(found).hash)
+    assert plans[0] == plans[1]
+    assert "found '${WHICH}'" in problems("engine: '${WHICH}'")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "store: {uri: '${UNSET}/x'}",
+            "store.uri: the environment has no UNSET, or an empty one; allowed: ${NAME} of a "
+            "variable that is set, or ${NAME:-default}",
+        ),
+        (
+            "store: {uri: $HOME/runs}",
+            "store.uri: $HOME is not replaced; allowed: ${NAME} of a variable that is set, or "
+            "${NAME:-default}; write ${HOME}",
+        ),
+        (
+            "store: {uri: 's3a://b/x'}",
+            "store.uri: found 's3a://b/x'; allowed: a folder or s3://bucket/prefix, without "
+            "credentials; write s3://b/x",
+        ),
+        (
+            "store: {uri: 's3://bucket/x', endpoint_url: 'http://host/bucket'}",
+            "store.endpoint_url: found 'http://host/bucket', which holds the bucket 'bucket'; "
+            "allowed: the server of an s3:// URI alone; write http://host",
+        ),
+        (
+            "store: {uri: bucket/x, endpoint_url: 'http://host'}",
+            "store.endpoint_url: found 'http://host', which is of no use to a folder; "
+            "allowed: the server of an s3:// URI alone; write s3://bucket/x for a bucket",
+        ),
+        (
+            "store: {uri: 'x', endpoint_url: 'http://key:s3cret@host'}",
+            "store.endpoint_url: found 'http://***@host'; allowed: an http:// or https:// URL "
+            "without credentials, or null",
+        ),
+    ],
+)
+def test_a_place_that_is_not_plain_is_refused_with_what_is_meant(text: str, told: str) -> None:
+    assert problems(text) == [f"job.yaml:2: {told}"]
+
+
+def test_a_secret_of_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAIR", "KEY:SECRET")
+    assert "SECRET" not in problems("store: {uri: 's3://${PAIR}@bucket'}")[0]
+
+
+def test_a_mapping_is_a_spec() -> None:
+    source = {"name": "a", "store": {"uri": Path("runs")}, "sweep": {"seed": (1, 2)}}
+    found = Spec.parse(source)
+    assert (found.name, len(found.axes[0]), json.loads(found.text)["name"]) == ("a", 2, "a")
+    assert Spec.of(source) == found
+    assert Spec.of(found) is found
+
+
+def test_a_path_is_a_spec(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(EXAMPLE)
+    assert Spec.of(tmp_path / "job.yaml") == Spec.of(str(tmp_path / "job.yaml"))
+
+
+@pytest.mark.parametrize("given", [3, None, ["name"]])
+def test_what_is_no_spec_is_refused_with_the_forms_of_one(given: Any) -> None:
+    with pytest.raises(UsageError, match=r"; allowed: Spec.load\(path\), Spec.parse\(text\) or"):
+        Spec.of(given)
+
+
+@pytest.mark.parametrize("given", ["job.yaml", Path("job.yaml"), {"name": "a"}])
+def test_a_spec_is_not_made_by_its_class(given: Any) -> None:
+    make: Any = Spec
+    with pytest.raises(UsageError, match=r"^Spec\(...\) is not called; allowed: Spec.load\(path\)"):
+        make(given)
+
+
+def test_a_mapping_of_other_things_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"set.*; allowed: mappings, lists, text, numbers"):
+        Spec.parse({"name": "a", "sweep": {"seed": {1, 2}}})
 
 
 def test_a_combination_within_a_zip_is_judged_row_by_row() -> None:

@@ -182,6 +182,14 @@ def test_a_listing_goes_beyond_a_page_of_a_thousand_keys_in_order(
         assert page["KeyCount"] == (1_000 if place.name in ("rclone", "swift") else 1_003)
 
 
+def test_the_folders_of_a_prefix_are_those_right_below_it(place: Place, store: Store) -> None:
+    for key in ("b/c/d", "b/c/e", "b/f/g", "b/file", "ba/x", "file"):
+        store.put(key, b"x")
+    assert list(store.folders()) == ["b", "ba"]
+    assert list(store.folders("b/")) == ["c", "f"]
+    assert list(store.folders("none/")) == list(store.folders("file/")) == []
+
+
 def test_a_prefix_does_not_list_its_neighbours(place: Place, store: Store) -> None:
     """Runs lie side by side, and one's name may begin another's."""
     ours, theirs = place.address.under("run").open(), place.address.under("run-2").open()
@@ -299,6 +307,53 @@ def test_a_relative_folder_becomes_absolute(
 
 def test_a_tilde_is_the_home() -> None:
     assert StoreAddress.of("~/runs").uri == f"{os.environ['HOME']}/runs"
+
+
+def test_a_path_is_an_address_even_one_that_lost_a_slash(tmp_path: Path) -> None:
+    assert StoreAddress.of(tmp_path / "runs").uri == str(tmp_path / "runs")
+    assert StoreAddress.of(Path("s3://bucket//x")).uri == "s3://bucket/x"
+
+
+@pytest.mark.parametrize("given", [{"uri": "s3://key:s3cret@b"}, b"runs", 3, None])
+def test_what_is_neither_text_nor_path_is_no_address(given: Any) -> None:
+    text = told(lambda: StoreAddress.of(given), UsageError)
+    assert text == (
+        f"a {type(given).__name__} is no store; "
+        "allowed: a folder or s3://bucket/prefix, as text or path"
+    )
+
+
+def test_an_address_reads_as_the_command_line_takes_it() -> None:
+    address = StoreAddress.of("s3://bucket/it's", "http://127.0.0.1:8333/")
+    assert str(address) == "'s3://bucket/it'\"'\"'s' --endpoint-url http://127.0.0.1:8333"
+    assert str(StoreAddress.of("/a b/c")) == "'/a b/c'"
+    assert str(StoreAddress("s3://bucket/x")) == "s3://bucket/x"
+
+
+@pytest.mark.parametrize("url", ["http://host/bucket", "https://bucket.s3.example.com"])
+def test_an_endpoint_that_holds_the_bucket_is_refused_wherever_it_comes_from(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = told(lambda: StoreAddress.of("s3://bucket/x", url), UsageError)
+    assert text.startswith(f"endpoint {url!r} holds the bucket 'bucket'; allowed: ")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+    assert told(lambda: StoreAddress.of("s3://bucket/x"), UsageError) == text
+
+
+def test_a_folder_is_given_no_endpoint_but_the_environment_may_have_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = told(lambda: StoreAddress.of("bucket/x", "http://host"), UsageError)
+    assert text.endswith("; write s3://bucket/x for a bucket")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://host")
+    assert StoreAddress.of("/runs") == StoreAddress("/runs")
+
+
+def test_what_lies_beside_a_bucket_is_at_its_endpoint_and_a_folder_at_none() -> None:
+    home = StoreAddress("s3://bucket/x", "http://host")
+    assert home.beside("s3://other/y", None).endpoint_url == "http://host"
+    assert home.beside("s3://other/y", "http://there").endpoint_url == "http://there"
+    assert home.beside("/runs", "http://there") == StoreAddress("/runs")
 
 
 # --- what is said ----------------------------------------------------------------------------

@@ -1,0 +1,155 @@
+"""What a store is called: one form for each place, or what is wrong and what was meant.
+
+The same rules hold in a spec, on the command line and in Python. No place is looked at here.
+"""
+
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+__all__ = ["AddressError", "filled", "in_bucket", "masked", "normal", "normal_endpoint"]
+
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(/*)(.*)")
+_VARIABLE: Final = re.compile(
+    r"\$\{(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^${}]*))?\}|\$(?P<bare>[A-Za-z_]\w*)|\$\{",
+    re.ASCII,
+)
+_SECRET: Final = re.compile(r"(^|_)(SECRET|TOKEN|PASSWORD|ACCESS_KEY)(_|$)", re.IGNORECASE)
+_HOSTS: Final = (
+    ".cloudflarestorage.com",
+    ".digitaloceanspaces.com",
+    ".linodeobjects.com",
+    ".your-objectstorage.com",
+    "storage.googleapis.com",
+)
+"""Endings of hosts that may have a bucket before them, and do not begin with ``s3``."""
+
+
+class AddressError(ValueError):
+    """What is wrong with an address; ``advice`` says what to write instead, or is empty."""
+
+    def __init__(self, wrong: str, meant: str = "") -> None:
+        super().__init__(wrong)
+        self.advice = f"; write {meant}" if meant else ""
+
+
+def normal(uri: str) -> str:
+    """The one form of a folder, or of ``s3://bucket/prefix``.
+
+    Raises:
+        AddressError: it is neither.
+    """
+    if not uri:
+        raise AddressError("is empty")
+    if not uri.isprintable():
+        raise AddressError("is no store")
+    if variable := _VARIABLE.search(uri):
+        raise AddressError(f"holds {variable[0]}, which nothing replaces here", "its value")
+    found = _SCHEME.fullmatch(uri)
+    scheme, slashes, rest = found.groups() if found else ("", "", "")
+    match scheme.lower():
+        case "s3" if slashes in ("/", "//"):
+            return _in_s3(rest.strip())
+        case "s3" if slashes:
+            raise AddressError("is no bucket")
+        case "s3" | "s3a" | "s3n":
+            raise AddressError("is no store", f"s3://{rest}")
+        case "arn":
+            raise AddressError("is no store", f"s3://{uri.removeprefix('arn:aws:s3:::')}")
+        case "file" if slashes:
+            raise AddressError("is no store", f"/{rest}")
+        case "http" | "https" if slashes:
+            raise AddressError("is no store", "s3://bucket/prefix, and the server as endpoint")
+    if scheme and slashes:
+        raise AddressError("is no store")
+    if uri.lower().startswith("s3//"):
+        raise AddressError("is no store", f"s3://{uri[4:].lstrip('/')}")
+    return uri
+
+
+def _in_s3(rest: str) -> str:
+    bucket, _, prefix = rest.partition("/")
+    if "@" in bucket:
+        raise AddressError("holds credentials; boto3's own chain finds them")
+    if not bucket or re.search(r"[?#]", rest):
+        raise AddressError("is no bucket")
+    if re.fullmatch(r"[^:]+:\d+", bucket):
+        raise AddressError("names a server", f"s3://bucket/prefix, and http://{bucket} as endpoint")
+    if ":" in bucket and not bucket.startswith("arn:"):
+        raise AddressError("is no bucket")
+    parts = [part for part in prefix.split("/") if part not in ("", ".")]
+    if ".." in parts:  # some servers go up there, others have keys of that name
+        inside = posixpath.normpath("/".join(parts))
+        meant = "" if inside.startswith("..") else _in_s3(f"{bucket}/{inside}")
+        raise AddressError("has '..' in its prefix", meant)
+    return "/".join(("s3:/", bucket, *parts))
+
+
+def in_bucket(uri: str) -> bool:
+    """Whether ``uri``, in its one form, is no folder."""
+    return uri.startswith("s3://")
+
+
+def normal_endpoint(url: str, uri: str | None = None) -> str:
+    """The one form of the endpoint at which ``uri``, in its one form, is to be found.
+
+    Raises:
+        AddressError: it is no http:// or https:// URL, holds credentials or ``uri``'s bucket, or
+            ``uri`` is a folder.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port beyond 65535, half a bracket
+        usable = False
+    if usable and "@" in parts.netloc:
+        raise AddressError("holds credentials; boto3's own chain finds them")
+    if not usable or not url.isprintable() or re.search(r"[?#\s]", url):
+        raise AddressError("is no endpoint")
+    path = parts.path.rstrip("/")
+    if uri is not None and not in_bucket(uri):
+        raise AddressError("is of no use to a folder", f"s3://{uri.strip('/')} for a bucket")
+    bucket = uri.split("/")[2] if uri else ""
+    server = parts.netloc.removeprefix(f"{bucket}.")
+    if bucket and path.split("/")[-1] == bucket:
+        meant = f"{parts.scheme}://{parts.netloc}{path.removesuffix(f'/{bucket}')}"
+        raise AddressError(f"holds the bucket {bucket!r}", meant)
+    if server != parts.netloc and (server.startswith(("s3.", "s3-")) or server.endswith(_HOSTS)):
+        raise AddressError(f"holds the bucket {bucket!r}", f"{parts.scheme}://{server}{path}")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def filled(text: str, environment: Mapping[str, str]) -> str:
+    """``text`` with the values of its ``${NAME}`` and ``${NAME:-default}``.
+
+    Raises:
+        AddressError: a variable is not set, would be a credential, or is written otherwise.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        name, default = found["name"], found["default"]
+        if name is None:
+            raise AddressError(
+                f"{found[0]} is not replaced", f"${{{found['bare']}}}" if found["bare"] else ""
+            )
+        if _SECRET.search(name):
+            raise AddressError(f"${{{name}}} would put a credential into an address")
+        known = environment.get(name) or default
+        if not known:
+            raise AddressError(f"the environment has no {name}, or an empty one")
+        return known
+
+    return _VARIABLE.sub(value, text)
+
+
+def masked(text: str) -> str:
+    """``text`` without what may be a credential: what stands before the last ``@`` of a word."""
+    return re.sub(r"\S+", _masked_word, text)
+
+
+def _masked_word(word: re.Match[str]) -> str:
+    head, at, tail = word[0].rpartition("@")
+    begin = re.search(r":/*|//", head)
+    return f"{head[: begin.end()]}***@{tail}" if at and begin else word[0]
