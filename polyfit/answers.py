@@ -76,6 +76,13 @@ _ELSEWHERE: Final = frozenset(
 )
 """Codes of answers that name another region or endpoint; any of them may stand beside a 400."""
 
+_FULL: Final = re.compile(
+    r"no space left|not enough (free |disk )?space|disk (is )?full|storage ?full"
+    r"|insufficient ?storage|(disk|bucket|storage) ?quota|^QuotaExceeded",
+    re.IGNORECASE,
+)
+"""Words of a full disk or a used-up quota, which some servers answer with a 500."""
+
 _PASSING: Final = frozenset(("RequestTimeout", "IncompleteBody", "BadDigest", "InvalidDigest"))
 """Codes that pass by waiting though their status is that of a bad request."""
 
@@ -182,13 +189,16 @@ def _refusal(response: Mapping[str, Any], where: str, asked: str, own: bool) -> 
     stated, facts = response.get("Error", {}), response.get("ResponseMetadata", {})
     status, code = int(facts.get("HTTPStatusCode", 0)), str(stated.get("Code", ""))
     headers = facts.get("HTTPHeaders", {})
-    passing = _passes(status, code)
+    full = bool(_FULL.search(f"{code} {stated.get('Message')}")) or status == 507
+    passing = _passes(status, code) and not full
     if 300 <= status < 400 or code in _ELSEWHERE:
         what, advice = _elsewhere(
             headers.get(REGION) or stated.get("Region"),
             headers.get("location") or stated.get("Endpoint"),
             where,
         )
+    elif full:
+        what, advice = "the store is full", "make room there, or choose another store"
     elif passing:
         what, advice = "the store fails", ""
     elif not own:

@@ -62,12 +62,14 @@ _RAYLET_POLLS: Final = {  # ten seconds in all, as by Ray's own defaults
 class Job:
     """What every task of a run needs; small, and without credentials.
 
-    ``reuse`` is the folder of a run whose rows may be taken.
+    ``reuse`` is the folder of a run whose rows may be taken. With ``read_again`` each shard is read
+    once more before its receipt counts.
     """
 
     run: StoreAddress
     attempt: str
     reuse: StoreAddress | None = None
+    read_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ class Workbench:
         self._device = pick_device(accelerated)
         self._threads = threads
         self._turn = threading.Lock()
+        self._read_again = job.read_again
 
     def _read(self, job: Job) -> Plan:
         """The driver's plan, and proof that this process sees and can write the driver's store.
@@ -175,7 +178,7 @@ class Workbench:
         from polyfit.worker import inspect_shard, made, run_shard
 
         if task.kind == "inspect":
-            return Outcome(task, inspect_shard(self._plan, task.shard, self._store))
+            return Outcome(task, self._sure(inspect_shard(self._plan, task.shard, self._store)))
         known = Known()
         if self._reuse:  # not in turn: the next shard's rows are read while one is computed
             shard, here = self._plan.shard(task.shard), made(self._plan, self._device)
@@ -183,7 +186,12 @@ class Workbench:
         receipt = run_shard(
             self._plan, task.shard, self._store, self._device, self._threads, self._turn, known
         )
-        return Outcome(task, receipt, reused=known.fits, refused=known.refused)
+        return Outcome(task, self._sure(receipt), reused=known.fits, refused=known.refused)
+
+    def _sure(self, receipt: Receipt) -> Receipt:
+        from polyfit.worker import read_again
+
+        return read_again(self._plan, receipt, self._store) if self._read_again else receipt
 
     def device(self) -> str:
         """The type of the device that iterates."""

@@ -14,7 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -40,8 +40,8 @@ from polyfit.errors import (
 )
 from polyfit.heartbeat import Heartbeat, Listener, Progress
 from polyfit.lease import TIME_TO_LIVE_S, Holder, Keeper, Lease
-from polyfit.ledger import Ledger, Receipts, now
-from polyfit.plan import Plan
+from polyfit.ledger import Ledger, Receipts, attempt_key, now
+from polyfit.plan import Plan, dump_json
 from polyfit.precheck import Precheck
 from polyfit.results import Run
 from polyfit.reuse import NothingAlike, Reuse
@@ -149,33 +149,29 @@ def execute(
         heart.at("opening the store")
         ledger = Ledger(home.open(), plan)
         ledger.open(spec.text)
-        done = f"{home.uri} is complete already: nothing to do"
-        if _complete(ledger):
+        done = f"{home.uri} is complete already: nothing is left to fit"
+        if ledger.complete():
             tell(done)
             return Run.open(home.uri, home.endpoint_url)
         source = _source(reuse, endpoint_url, home, plan, tell) if reuse is not None else None
         conditions = ledger.conditions()
-        if not conditions:
-            tell(
-                "this store ignores If-None-Match: two drivers at once would write shards twice "
-                "(the same bytes); every shard is inspected before the seal"
-            )
         lease = Lease(ledger.store, Holder.here(attempt))
         heart.at("waiting for the run's lease")
         lease.acquire(wait_s)
         keeper = Keeper(lease, tell)
         ending.callback(keeper.close)
         ending.callback(signals.release)
-        if _complete(ledger):  # by the driver that held it until now
+        if ledger.complete():  # by the driver that held it until now
             tell(done)
         else:
             if ledger.manifest() is not None:
                 tell(f"shards of the complete run {home.uri} are missing: fitting them again")
             if lease.lost is not None:
                 _note_lost(ledger, lease.lost, attempt, tell)
-            job = Job(home, attempt, source)
+            able = _tried(ledger, attempt, conditions, tell)
+            job = Job(home, attempt, source, read_again=not all(able.values()))
             drive = _Drive(plan, ledger, job, heart, tell, keeper.check, signals, closing)
-            drive.run(spec, how, address, placement_timeout_s, retry_failed, conditions)
+            drive.run(spec, how, address, placement_timeout_s, retry_failed, able)
     return Run.open(home.uri, home.endpoint_url)
 
 
@@ -199,9 +195,26 @@ def _note_lost(ledger: Ledger, holder: Holder, attempt: str, tell: Teller) -> No
             tell(f"the last driver was lost, and did not note its end: {who}")
 
 
-def _complete(ledger: Ledger) -> bool:
-    """Whether the run is sealed and every shard of it is there."""
-    return ledger.manifest() is not None and len(ledger.done()) == ledger.plan.shards
+_LACKS: Final = {
+    "conditions": "ignores If-None-Match (two drivers at once would write shards twice, the same "
+    "bytes)",
+    "content_md5": "does not compare Content-MD5 (what comes wrong is kept)",
+    "metadata": "drops metadata (no digest tells who reads that an answer is wrong)",
+}
+"""What a store may lack, and what follows."""
+
+
+def _tried(ledger: Ledger, attempt: str, conditions: bool, tell: Teller) -> dict[str, bool]:
+    """What the store can do of what we lean on, found out by trying; what it lacks is told."""
+    checks = ledger.store.checks(attempt_key(attempt), dump_json({"attempt": attempt}))
+    able = {"conditions": conditions, **asdict(checks)}
+    lacks = [_LACKS[name] for name, there in able.items() if not there]
+    if lacks:
+        tell(
+            f"this store {' and '.join(lacks)}: every shard is read again, and inspected, before "
+            "the seal"
+        )
+    return able
 
 
 def place(
@@ -386,9 +399,9 @@ class _Drive:
         address: str | None,
         placement_timeout_s: float,
         retry_failed: bool,
-        conditions: bool,
+        able: dict[str, bool],
     ) -> None:
-        """Do what is left, and seal; ``conditions`` is what was found out about the store."""
+        """Do what is left, and seal; ``able`` is what was found out about the store."""
         facts: dict[str, Any] = {
             "attempt": self.job.attempt,
             "started_at": now(),
@@ -396,7 +409,7 @@ class _Drive:
             "pid": os.getpid(),
             "executor": how,
             "plan": self.plan.hash,
-            "conditions": conditions,
+            **able,
         }
         if self.job.reuse:
             facts["reuse"] = {"run": self.job.reuse.uri}

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from polyfit.errors import DamagedRun, PlanMismatch, RunNotFound
 from polyfit.plan import Plan, Shard, dump_json, mend
-from polyfit.store import NoSuchKey, Store
+from polyfit.store import Entry, NoSuchKey, Store
 
 __all__ = [
     "LEASES",
@@ -238,7 +238,7 @@ class Ledger:
             self.store.create(SPEC, spec_text.encode())
 
     def conditions(self) -> bool:
-        """Whether the store honours conditions: the plan is written a second time, byte for
+        """Whether the store honours If-None-Match: the plan is written a second time, byte for
         byte, which it should refuse.
 
         The answer is an attempt's to note, not the manifest's: two drivers may see the same
@@ -255,8 +255,35 @@ class Ledger:
 
     def done(self) -> set[int]:
         """The numbers of the plan's shards that are at rest; one listing."""
-        found = (self.shard_number(entry.key) for entry in self.store.list("shards/"))
-        return {number for number in found if number is not None}
+        return {number for number, _ in self._listed()}
+
+    def _listed(self) -> Iterator[tuple[int, Entry]]:
+        for entry in self.store.list("shards/"):
+            number = self.shard_number(entry.key)
+            if number is not None:
+                yield number, entry
+
+    def complete(self) -> bool:
+        """Whether the run is sealed and every shard of it is there; one listing.
+
+        Raises:
+            DamagedRun: a shard has not the size that it was sealed with, and who reads it will not
+                be able to.
+        """
+        manifest, found = self.manifest(), 0
+        if manifest is None:
+            return False
+        sizes = {receipt.shard: receipt.bytes for receipt in manifest.receipts}
+        for number, entry in self._listed():
+            sealed = sizes.get(number, entry.size)
+            if entry.size != sealed:
+                raise DamagedRun(
+                    f"{self.store.uri} was complete, and is damaged: {entry.key} has "
+                    f"{entry.size} bytes, {MANIFEST} says {sealed}; remove that object and run the "
+                    "same spec again"
+                )
+            found += 1
+        return found == self.plan.shards
 
     def shard_number(self, key: str) -> int | None:
         """Which of the plan's shards has this key; None where none has."""

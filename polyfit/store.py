@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Aged",
+    "Checks",
     "Entry",
     "FolderStore",
     "NoSuchKey",
@@ -68,6 +69,15 @@ class Aged:
     age_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """How wrong bytes are noticed: the store compares the MD5 of what it gets, and whoever reads
+    compares the SHA-256 that the store keeps as metadata. A folder needs neither."""
+
+    content_md5: bool = True
+    metadata: bool = True
+
+
 class Store(Protocol):
     """A place for objects. Every method raises StoreError where the place cannot be used."""
 
@@ -85,6 +95,9 @@ class Store(Protocol):
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object, in place of an older one."""
+
+    def checks(self, key: str, data: bytes) -> Checks:
+        """Write an object, in place of an older one, and find out what is checked of it."""
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """An object's bytes from ``start`` on, ``length`` at most.
@@ -295,6 +308,10 @@ class FolderStore:
         with self._told(key, writing=True), self._written(key, data) as (temporary, path):
             os.replace(temporary, path)
 
+    def checks(self, key: str, data: bytes) -> Checks:
+        self.put(key, data)
+        return Checks()
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         with self._told(key), open(self._root / key, "rb") as file:
             file.seek(start)
@@ -426,6 +443,25 @@ class S3Store:
 
     def put(self, key: str, data: bytes) -> None:
         self._put(key, data, {})
+
+    def checks(self, key: str, data: bytes) -> Checks:
+        compared = False
+        with self._telling("PutObject", key):
+            try:
+                self._client.put_object(
+                    Bucket=self._bucket,
+                    Key=self._prefix + key,
+                    Body=data,
+                    ContentMD5=_md5(b"other than " + data),
+                    **self._sealed,
+                )
+            except Exception as error:
+                if code_of(error) not in ("BadDigest", "InvalidDigest"):
+                    raise
+                compared = True
+        self.put(key, data)
+        with self._telling("GetObject", key):
+            return Checks(compared, _stated(self._fetch(key, {})[1]) is not None)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         if length == 0:

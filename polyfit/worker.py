@@ -55,7 +55,10 @@ from polyfit.starts import start_values
 from polyfit.store import Store
 from polyfit.sweep import Column
 
-__all__ = ["commit", "compute", "inspect_shard", "made", "run_shard"]
+__all__ = ["commit", "compute", "inspect_shard", "made", "read_again", "run_shard"]
+
+READINGS: Final = 3
+"""Times that a shard is read again until two readings agree."""
 
 BATCH_NUMBERS: Final = 1 << 21
 """Float64 numbers that one array of a batch's problems, or of its residuals, may hold."""
@@ -168,6 +171,22 @@ def inspect_shard(plan: Plan, number: int, store: Store) -> Receipt:
         return Receipt.of(shard, data, examine(plan, shard, data))
     except DamagedRun as error:
         raise DamagedRun(f"{store.uri}/{key}: {error}; {MEND}") from None
+
+
+def read_again(plan: Plan, receipt: Receipt, store: Store) -> Receipt:
+    """The receipt of a shard that was the same twice running: as it was written or read before,
+    and as it is read now. For stores that do not check on the way what they get and give.
+
+    Raises:
+        DamagedRun: the object is damaged, or is read otherwise each time.
+    """
+    for _ in range(READINGS):
+        again = inspect_shard(plan, receipt.shard, store)
+        if again == receipt:
+            return receipt
+        receipt = again
+    key = shard_key(plan, receipt.shard)
+    raise DamagedRun(f"{store.uri}/{key} is read otherwise each time, {READINGS} times")
 
 
 def _footer(

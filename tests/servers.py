@@ -12,12 +12,13 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -255,8 +256,8 @@ def swift_s3(folder: Path, bucket: str = "polyfit") -> Iterator[S3Server]:
     """
     env = _fresh_keys() | {"AWS_ACCESS_KEY_ID": "polyfit:tests"}
     (folder / "devices" / "disk").mkdir(parents=True)
-    for _ in range(ATTEMPTS):
-        ports = {name: free_port() for name in SWIFT}
+    with ExitStack() as stack:
+        ports = {name: stack.enter_context(_reserved_port()) for name in SWIFT}
         env["AWS_ENDPOINT_URL_S3"] = f"http://{HOST}:{ports['proxy']}"
         server = S3Server(env, bucket, honours_conditions=True)
         _configure_swift(folder, ports, env["AWS_SECRET_ACCESS_KEY"])
@@ -273,6 +274,17 @@ def swift_s3(folder: Path, bucket: str = "polyfit") -> Iterator[S3Server]:
             for process in processes:
                 _end_child(process)
     raise RuntimeError(f"Swift does not start: {[_tail(folder / f'{name}.log') for name in SWIFT]}")
+
+
+@contextmanager
+def _reserved_port() -> Iterator[int]:
+    """A port that is found taken by all but those who share it, as Swift's servers do: two of them
+    that chose the same would each get a part of the requests, and neither would say so."""
+    port = free_port()
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((HOST, port))
+        yield port
 
 
 def _configure_swift(folder: Path, ports: Mapping[str, int], secret: str) -> None:

@@ -33,6 +33,7 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutErr
 from greenlet import getcurrent, greenlet
 
 from polyfit import driver, heartbeat, lease, ledger, store, worker
+from polyfit.answers import DIGEST
 from polyfit.dispatch import IN_FLIGHT, Outcome, Task
 from polyfit.errors import (
     DamagedRun,
@@ -232,10 +233,12 @@ class S3:
         Key: str,
         Body: bytes,
         ContentMD5: str,
-        Metadata: dict[str, str],
+        Metadata: dict[str, str] | None = None,
         **condition: str,
     ) -> dict[str, Any]:
         world = self._arrive("PutObject")
+        if ContentMD5 != store._md5(Body):
+            raise _refused("BadDigest", "PutObject")
         if world.chance(0.4) and condition:
             world.fault("409")
             raise _refused("ConditionalRequestConflict", "PutObject")
@@ -267,6 +270,7 @@ class S3:
         stated = format_datetime(_EPOCH + timedelta(seconds=int(present)), usegmt=True)
         return {
             "Body": SimpleNamespace(read=lambda: data),
+            "Metadata": {DIGEST: hashlib.sha256(data).hexdigest()},
             "LastModified": _EPOCH + timedelta(seconds=int(written)),
             "ResponseMetadata": {"HTTPHeaders": {"date": stated}},
         }

@@ -125,6 +125,42 @@ def test_what_passes_by_waiting_is_told_from_what_does_not(
     assert error.passing is passing
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "sentence"),
+    [
+        (
+            500,
+            "InternalError",
+            "We encountered an internal error: write x: No space left on device",
+        ),
+        (500, "InternalError", "open x: disk quota exceeded"),
+        (507, "XMinioStorageFull", "Storage backend has reached its minimum free drive threshold."),
+        (507, "Odd", ""),
+        (403, "QuotaExceeded", ""),
+    ],
+)
+def test_a_full_store_does_not_pass_by_waiting(
+    serve: Serve, status: int, code: str, sentence: str
+) -> None:
+    _, store = serve(refusal(status, code, sentence))
+    error = told("create", store)
+    assert f": the store is full (PutObject p/key: {status} {code}" in str(error)
+    assert str(error).endswith("; make room there, or choose another store")
+    assert not error.passing
+
+
+def test_a_second_page_of_a_listing_that_fails_is_told_with_the_call(serve: Serve) -> None:
+    odd, store = serve(Answer())
+    item = "<Contents><Key>p/shards/1</Key><Size>1</Size></Contents>"
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>n</NextContinuationToken>"
+    first = Answer(body=f"<ListBucketResult>{item}{more}</ListBucketResult>".encode())
+    second = refusal(500, "InternalError", "We encountered an internal error. Please try again.")
+    odd.answer = lambda asked: second if "continuation-token" in asked.path else first
+    error = told("list", store)
+    assert "the store fails (ListObjectsV2 p/shards/: 500 InternalError: " in str(error)
+    assert len(odd.asked) == 2
+
+
 def test_a_sentence_of_any_length_and_kind_is_one_line(serve: Serve) -> None:
     _, store = serve(refusal(400, "Odd", "a\tb\x85&#x202e;" + "word " * 10_000))
     text = str(told("get", store))

@@ -537,7 +537,7 @@ def test_a_finished_run_is_a_no_op_with_the_same_answer(
     before = state()
     second = command("run", spec)
     assert (second.code, second.out) == (0, first.out)
-    assert "is complete already: nothing to do" in second.err
+    assert "is complete already: nothing is left to fit" in second.err
     assert state() == before
 
 

@@ -12,14 +12,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 import pytest
 from limits import HANG_S, wait_for
 from local_s3 import free_port
+from odd import Answer, Asked, odd_s3, refusal
 from places import Place, use
 from servers import S3Server
 
@@ -628,10 +631,103 @@ def test_what_the_store_can_do_is_noted_with_the_attempt_and_not_in_the_seal(
     told: list[str] = []
     finished = run(place, tell=told.append)
     store = finished.address.open()
-    noted = [entry.key for entry in store.list("attempts/") if entry.key.count("/") == 1]
-    assert [json.loads(store.get(key))["conditions"] for key in noted] == [place.honours_conditions]
-    assert sum("If-None-Match" in line for line in told) == (not place.honours_conditions)
+    (noted,) = [entry.key for entry in store.list("attempts/") if entry.key.count("/") == 1]
+    able = {"conditions": place.honours_conditions, **asdict(place.checks)}
+    facts = json.loads(store.get(noted))
+    assert {name: facts[name] for name in able} == able
+    (line,) = [line for line in told if "this store" in line] or [""]
+    assert ("If-None-Match" in line) is not place.honours_conditions
+    assert ("drops metadata" in line) is not place.checks.metadata
+    assert ("Content-MD5" in line) is not place.checks.content_md5
     assert b"conditions" not in store.get(MANIFEST)
+
+
+class Careless:
+    """An S3 server that keeps objects and ETags and nothing else: it compares no MD5, and drops
+    metadata. ``wrong`` are the methods of the next requests for a shard that change a byte."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.wrong: list[str] = []
+
+    def __call__(self, asked: Asked) -> Answer:
+        path, _, query = asked.path.partition("?")
+        key = unquote(path).removeprefix("/bucket/")
+        if asked.method == "PUT":
+            if "if-none-match" in asked.headers and key in self.objects:
+                return refusal(412, "PreconditionFailed", "there is one")
+            self.objects[key] = self._spoilt(asked, key, asked.body)
+            return Answer()
+        if "list-type" in query:
+            return Answer(body=self._listing(parse_qs(query)["prefix"][0]))
+        if key not in self.objects:
+            return refusal(404, "NoSuchKey", "there is none")
+        return Answer(body=self._spoilt(asked, key, self.objects[key]))
+
+    def _spoilt(self, asked: Asked, key: str, data: bytes) -> bytes:
+        if not key.endswith(".parquet") or self.wrong[:1] != [asked.method]:
+            return data
+        self.wrong.pop(0)
+        return data[:100] + bytes([data[100] ^ 1]) + data[101:]
+
+    def _listing(self, prefix: str) -> bytes:
+        found = sorted(key for key in self.objects if key.startswith(prefix))
+        items = "".join(
+            f"<Contents><Key>{key}</Key><Size>{len(self.objects[key])}</Size></Contents>"
+            for key in found
+        )
+        return f"<ListBucketResult>{items}</ListBucketResult>".encode()
+
+
+@pytest.fixture
+def careless(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Careless, StoreAddress]]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    heap = Careless()
+    with odd_s3(heap) as server:
+        yield heap, StoreAddress.of("s3://bucket/p", server.url)
+
+
+def test_where_a_store_checks_nothing_every_shard_is_read_again_before_the_seal(
+    careless: tuple[Careless, StoreAddress],
+) -> None:
+    """What came wrong is kept there, and named; what goes wrong on the way back is read again."""
+    heap, address = careless
+    where = {"store": address.uri, "endpoint_url": address.endpoint_url, "executor": "inline"}
+    told: list[str] = []
+    heap.wrong = ["PUT"]
+    with pytest.raises(FailedShards, match=r"1 of 5 shards failed.*remove that object"):
+        polyfit.execute(SPEC, tell=told.append, **where)  # type: ignore[arg-type]
+    assert heap.wrong == []
+    assert sum("does not compare Content-MD5" in line for line in told) == 1
+    assert sum("drops metadata" in line for line in told) == 1
+    assert not any("If-None-Match" in line for line in told)
+    (failed,) = [key for key in heap.objects if "/failed/" in key]
+    number = failed.rpartition("/")[2][:6]
+    del heap.objects[next(key for key in heap.objects if f"shards/{number}" in key)]
+    heap.wrong = ["GET"]
+    finished = polyfit.execute(SPEC, retry_failed=True, **where)  # type: ignore[arg-type]
+    assert heap.wrong == []
+    assert finished.verify().problems == []
+    (attempt, _) = [key for key in sorted(heap.objects) if re.search("attempts/[^/]*$", key)]
+    facts = json.loads(heap.objects[attempt])
+    assert (facts["conditions"], facts["content_md5"], facts["metadata"]) == (True, False, False)
+
+
+def test_a_sealed_run_whose_shard_became_another_size_is_not_called_complete(
+    place: Place,
+) -> None:
+    finished = run(place)
+    store = finished.address.open()
+    key, data = next(iter(shards(store).items()))
+    store.put(key, b"garbage")
+    told: list[str] = []
+    with pytest.raises(DamagedRun, match=rf"is damaged: {key} has 7 bytes.*remove that object"):
+        run(place, tell=told.append)
+    assert not any("complete already" in line for line in told)
+    store.put(key, data)
+    assert run(place, tell=told.append).verify().problems == []
+    assert sum("complete already" in line for line in told) == 1
 
 
 def test_a_sealed_run_that_lost_a_shard_asks_again_what_the_store_can_do(

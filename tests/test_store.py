@@ -247,6 +247,12 @@ def test_what_is_half_written_is_not_listed(
     assert keys(store, "shards/") == ["shards/before", "shards/now"]
 
 
+def test_what_a_store_checks_is_found_by_trying(place: Place, store: Store) -> None:
+    store.put("key", b"older")
+    assert store.checks("key", b"data") == place.checks
+    assert store.get("key") == b"data"
+
+
 def test_a_write_that_breaks_off_leaves_nothing_in_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
