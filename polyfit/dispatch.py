@@ -50,9 +50,7 @@ _POLL_S: Final = 1.0
 _SCALE_EVERY_S: Final = 5.0
 _ASK_EVERY_S: Final = 5.0
 _CLOSING_POLL_S: Final = 0.01
-_NODE_S: Final = 10.0
-_NODE_POLL_S: Final = 0.02
-_RAYLET_POLLS: Final = {  # ten seconds in all, as by Ray's own defaults
+_RAYLET_POLLS: Final = {  # only together are they ten seconds, as by Ray's own defaults
     "RAY_raylet_client_connect_timeout_milliseconds": "20",
     "RAY_raylet_client_num_connect_attempts": "500",
 }
@@ -297,7 +295,7 @@ def connect(address: str | None) -> Connection:
             "_node_ip_address": "127.0.0.1",
         }
     try:
-        with contextlib.nullcontext() if named else _unattended():
+        with contextlib.nullcontext() if named else _quick_raylet():
             ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"the Ray cluster at {named}" if named else "a Ray cluster on this machine"
@@ -310,50 +308,18 @@ def connect(address: str | None) -> Connection:
 
 
 @contextlib.contextmanager
-def _unattended() -> Iterator[None]:
-    """Have Ray start with no more than we use, and see at once that it has.
+def _quick_raylet() -> Iterator[None]:
+    """Have the raylet that starts within see soon that its object store is there.
 
-    ``ray.init`` starts an API server, which it waits for, a monitor for its autoscaler and an agent
-    that serves the dashboard, though no dashboard was asked for and nothing can be scaled. Whether
-    its node is there yet it asks once a second, and as seldom its raylet asks for its object store.
-    Together that is one second to three.
+    By Ray's defaults it asks once a second.
     """
-    from ray._private import utils
-    from ray._private.node import Node
-    from ray._private.state import GlobalState
-
-    def nothing(self: Any, *arguments: Any, **options: Any) -> None:
-        pass
-
-    def unwanted() -> ImportError:
-        return ImportError("what a dashboard needs is not asked for")
-
-    ask = getattr(GlobalState, "get_node", nothing)
-
-    def seen(self: Any, node_id: str) -> Any:
-        until = time.monotonic() + _NODE_S
-        while time.monotonic() < until and node_id not in {
-            node.get("NodeID") for node in self.node_table()
-        }:
-            time.sleep(_NODE_POLL_S)
-        return ask(self, node_id)
-
-    replaced = (
-        (Node, "start_api_server", nothing),
-        (Node, "start_monitor", nothing),
-        (utils, "get_dashboard_dependency_error", unwanted),
-        (GlobalState, "get_node", seen),
-    )
-    with contextlib.ExitStack() as kept:
-        for owner, name, ours in replaced:
-            if hasattr(owner, name):
-                kept.callback(setattr, owner, name, getattr(owner, name))
-                setattr(owner, name, ours)
-        if not _RAYLET_POLLS.keys() & os.environ.keys():  # only together are they ten seconds
-            for name, value in _RAYLET_POLLS.items():
-                kept.callback(os.environ.pop, name, None)
-                os.environ[name] = value
+    ours = {} if _RAYLET_POLLS.keys() & os.environ.keys() else _RAYLET_POLLS
+    os.environ.update(ours)
+    try:
         yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
 
 
 def _knock(address: str) -> None:
