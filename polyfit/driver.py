@@ -422,7 +422,7 @@ class _Drive:
             if any(task.kind == "compute" for task in todo) or not self.failed:
                 self.heart.at(_starting(how, address))
                 with _executor(
-                    how, self.job, spec, address, placement_timeout_s, self.closing
+                    how, self.job, spec, address, placement_timeout_s, self.closing, self.tell
                 ) as executor:
                     self.signals.watch(alone=how == "inline")
                     self.tell(f"running {executor.describe()}")
@@ -597,13 +597,14 @@ def _executor(
     address: str | None,
     placement_timeout_s: float,
     closing: ExitStack | None,
+    tell: Teller,
 ) -> Iterator[Executor]:
     if how == "inline":
-        yield InlineExecutor(job)
+        yield InlineExecutor(job, spec.resources.gpus_per_actor)
         return
     connection = connect(address)
     try:
-        executor = RayExecutor(job, spec.resources, connection, placement_timeout_s)
+        executor = RayExecutor(job, spec.resources, connection, placement_timeout_s, tell)
         try:
             yield executor
         finally:

@@ -46,6 +46,7 @@ __all__ = [
     "juicefs_s3",
     "moto_s3",
     "ray_head",
+    "ray_node",
     "rclone_s3",
     "seaweedfs",
     "swift_s3",
@@ -428,17 +429,21 @@ class RayHead:
 
 @contextmanager
 def ray_head(
-    num_cpus: int = 2, num_gpus: int = 2, env: Mapping[str, str] | None = None
+    num_cpus: int = 2,
+    num_gpus: int = 2,
+    env: Mapping[str, str] | None = None,
+    python: str = sys.executable,
 ) -> Iterator[RayHead]:
     """``ray start --head`` with logical GPUs; ``env`` is added to its processes' environment.
 
     Credentials for a store belong in ``env``: they are the node's, and never travel with a job.
+    ``python`` runs it.
     """
     # Short, because a Unix socket's path has at most 107 bytes and Ray's own part is long.
     folder = Path(tempfile.mkdtemp(prefix="pf", dir="/tmp"))
     try:
         for _ in range(ATTEMPTS):
-            head, process = _spawn_ray(folder, num_cpus, num_gpus, env or {})
+            head, process = _spawn_ray(folder, num_cpus, num_gpus, env or {}, python)
             try:
                 if _wait_for(partial(_serves, head), process):
                     yield head
@@ -450,8 +455,40 @@ def ray_head(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def ray_node(head: RayHead, address: str, num_cpus: int = 1) -> Iterator[None]:
+    """A second node on this machine, at an ``address`` of its own such as 127.0.0.2.
+
+    It runs our Python, and its home is this folder: it finds polyfit. Its processes end with it,
+    and with the cluster.
+    """
+    command = [
+        *(_tool("ray"), "start", "--block", "--disable-usage-stats"),
+        *(f"--address={head.address}", f"--node-ip-address={address}"),
+        *("--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={num_cpus}"),
+        *("--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}"),
+    ]
+    said = head.folder / "node.log"
+    with said.open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            env=_node_env(head.folder, head.env, {}),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        if not _wait_for(lambda: b"Ray runtime started" in said.read_bytes(), process):
+            raise RuntimeError(f"the node does not start: {_tail(said)}")
+        yield
+    finally:
+        _end_child(process, RAY_END_S)
+
+
 def _spawn_ray(
-    folder: Path, num_cpus: int, num_gpus: int, env: Mapping[str, str]
+    folder: Path, num_cpus: int, num_gpus: int, env: Mapping[str, str], python: str
 ) -> tuple[RayHead, subprocess.Popen[bytes]]:
     port, dashboard_port, client_port, agent_port = (free_port() for _ in range(4))
     client_env = {
@@ -461,7 +498,15 @@ def _spawn_ray(
         "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32),
     }
     command = [
-        *(_tool("ray"), "start", "--head", "--block", "--disable-usage-stats"),
+        *(
+            python,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--head",
+            "--block",
+            "--disable-usage-stats",
+        ),
         *(f"--node-ip-address={HOST}", f"--port={port}", f"--temp-dir={folder}"),
         *("--include-dashboard=true", f"--dashboard-host={HOST}"),
         *(f"--dashboard-port={dashboard_port}", f"--ray-client-server-port={client_port}"),

@@ -2,13 +2,20 @@
 
 import json
 import os
+import re
 import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import textwrap
 import threading
 import time
+import venv
+from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,13 +26,24 @@ import duckdb
 import pytest
 from deployed import documents, pod_templates, text
 from limits import HANG_S
-from servers import RayHead, S3Server, descendants
+from servers import RayHead, S3Server, descendants, ray_head, ray_node
 
 import polyfit
-from polyfit.dispatch import _RAYLET_POLLS, Connection, RayExecutor, _Worker
+from polyfit import dispatch
+from polyfit.dispatch import (
+    _RAYLET_POLLS,
+    Connection,
+    Job,
+    RayExecutor,
+    Task,
+    _Worker,
+    connect,
+)
+from polyfit.errors import ClusterError, PolyfitError, StoreError
 from polyfit.ledger import lease_key
 from polyfit.plan import Plan
-from polyfit.spec import Spec
+from polyfit.spec import Resources, Spec
+from polyfit.store import StoreAddress
 
 ROOT = Path(__file__).parent.parent
 SMALL = "name: small\nshard: 100\nfit: {steps: 20}\nsweep: {degree: [1, 3], seed: {count: 250}}\n"
@@ -330,8 +348,6 @@ def test_an_actor_that_has_no_credentials_says_so(
     seaweed: S3Server, keys: Mapping[str, str], small: str
 ) -> None:
     """The driver has keys, the nodes of the cluster have none."""
-    from servers import ray_head
-
     with ray_head(num_cpus=1, num_gpus=0) as head:
         done = polyfit_run({**keys, **head.env}, "run", small, "--store", seaweed.fresh_uri())
     assert done.returncode == 5, done.stderr
@@ -374,6 +390,264 @@ def test_a_cluster_without_room_is_given_up_with_what_was_asked_and_what_there_i
     assert done.returncode == 6, done.stderr
     assert "each asks for 8 GPU and 1 CPU" in done.stderr
     assert "2 of 2 GPU free" in done.stderr
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python with all packages of ours but polyfit."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=False)
+    (site,) = folder.glob("lib/python*/site-packages")
+    # Those that are installed in place are named by files like this one, which do not nest.
+    (site / "ours.pth").write_text(sysconfig.get_path("purelib"))
+    return str(folder / "bin" / "python")
+
+
+def test_a_node_without_polyfit_is_named_and_the_run_goes_on_where_there_is_another(
+    bare: str, small: str, tmp_path: Path
+) -> None:
+    with ray_head(num_cpus=1, num_gpus=0, python=bare) as head:
+        alone = elsewhere(head.env, tmp_path, "run", small, "--store", str(tmp_path / "alone"))
+        with ray_node(head, "127.0.0.2"):
+            done = elsewhere(head.env, tmp_path, "run", small, "--store", str(tmp_path / "two"))
+    missing = rf"no actor starts on node \S+ \({re.escape(socket.gethostname())}\): "
+    missing += r"ModuleNotFoundError: No module named 'polyfit'"
+    assert alone.returncode == 6, alone.stderr
+    assert re.search(f"^polyfit: {missing}$", alone.stderr, re.MULTILINE), alone.stderr
+    assert "free" not in alone.stderr
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(f"{missing}; going on without it$", done.stderr, re.MULTILINE)) == 1
+    assert "Traceback" not in alone.stderr + done.stderr
+
+
+def elsewhere(
+    env: Mapping[str, str], folder: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """As users run it: not in our repository, whose folder Ray would pass on to the nodes."""
+    return subprocess.run(
+        command(*arguments), env=clean(env), cwd=folder, text=True, capture_output=True,
+        timeout=240, check=False,
+    )  # fmt: skip
+
+
+def test_a_node_short_of_memory_is_tried_again_and_then_named(small: str, tmp_path: Path) -> None:
+    env = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
+    done = polyfit_run(env, "run", small, "--store", str(tmp_path), "--executor", "ray")
+    assert done.returncode == 6, done.stderr
+    cause = r"no actor starts on node \S+ \(.*\): killed for memory: Memory on the node .* limit"
+    assert len(re.findall(rf"{cause} .*; trying again$", done.stderr, re.MULTILINE)) == 1
+    assert re.search(f"^polyfit: {cause}", done.stderr, re.MULTILINE), done.stderr
+
+
+FULL = """\
+import os, sys
+from collections import deque
+from polyfit.dispatch import Job, RayExecutor, Task, connect
+from polyfit.errors import ClusterError
+from polyfit.spec import Resources
+from polyfit.store import StoreAddress
+
+connection = connect(None)
+try:
+    with open(f"{os.environ['RAY_TMPDIR']}/fill", "wb", buffering=0) as file:
+        while file.write(bytes(65536)):
+            pass
+except OSError:
+    pass
+job = Job(StoreAddress("/nowhere"), "attempt")
+executor = RayExecutor(job, Resources(actors={"max": 1}), connection, tell=print)
+try:
+    for outcome in executor.run(deque([Task("compute", 0)])):
+        assert outcome is None, outcome
+except ClusterError as error:
+    print(error)
+"""
+
+
+def test_a_node_whose_disk_is_full_is_named(tmp_path: Path) -> None:
+    """Ray's temporary folder on a small disk of its own, in a mount namespace."""
+    disk = tempfile.mkdtemp(prefix="pf", dir="/tmp")
+    mount = f"mount -t tmpfs -o size=64m none {disk}"
+    try:
+        probe = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", mount], capture_output=True, check=False
+        )
+        if probe.returncode:
+            pytest.skip("needs the right to make a mount namespace (root)")
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh",
+             sys.executable, "-c", FULL],
+            env=clean({"RAY_TMPDIR": disk}), cwd=tmp_path, text=True, capture_output=True,
+            timeout=400, check=False,
+        )  # fmt: skip
+    finally:
+        Path(disk).rmdir()
+    told = [line for line in done.stdout.splitlines() if line.startswith("no actor starts on")]
+    assert len(told) == 2, done.stdout + done.stderr
+    for line in told:
+        cause = rf"node \S+ \(.*\): the disk of Ray's temporary folder {disk}/ray/\S+ is full: "
+        assert re.search(cause, line), line
+    assert told[0].endswith("; trying again")
+
+
+def nodes(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """A cluster of these nodes; nothing runs on them."""
+    import ray
+
+    found = [
+        {"NodeID": f"id-{address}", "NodeManagerAddress": address, "Alive": True,
+         "NodeManagerHostname": "host", "Resources": {"CPU": 2.0}}
+        for address in addresses
+    ]  # fmt: skip
+    monkeypatch.setattr(ray, "nodes", lambda: found)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0 * len(addresses)})
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def two_nodes(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> RayExecutor:
+    nodes(monkeypatch, "one", "other")
+    job = Job(StoreAddress("/nowhere"), "attempt")
+    return RayExecutor(job, Resources(), Connection(ours=False, began=True), tell=told.append)
+
+
+def test_what_may_pass_is_tried_again_with_growing_pauses_and_told_once(
+    two_nodes: RayExecutor, told: list[str]
+) -> None:
+    pauses = []
+    for _ in range(dispatch.START_TRIES - 1):
+        assert two_nodes._wanted(100, []) in (2, 4)
+        two_nodes._note_trouble("one", ClusterError("killed"), False, time.monotonic())
+        trouble = two_nodes._troubles["one"]
+        pauses.append(trouble.until - trouble.at)
+        assert two_nodes._wanted(100, []) == 2, "an actor is wanted where none starts"
+        # One that was started before that failure says nothing more.
+        two_nodes._note_trouble("one", ClusterError("killed"), False, trouble.at - 1)
+    assert pauses == pytest.approx([1.0, 2.0, 4.0])
+    assert told == ["no actor starts on node one (host): killed; trying again"]
+    two_nodes._note_trouble("one", ClusterError("killed"), False, time.monotonic())
+    assert told[1:] == ["no actor starts on node one (host): killed; going on without it"]
+    assert two_nodes._troubles["one"].until == float("inf")
+
+
+def test_a_node_that_has_held_an_actor_is_tried_for_as_long_as_the_run_waits(
+    two_nodes: RayExecutor,
+) -> None:
+    two_nodes._note_ready(dispatch._Ready("id-one", "cpu"))
+    for _ in range(20):
+        two_nodes._note_trouble("one", ClusterError("killed"), False, time.monotonic())
+    trouble = two_nodes._troubles["one"]
+    assert trouble.until - trouble.at == pytest.approx(dispatch.START_LONGEST_PAUSE_S)
+    two_nodes._note_ready(dispatch._Ready("id-one", "cpu"))
+    assert two_nodes._troubles == {}
+
+
+@pytest.mark.parametrize(
+    ("errors", "kind"),
+    [((ClusterError, ClusterError), ClusterError), ((StoreError, StoreError), StoreError),
+     ((StoreError, ClusterError), ClusterError)],
+)  # fmt: skip
+def test_where_no_node_can_start_an_actor_the_run_ends_with_every_cause(
+    two_nodes: RayExecutor, errors: tuple[type[PolyfitError], ...], kind: type[PolyfitError]
+) -> None:
+    for address, error in zip(("one", "other"), errors, strict=True):
+        assert two_nodes._wanted(100, []) > 0
+        two_nodes._note_trouble(address, error(f"cause {address}"), True, time.monotonic())
+    with pytest.raises(kind) as caught:
+        two_nodes._wanted(100, [])
+    assert type(caught.value) is kind
+    assert str(caught.value).splitlines() == [
+        "no actor starts on node one (host): cause one",
+        "no actor starts on node other (host): cause other",
+    ]
+
+
+def test_a_turn_with_nothing_to_wait_for_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a node's pause lasts there is no actor at all."""
+    waits: list[float] = []
+    nodes(monkeypatch, "one")
+    monkeypatch.setattr(time, "sleep", waits.append)
+    job = Job(StoreAddress("/nowhere"), "attempt")
+    executor = RayExecutor(job, Resources(), Connection(ours=False, began=True))
+    executor._note_trouble("one", ClusterError("killed"), False, time.monotonic())
+    executor._troubles["one"].until = float("inf")
+    turns = executor.run(deque([Task("compute", 0)]))
+    for turn in range(3):
+        assert next(turns) is None
+        assert len(waits) == turn + 1
+        assert min(waits) > 0
+
+
+def test_an_address_where_something_else_answers_is_found_out(
+    ray_cluster: RayHead, small: str, tmp_path: Path
+) -> None:
+    """Ray itself would ask it again and again, for minutes."""
+    dashboard = ray_cluster.dashboard_url.removeprefix("http://")
+    env = {k: v for k, v in ray_cluster.env.items() if k.startswith("RAY_AUTH")}
+    done = polyfit_run(env, "run", small, "--store", str(tmp_path), "--address", dashboard)
+    assert done.returncode == 6, done.stderr
+    assert f"{dashboard} is not the address of a Ray cluster" in done.stderr
+    assert "RAY_AUTH" not in done.stderr
+
+
+def test_an_address_that_listens_and_says_nothing_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert dispatch.KNOCK_TIMEOUT_S <= 10
+    monkeypatch.setattr(dispatch, "KNOCK_TIMEOUT_S", 0.5)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        pytest.raises(ClusterError, match="no Ray answers there"),
+    ):
+        connect(f"127.0.0.1:{server.getsockname()[1]}")
+
+
+def test_a_wrong_token_is_told_as_such(ray_cluster: RayHead, small: str, tmp_path: Path) -> None:
+    env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    ours = ("run", small, "--store", str(tmp_path), "--address", ray_cluster.address)
+    done = polyfit_run(env, *ours)
+    assert done.returncode == 6, done.stderr
+    assert "asks for a token, and not for this one" in done.stderr
+    none = polyfit_run({"HOME": str(tmp_path)}, *ours)
+    assert none.returncode == 6, none.stderr
+    assert "asks for a token: set RAY_AUTH_MODE=token" in none.stderr
+
+
+def test_a_ray_that_does_not_start_says_why_and_where_its_logs_lie(
+    small: str, tmp_path: Path
+) -> None:
+    """Too little address space: Ray's own words for that are a bare Exception's."""
+    home = tempfile.mkdtemp(prefix="pf", dir="/tmp")
+    try:
+        ours = command("run", small, "--store", str(tmp_path), "--executor", "ray")
+        done = subprocess.run(
+            ["sh", "-c", 'ulimit -v 4000000; exec "$@"', "sh", *ours],
+            env=clean({"RAY_TMPDIR": home}), cwd=ROOT, text=True, capture_output=True,
+            timeout=240, check=False,
+        )  # fmt: skip
+        assert done.returncode == 6, done.stderr
+        (session,) = Path(home).glob("ray/session_2*")
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("polyfit: a Ray cluster on this machine cannot be used: ")
+        assert f"Ray's logs lie in {session}/logs" in last
+        assert "4.1 GB of address space (ulimit -v)" in last
+    finally:
+        shutil.rmtree(home)
+
+
+@pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
+def test_a_relative_folder_for_ray_is_refused_before_ray_starts(
+    small: str, tmp_path: Path, name: str
+) -> None:
+    ours = ("run", small, "--store", str(tmp_path), "--executor", "ray")
+    done = elsewhere({name: "here"}, tmp_path, *ours)
+    assert done.returncode == 6, done.stderr
+    assert f"no Ray starts with {name}=here" in done.stderr
+    assert not (tmp_path / "here").exists()
 
 
 def test_an_own_ray_without_a_gpu_says_so_at_once(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import pytest
+import torch
 from limits import HANG_S, wait_for
 from local_s3 import free_port
 from odd import Answer, Asked, odd_s3, refusal
@@ -27,7 +28,7 @@ from places import Place, use
 from servers import S3Server
 
 import polyfit
-from polyfit import dispatch, driver, heartbeat
+from polyfit import dispatch, driver, fit, heartbeat
 from polyfit.dispatch import InlineExecutor, Outcome, Task
 from polyfit.errors import (
     ClusterError,
@@ -898,7 +899,52 @@ def test_a_worker_that_does_not_see_the_drivers_folder_says_so(tmp_path: Path) -
         dispatch.Workbench(job, accelerated=False, threads=1)
 
 
+def test_a_worker_with_another_torch_than_the_plans_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run(tmp_path)
+    (attempt,) = (
+        path.stem for path in tmp_path.rglob("attempts/*.json") if path.parent.name == "attempts"
+    )
+    monkeypatch.setattr(torch, "__version__", "1.0.0")
+    with pytest.raises(ClusterError, match=r"made for torch .*, this worker has 1\.0.*one image"):
+        dispatch.Workbench(dispatch.Job(done.address, attempt), accelerated=False, threads=1)
+
+
 # --- what is found before anything is fitted -------------------------------------------------
+
+
+def resources(text: str) -> Spec:
+    return Spec.parse(f"{SPEC.text}\nresources: {{{text}}}\n")
+
+
+@pytest.mark.parametrize("executor", ["inline", "auto"])
+@pytest.mark.parametrize(("asked", "there"), [("1", 0), ("0.5", 0), ("2", 1)])
+def test_gpus_that_are_asked_for_and_not_there_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str, asked: str, there: int
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: there)
+    spec = resources(f"gpus_per_actor: {asked}")
+    with pytest.raises(ClusterError, match=f"gpus_per_actor: {asked}, .* finds {there} GPUs"):
+        polyfit.execute(spec, store=str(tmp_path), executor=executor)
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(("asked", "wanted"), [("auto", True), ("0", False), ("1", True)])
+def test_a_gpu_in_this_process_is_taken_where_one_is_asked_for_or_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, wanted: bool
+) -> None:
+    found: list[bool] = []
+
+    def pick(accelerated: bool) -> torch.device:
+        found.append(accelerated)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    monkeypatch.setattr(fit, "pick_device", pick)
+    polyfit.execute(resources(f"gpus_per_actor: {asked}"), store=str(tmp_path), executor="inline")
+    assert found == [wanted]
+
 
 UNUSABLE = {
     "a wrong secret": ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "refuses this secret key"),
@@ -960,7 +1006,7 @@ def test_an_actor_that_cannot_use_the_store_says_so_before_its_first_shard(
 ) -> None:
     address, message = unusable
     actor = dispatch._Actor(dispatch.Job(address.under("small/id"), "attempt"), True, 1)
-    told = actor.ready()
+    told = actor.ready().error
     assert isinstance(told, StoreError)
     assert re.search(message, str(told))
     assert sum(slept) < 30

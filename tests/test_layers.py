@@ -41,7 +41,7 @@ ROOMS = {
     "heartbeat": "",
     "reuse": "pyarrow numpy",
     "worker": "torch numpy pyarrow",
-    "dispatch": "ray torch",
+    "dispatch": "grpc ray torch",
     "results": "pyarrow numpy pandas",
     "driver": "",
     "show": "torch numpy",
