@@ -358,7 +358,7 @@ def test_an_address_written_otherwise_is_the_same_place(place: Place) -> None:
     first = polyfit.execute(SPEC, store=f"{head}//{tail}//", executor="inline")
     again = run(place, tell=lines.append)
     assert first.uri == again.uri == f"{place.uri}/small/{first.plan.run_id}"
-    assert lines[-1] == f"{first.uri} is complete already: nothing to do"
+    assert lines[-1] == f"{first.uri} is complete already: nothing is left to fit"
     assert polyfit.Run.open(f"{head}//{tail}/small//{first.plan.run_id}/").verify().problems == []
     assert keys(first) == keys(again)
 
