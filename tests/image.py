@@ -4,7 +4,8 @@ Buildah carries out `deploy/Dockerfile` (`--isolation chroot`: no daemon, no con
 `python:...-slim`, comes from a registry of images; here it is a Debian of the same name made by
 debootstrap, whose own Python has the same minor release. Bubblewrap then starts Ray in the image's
 files as deploy/ does (uid 1000, a token), with a root that is read-only and without a network, and
-the entrypoint of rayjob.yaml goes there by `ray job submit`, with a folder for a store.
+the entrypoint of rayjob.yaml goes there by `ray job submit`, with a folder for a store. One fit by
+compiled kernels shows that the image's compiler works.
 
 Takes ten minutes, and ten gigabytes of /var/tmp until it ends; more where torch comes with CUDA.
 pip's settings on this machine (`pip config list`) hold in the build too: an index or a certificate
@@ -37,6 +38,8 @@ if touch /opt/polyfit/x 2>/dev/null; then echo "the root can be written" >&2; ex
 ray start --head --num-cpus=2 --node-ip-address=127.0.0.1 --disable-usage-stats
 ray job submit --address http://127.0.0.1:8265 -- {entrypoint}
 polyfit verify "$(echo /tmp/results/*/*)"
+(cat /opt/polyfit/jobs/sine.yaml; echo "engine: compiled") > /tmp/compiled.yaml
+polyfit run /tmp/compiled.yaml --store /tmp/compiled
 """
 
 
