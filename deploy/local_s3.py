@@ -52,8 +52,9 @@ HTTP_PORTS = range(20_000, 22_700)
 """Above the ports of Ray's workers (10002 to 19999), and with the gRPC ports below those that Linux
 gives to outgoing connections (from 32768)."""
 
-READY_S = 60.0
-"""For a server to answer after its start; it takes one to two seconds on an idle machine."""
+READY_S = 300.0
+"""For a server to answer after its start: one to two seconds on an idle machine, far more on a busy
+one, and no end where it hangs."""
 
 PATIENCE_S = 15.0
 """For a server that has been up before; it may be busy rather than hung."""
@@ -313,7 +314,7 @@ class LocalS3:
 
     def _introduced(self) -> Birth | None:
         """The process that was started just now, once it has written its pid file."""
-        deadline = time.monotonic() + REQUEST_S
+        deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
             with suppress(OSError, ValueError, IndexError):
                 return Birth.parse(self.pid_file.read_text(errors="replace"))
@@ -337,7 +338,7 @@ class LocalS3:
             server.signal(signal.SIGTERM)
             if not server.ends_within(STOP_S):
                 server.signal(signal.SIGKILL)
-            if not server.ends_within(STOP_S):
+            if not server.ends_within(READY_S):
                 raise ServerError(f"the S3 server (pid {server.pid}) does not end")
         self.pid_file.unlink(missing_ok=True)
         for port in self._ports().values():

@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import pyarrow.parquet as pq
+from limits import HANG_S
 from proxy import FAULTS, Chance, Proxy, proxied
 from servers import ROOT, Birth, S3Server, descendants, isolate, seaweedfs
 
@@ -58,10 +59,10 @@ PLAN: Final = Plan.of(Spec.parse(TEXT))
 FITS: Final = 640
 
 READ_TIMEOUT_S: Final = 2
-"""Of every client, in place of 30: the proxy stalls for longer than that."""
+"""Of every client, in place of 30: what stalls is given up after so long."""
 
 ATTEMPTS: Final = 15
-ATTEMPT_S: Final = 600.0
+ATTEMPT_S: Final = HANG_S
 PAUSE_S: Final = 2.0
 """After an attempt that the store ended: an outage is longer than an attempt that meets it."""
 
@@ -348,7 +349,7 @@ def polyfit(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line, without faults."""
     return subprocess.run(
         [sys.executable, "-m", "polyfit", *arguments],
-        cwd=ROOT, text=True, capture_output=True, timeout=ATTEMPT_S, check=False,
+        cwd=ROOT, text=True, capture_output=True, timeout=HANG_S, check=False,
     )  # fmt: skip
 
 

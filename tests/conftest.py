@@ -113,10 +113,3 @@ def kernels() -> None:
     from engines import compile_ahead  # it imports boto3: not before we have moved in
 
     compile_ahead()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first of these tests waits minutes for its kernels."""
-    for item in items:
-        if {"engine", "kernels"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.timeout(1800))

@@ -18,14 +18,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from limits import HANG_S
+
 __all__ = ["FAULTS", "Chance", "Proxy", "Request", "proxied"]
 
 HOST: Final = "127.0.0.1"
-UPSTREAM_TIMEOUT_S: Final = 30.0
 DELAY_S: Final = (0.1, 1.0)
-STALL_S: Final = 4.0
-"""Longer than the read timeout of the clients under test, which is shortened for them."""
-
 OUTAGE_S: Final = 6.0
 CODES: Final = {
     "500": (500, "InternalError"),
@@ -80,7 +78,10 @@ class Chance:
 
 @dataclass(eq=False)
 class Proxy:
-    """A running proxy; ``counts`` holds the faults so far, ``created`` the shards written."""
+    """A running proxy; ``counts`` holds the faults so far, ``created`` the shards written.
+
+    Of the requests that stalled, ``late`` have been passed on; while ``release`` is not set, none.
+    """
 
     url: str
     upstream: str
@@ -88,7 +89,12 @@ class Proxy:
     counts: Counter[str] = field(default_factory=Counter)
     created: set[str] = field(default_factory=set)
     out_until: float = 0.0
+    release: threading.Event = field(default_factory=threading.Event)
+    late: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.release.set()
 
     def fault(self, request: Request) -> str | None:
         """What befalls a request; counted."""
@@ -126,7 +132,7 @@ class Proxy:
     def _sent(
         self, request: Request, headers: list[tuple[str, str]], body: bytes
     ) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(self.upstream, timeout=UPSTREAM_TIMEOUT_S)
+        connection = http.client.HTTPConnection(self.upstream, timeout=HANG_S)
         connection.putrequest(
             request.method, request.path, skip_host=True, skip_accept_encoding=True
         )
@@ -142,6 +148,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server: "_Server"
+
+    def _await_hang_up(self) -> None:
+        """Until the client waits for this answer no more, and the test lets it go."""
+        self.connection.settimeout(HANG_S)
+        with suppress(OSError):
+            self.connection.recv(1, socket.MSG_PEEK)
+        self.server.proxy.release.wait(HANG_S)
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -163,10 +176,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "delayed":
             time.sleep(random.uniform(*DELAY_S))
         if fault == "stalled":
-            time.sleep(STALL_S)
+            self._await_hang_up()
         if fault == "wrong byte there":
             body = flipped(body)
         status, told, data = self.server.proxy.forward(request, headers, body)
+        if fault == "stalled":
+            self.server.proxy.late += 1
         if fault in ("answer lost", "stalled"):
             self._hang_up()
             return
@@ -234,5 +249,6 @@ def proxied(endpoint_url: str, choose: Callable[[Request], str | None]) -> Itera
         try:
             yield server.proxy
         finally:
+            server.proxy.release.set()
             server.shutdown()
             thread.join()

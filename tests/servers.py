@@ -32,6 +32,7 @@ import botocore.exceptions
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "deploy"))  # scripts, not a package
 
+from limits import HANG_S  # noqa: E402
 from local_s3 import Birth, LocalS3, free_port  # noqa: E402
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ __all__ = [
 ]
 
 HOST = "127.0.0.1"
-START_S = 60.0
+REQUEST_S = 180.0
+"""For one answer of a server that may be swamped; whoever asks asks again."""
+
 ATTEMPTS = 3
 """Starts before giving up: a port can be taken between our look and the server's bind."""
 
@@ -102,7 +105,7 @@ class S3Server:
             aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
             region_name=self.env["AWS_DEFAULT_REGION"],
             config=botocore.config.Config(
-                connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 2}
+                connect_timeout=REQUEST_S, read_timeout=REQUEST_S, retries={"total_max_attempts": 2}
             ),
         )
 
@@ -357,7 +360,7 @@ def _moto_answers(place: str) -> bool:
 
 def _moto(place: str, method: str, path: str, body: str | None = None) -> int:
     """Status of a request to moto itself."""
-    connection = http.client.HTTPConnection(place, timeout=10)
+    connection = http.client.HTTPConnection(place, timeout=REQUEST_S)
     try:
         connection.request(method, path, body, {"Content-Type": "text/plain"})
         return connection.getresponse().status
@@ -419,7 +422,9 @@ class RayHead:
         """Status of a GET to the dashboard with the cluster's token, another, or none (``""``)."""
         token = self.token if token is None else token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        connection = http.client.HTTPConnection(urlsplit(self.dashboard_url).netloc, timeout=10)
+        connection = http.client.HTTPConnection(
+            urlsplit(self.dashboard_url).netloc, timeout=REQUEST_S
+        )
         try:
             connection.request("GET", path, headers=headers)
             return connection.getresponse().status
@@ -566,7 +571,7 @@ def _end_ray(head: RayHead, process: subprocess.Popen[bytes]) -> None:
     for straggler in left:
         straggler.signal(signal.SIGKILL)
     for straggler in left:
-        if not straggler.ends_within(5):
+        if not straggler.ends_within(HANG_S):
             raise RuntimeError(f"process {straggler.pid} of the Ray cluster does not end")
 
 
@@ -595,7 +600,7 @@ def _tool(name: str) -> str:
 
 def _wait_for(answers: Callable[[], bool], *processes: subprocess.Popen[bytes]) -> bool:
     """Wait until the server answers; False when it dies before, or does not in time."""
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + HANG_S
     while all(one.poll() is None for one in processes) and time.monotonic() < deadline:
         if answers():
             return True

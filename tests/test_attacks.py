@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limits import HANG_S
 
 import polyfit
 from polyfit.document import MAX_BYTES, MAX_VALUES
@@ -25,7 +26,6 @@ from polyfit.plan import Plan
 from polyfit.spec import MAX_PROBLEMS, MAX_TOLD, Spec
 from polyfit.store import StoreAddress
 
-HANG_S = 300
 """A child that has not ended after this long hangs; what it does takes seconds."""
 
 
@@ -85,7 +85,6 @@ NO_FILES: dict[str, tuple[str | Callable[[Path], str], str]] = {
 }
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", NO_FILES)
 def test_what_is_no_file_is_refused_unopened(kind: str, tmp_path: Path) -> None:
     path, found = NO_FILES[kind]

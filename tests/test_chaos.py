@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import HANG_S, wait_for
 from proxy import Proxy, Request, proxied
 from servers import ROOT, S3Server
 
@@ -41,10 +42,11 @@ def under(seaweed: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Under]
     """Opens a store behind a proxy with the given faults."""
     for name, value in seaweed.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(module, "READ_TIMEOUT_S", 2)
     with ExitStack() as stack:
 
         def opened(*faults: tuple[str, str]) -> tuple[Store, Proxy]:
+            if "stalled" in dict(faults).values():  # until the client gives the answer up
+                monkeypatch.setattr(module, "READ_TIMEOUT_S", 10)
             proxy = stack.enter_context(proxied(seaweed.endpoint_url, Table(*faults)))
             return StoreAddress.of(seaweed.fresh_uri(), proxy.url).open(), proxy
 
@@ -81,7 +83,10 @@ def test_a_create_that_takes_effect_after_it_was_given_up_is_there_once(
     under: Under, seaweed: S3Server
 ) -> None:
     store, proxy = under(("PUT", "stalled"))
+    proxy.release.clear()
     assert store.create("key", DATA) is True
+    proxy.release.set()
+    wait_for(lambda: proxy.late, "the first try arrives")
     assert there(store, seaweed, "key") == DATA
     assert proxy.counts == {"stalled": 1}
 
@@ -198,7 +203,7 @@ def test_a_store_that_fails_while_actors_open_it_does_not_end_the_run(
     done = subprocess.run(
         [sys.executable, "-m", "polyfit", "run", str(path), "--store", store.uri,
          "--endpoint-url", proxy.url, "--executor", "ray"],
-        cwd=ROOT, text=True, capture_output=True, timeout=240, check=False,
+        cwd=ROOT, text=True, capture_output=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert proxy.counts == {"500": 13}
@@ -208,7 +213,7 @@ def test_whole_runs_under_faults_have_every_fit_once() -> None:
     """Seeds that together have most of the faults; what they show is told by `make chaos`."""
     done = subprocess.run(
         [sys.executable, "tests/chaos.py", "--seed", *map(str, SEEDS)],
-        cwd=ROOT, text=True, capture_output=True, timeout=850, check=False,
+        cwd=ROOT, text=True, capture_output=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(SEEDS)} runs: every fit once, in all of them" in done.stdout

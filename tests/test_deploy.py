@@ -19,6 +19,7 @@ import kubernetes_validate  # type: ignore[import-untyped]  # has no annotations
 import pytest
 from botocore.validate import ParamValidator
 from deployed import DEPLOY, ROOT, Document, commands, crontab_lines, documents, pod_templates, text
+from limits import HANG_S
 
 from polyfit.driver import DRAIN_S
 
@@ -361,7 +362,7 @@ def tick(scheduler: dict[str, Document], tmp_path: Path) -> Tick:
             },
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=HANG_S,
             check=False,
         )
 
@@ -661,7 +662,7 @@ def nightly(crontab_command: str, tmp_path: Path) -> Callable[[], int]:
 
     def run() -> int:
         shell = crontab_lines()[0]["SHELL"]
-        return subprocess.run([shell, "-c", command], timeout=30, check=False).returncode
+        return subprocess.run([shell, "-c", command], timeout=HANG_S, check=False).returncode
 
     return run
 
@@ -709,7 +710,7 @@ def test_a_night_at_work_keeps_the_next_one_out(nightly: Callable[[], int], tmp_
         assert holder.stdout is not None
         assert holder.stdout.readline() == "locked\n"
         status = nightly()
-        holder.communicate("\n", timeout=30)
+        holder.communicate("\n", timeout=HANG_S)
 
     (log,) = (tmp_path / "log").glob("*.log")
     assert status != 0
@@ -726,7 +727,7 @@ def hadolint(source: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
     return result.stdout + result.stderr

@@ -25,7 +25,7 @@ from typing import Any
 import duckdb
 import pytest
 from deployed import documents, pod_templates, text
-from limits import HANG_S
+from limits import HANG_S, wait_for
 from servers import RayHead, S3Server, descendants, ray_head, ray_node
 
 import polyfit
@@ -64,7 +64,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def polyfit_run(
-    env: Mapping[str, str], *arguments: str, timeout: float = 240
+    env: Mapping[str, str], *arguments: str, timeout: float = HANG_S
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments), env=clean(env), cwd=ROOT, text=True, capture_output=True,
@@ -203,7 +203,7 @@ def test_a_submitted_job_runs_with_the_nodes_own_keys(
         "python", "-m", "polyfit", "run", "jobs/stability.yaml", "--store", uri,
     ]  # fmt: skip
     done = subprocess.run(
-        job, env=clean(submitter), cwd=ROOT, text=True, capture_output=True, timeout=240,
+        job, env=clean(submitter), cwd=ROOT, text=True, capture_output=True, timeout=HANG_S,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -230,7 +230,7 @@ def test_a_stopped_job_lets_its_shards_come_to_rest_and_the_run_go(
     jobs, store = JobSubmissionClient(ray_cluster.dashboard_url), seaweed.client()
     job = jobs.submit_job(
         entrypoint=shlex.join(command("run", str(spec), "--store", uri)),
-        runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "40"}},
+        runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(int(HANG_S))}},
     )
     while not _listed(store, f"{home}/shards/"):  # from then on others are in flight
         assert not jobs.get_job_status(job).is_terminal(), jobs.get_job_logs(job)
@@ -238,7 +238,7 @@ def test_a_stopped_job_lets_its_shards_come_to_rest_and_the_run_go(
 
     stopped = subprocess.run(
         [*_pre_stop(ray_cluster), job], env=clean(ray_cluster.env), text=True, capture_output=True,
-        timeout=240, check=False,
+        timeout=HANG_S, check=False,
     )  # fmt: skip
 
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
@@ -289,10 +289,8 @@ def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
     with subprocess.Popen(
         command(*ours), env=clean(keys), cwd=ROOT, stderr=subprocess.DEVNULL, text=True
     ) as process:
-        client, deadline = seaweed.client(), time.monotonic() + 120
-        while len(_listed(client, shards)) < 5 and time.monotonic() < deadline:
-            assert process.poll() is None
-            time.sleep(0.1)
+        client = seaweed.client()
+        wait_for(lambda: len(_listed(client, shards)) >= 5, "five shards at rest", process)
         family = descendants(process.pid)
         actors = [member.pid for member in family if b"_Actor" in _title(member.pid)]
         assert actors
@@ -300,7 +298,7 @@ def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
     # What its actors have in hand still comes to rest, until Ray has ended them.
     for member in family:
         if member.pid in actors:
-            assert member.ends_within(60), f"actor {member.pid} outlives its driver"
+            assert member.ends_within(HANG_S), f"actor {member.pid} outlives its driver"
     for member in family:  # Ray's own agents stay behind
         member.signal(signal.SIGKILL)
     left = _listed(client, shards)
@@ -331,12 +329,9 @@ def test_sigterm_drains_with_its_own_exit_code_and_the_run_goes_on(tmp_path: Pat
     with subprocess.Popen(
         ours, env=clean({}), cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as process:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.rglob("*.parquet")) and time.monotonic() < deadline:
-            assert process.poll() is None
-            time.sleep(0.1)
+        wait_for(lambda: list(tmp_path.rglob("*.parquet")), "a shard at rest", process)
         process.terminate()
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=HANG_S)
     assert process.returncode == 143, told
     assert "the same command goes on from here" in told
     again = polyfit_run({}, *ours[3:])
@@ -371,7 +366,7 @@ def test_a_machine_that_does_not_see_the_folder_is_told_of(
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", inside, "sh",
          *command("run", small, "--store", str(hidden))],
-        env=clean(ray_cluster.env), cwd=ROOT, text=True, capture_output=True, timeout=120,
+        env=clean(ray_cluster.env), cwd=ROOT, text=True, capture_output=True, timeout=HANG_S,
         check=False,
     )  # fmt: skip
     assert done.returncode == 5, done.stderr
@@ -426,7 +421,7 @@ def elsewhere(
     """As users run it: not in our repository, whose folder Ray would pass on to the nodes."""
     return subprocess.run(
         command(*arguments), env=clean(env), cwd=folder, text=True, capture_output=True,
-        timeout=240, check=False,
+        timeout=HANG_S, check=False,
     )  # fmt: skip
 
 
@@ -478,7 +473,7 @@ def test_a_node_whose_disk_is_full_is_named(tmp_path: Path) -> None:
             ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh",
              sys.executable, "-c", FULL],
             env=clean({"RAY_TMPDIR": disk}), cwd=tmp_path, text=True, capture_output=True,
-            timeout=400, check=False,
+            timeout=HANG_S, check=False,
         )  # fmt: skip
     finally:
         Path(disk).rmdir()
@@ -627,7 +622,7 @@ def test_a_ray_that_does_not_start_says_why_and_where_its_logs_lie(
         done = subprocess.run(
             ["sh", "-c", 'ulimit -v 4000000; exec "$@"', "sh", *ours],
             env=clean({"RAY_TMPDIR": home}), cwd=ROOT, text=True, capture_output=True,
-            timeout=240, check=False,
+            timeout=HANG_S, check=False,
         )  # fmt: skip
         assert done.returncode == 6, done.stderr
         (session,) = Path(home).glob("ray/session_2*")
@@ -661,7 +656,7 @@ def test_an_own_ray_without_a_gpu_says_so_at_once(tmp_path: Path) -> None:
 def test_a_cluster_that_is_not_there_is_told_in_one_line(small: str, tmp_path: Path) -> None:
     env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
     done = polyfit_run(
-        env, "run", small, "--store", str(tmp_path), "--address", "127.0.0.1:1", timeout=120
+        env, "run", small, "--store", str(tmp_path), "--address", "127.0.0.1:1", timeout=HANG_S
     )
     assert done.returncode == 6, done.stderr
     assert "polyfit: the Ray cluster at 127.0.0.1:1 cannot be reached" in done.stderr
@@ -674,7 +669,7 @@ def test_ray_ends_beside_what_the_caller_does_next(monkeypatch: pytest.MonkeyPat
 
     def shutdown() -> None:
         disconnected.set()
-        let.wait(60)
+        let.wait(HANG_S)
         ended.set()
 
     ray = SimpleNamespace(shutdown=shutdown, is_initialized=lambda: not disconnected.is_set())
@@ -730,7 +725,7 @@ def test_an_own_ray_is_asked_often_whether_it_is_there_and_the_users_settings_st
     """One of two settings that only together are a time is not joined by the other."""
     done = subprocess.run(
         [sys.executable, "-c", STARTING], env=clean(set_by_user), cwd=ROOT, text=True,
-        capture_output=True, timeout=240, check=False,
+        capture_output=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [set_by_user or _RAYLET_POLLS]
@@ -771,7 +766,7 @@ def test_an_actor_that_dies_is_replaced_and_its_shard_fitted_once(tmp_path: Path
     path.write_text("name: dying\nshard: 200\nfit: {steps: 2000}\nsweep: {seed: {count: 4000}}\n")
     done = subprocess.run(
         [sys.executable, str(script), str(path), str(tmp_path / "runs")],
-        env=clean({}), cwd=ROOT, text=True, capture_output=True, timeout=240, check=False,
+        env=clean({}), cwd=ROOT, text=True, capture_output=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "4000"
@@ -823,7 +818,7 @@ def test_actors_follow_a_cluster_that_grows_and_loses_a_node(tmp_path: Path) -> 
     )
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(ELASTIC), str(path), str(tmp_path / "runs")],
-        env=clean({}), cwd=ROOT, text=True, capture_output=True, timeout=400, check=False,
+        env=clean({}), cwd=ROOT, text=True, capture_output=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("TOLD "))

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -72,9 +71,7 @@ def test_a_shard_in_this_process_has_no_longer_than_others(
 
     def hanging(*arguments: Any, **options: Any) -> Any:
         os.kill(os.getpid(), number)
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            time.sleep(0.01)
+        wait_for(lambda: False, "the signal breaks it off")
         raise AssertionError("it was left alone")
 
     with monkeypatch.context() as slow:
@@ -994,11 +991,10 @@ def test_a_driver_that_cannot_use_its_store_ends_soon_and_before_it_looks_for_ac
 
     monkeypatch.setattr(driver, "connect", early)
     address, message = unusable
-    begun = time.monotonic()
     with pytest.raises(StoreError, match=message) as caught:
         polyfit.execute(SPEC, store=address.uri, executor="ray")
     assert "wrong" not in str(caught.value)
-    assert time.monotonic() - begun + sum(slept) < 30
+    assert sum(slept) < 30
 
 
 def test_an_actor_that_cannot_use_the_store_says_so_before_its_first_shard(
@@ -1140,14 +1136,14 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_run_goes_on_later(tmp_p
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     full = subprocess.run(
-        ours, text=True, capture_output=True, timeout=240, check=False, preexec_fn=small_files
+        ours, text=True, capture_output=True, timeout=HANG_S, check=False, preexec_fn=small_files
     )
     assert full.returncode == 5, full.stderr
     assert "File too large (shards/000000-" in full.stderr
     assert "Traceback" not in full.stderr
     left = [str(path) for path in (tmp_path / "runs").rglob("*") if path.is_file()]
     assert not [name for name in left if name.endswith((".part", ".parquet"))]
-    done = subprocess.run(ours, text=True, capture_output=True, timeout=240, check=False)
+    done = subprocess.run(ours, text=True, capture_output=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr
     (manifest,) = tmp_path.rglob("manifest.json")
     assert polyfit.Run.open(str(manifest.parent)).verify().problems == []

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from deployed import ROOT, commands, text
+from limits import HANG_S
 
 
 def steps(dockerfile: str) -> Iterator[tuple[str, str]]:
@@ -46,7 +47,7 @@ class Image:
             cwd=self.path(self.cwd),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=HANG_S,
             check=False,
         )
 
@@ -164,7 +165,7 @@ def test_an_image_whose_first_build_is_left_in_place_does_not_start(tmp_path: Pa
 def test_the_check_of_the_image_names_the_packages_that_it_needs(tmp_path: Path) -> None:
     check = subprocess.run(
         [sys.executable, ROOT / "tests" / "image.py"], env={"PATH": str(tmp_path)},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=HANG_S, check=False,
     )  # fmt: skip
 
     assert check.returncode != 0

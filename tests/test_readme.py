@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from deployed import ROOT
+from limits import HANG_S
 from servers import RayHead, S3Server
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,7 +49,7 @@ def shell(text: str, folder: Path, env: Mapping[str, str]) -> None:
     """Run a block; each of its lines has to succeed."""
     done = subprocess.run(
         ["bash", "-ec", text], cwd=folder, env=env, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=HANG_S,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from limits import HANG_S
 from numpy.polynomial import chebyshev, legendre, polynomial
 from places import use
 from servers import S3Server
@@ -866,7 +867,7 @@ def test_whatever_bit_of_a_footer_is_damaged_its_rows_are_the_same_or_refused(
     start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
     done = subprocess.run(
         [sys.executable, "-c", READING, run.uri, str(start)],
-        text=True, capture_output=True, timeout=600, check=False,
+        text=True, capture_output=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     told = [line.partition(" ") for line in done.stdout.splitlines()]
     assert done.returncode == 0, (told[-1:], done.stderr)

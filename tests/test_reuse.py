@@ -17,6 +17,7 @@ import pytest
 from engines import CPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limits import HANG_S
 from servers import RayHead, S3Server
 from test_sweep import GENERATORS, VALUES, entries, spec_of, specs
 
@@ -556,7 +557,7 @@ def command(*arguments: object, env: Mapping[str, str] | None = None) -> tuple[i
         env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_S,
         check=False,
     )
     return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
