@@ -144,7 +144,11 @@ def test_a_log_says_while_actors_compile_that_they_do(tmp_path: Path) -> None:
             stage = "0 of 1 fit, 0 of 1 shard at rest; compiling on 1 of 1 actors"
             assert any(stage in line for line in process.stderr), "it ended without a word of it"
             (status,) = tmp_path.rglob("status.json")
-            assert json.loads(status.read_bytes())["stage"] == "compiling on 1 of 1 actors"
+            wait_for(
+                lambda: json.loads(status.read_bytes())["stage"] == "compiling on 1 of 1 actors",
+                "its status, which is written after the line",
+                process,
+            )
         finally:
             go.touch()
             _, told = process.communicate(timeout=HANG_S)
