@@ -47,7 +47,9 @@ def normal(uri: str) -> str:
         raise AddressError("is no store")
     if variable := _VARIABLE.search(uri):
         raise AddressError(f"holds {variable[0]}, which nothing replaces here", "its value")
-    found = _SCHEME.fullmatch(uri)
+    if uri.startswith(("//", ":")):  # half an address of another kind
+        raise AddressError("is no store")
+    found = _SCHEME.fullmatch(uri.strip())
     scheme, slashes, rest = found.groups() if found else ("", "", "")
     match scheme.lower():
         case "s3" if slashes in ("/", "//"):
@@ -73,7 +75,7 @@ def _in_s3(rest: str) -> str:
     bucket, _, prefix = rest.partition("/")
     if "@" in bucket:
         raise AddressError("holds credentials; boto3's own chain finds them")
-    if not bucket or re.search(r"[?#]", rest):
+    if not bucket or not bucket.isascii() or re.search(r"[?#]", rest):
         raise AddressError("is no bucket")
     if re.fullmatch(r"[^:]+:\d+", bucket):
         raise AddressError("names a server", f"s3://bucket/prefix, and http://{bucket} as endpoint")

@@ -29,6 +29,7 @@ def wrong(uri: str) -> tuple[str, str]:
         ("s3:/bucket/x", "s3://bucket/x"),
         ("S3://bucket/x", "s3://bucket/x"),
         ("s3://bucket/x ", "s3://bucket/x"),
+        (" s3://bucket/x", "s3://bucket/x"),
         ("s3://bucket/..a/b..", "s3://bucket/..a/b.."),
         ("s3://bucket/mail@host/$1", "s3://bucket/mail@host/$1"),
         (
@@ -61,6 +62,9 @@ def test_a_place_has_one_form(uri: str, expected: str) -> None:
         ("s3:bucket/x", "is no store", "s3://bucket/x"),
         ("s3//bucket/x", "is no store", "s3://bucket/x"),
         ("s3a://bucket/x", "is no store", "s3://bucket/x"),
+        ("://bucket", "is no store", ""),
+        ("//bucket/x", "is no store", ""),
+        ("s3://b\uff20c", "is no bucket", ""),
         ("S3N://bucket/x", "is no store", "s3://bucket/x"),
         ("arn:aws:s3:::bucket/x", "is no store", "s3://bucket/x"),
         (
