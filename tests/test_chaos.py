@@ -189,9 +189,9 @@ def test_rows_are_read_past_bytes_that_were_wrong_on_the_way(under: Under) -> No
 def test_a_store_that_fails_while_actors_open_it_does_not_end_the_run(
     under: Under, tmp_path: Path
 ) -> None:
-    """Of all, only actors read their driver's attempt; each call gives up after five tries."""
+    """An attempt is read once by its driver, then by actors; a call gives up after five tries."""
     store, proxy = under()
-    left = [True] * 13
+    left = [True] * 13 + [False]
 
     def choose(request: Request) -> str | None:
         opening = request.method == "GET" and "/attempts/" in request.path
