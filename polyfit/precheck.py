@@ -45,6 +45,8 @@ MAX_COST: Final = 200_000_000
 MAX_TOLD: Final = 10
 """Causes that are told one by one."""
 
+_DECIMAL: Final = 12
+"""Characters of a number that somebody wrote, rather than of one that was computed."""
 _LOUD: Final = 1e20
 """Noise from which on its draw may decide whether float32 holds the data."""
 
@@ -420,7 +422,7 @@ class _Look:
         at, value = grid.x()[0, failing[0]], y[failing[0]]
         return (
             f"target {target} is not finite on range {_range(grid)}: first {value} at "
-            f"x = {at:.6g}, in all at {len(failing):,} of {grid.points:,} points"
+            f"x = {_short(at)}, in all at {len(failing):,} of {grid.points:,} points"
         )
 
     def tell_data(self, fit: int) -> str:
@@ -468,7 +470,13 @@ _TELL: Final = {
 
 
 def _range(grid: Grid) -> str:
-    return f"[{float(np.ravel(grid.low)[0]):.6g}, {float(np.ravel(grid.high)[0]):.6g}]"
+    return f"[{_short(np.ravel(grid.low)[0])}, {_short(np.ravel(grid.high)[0])}]"
+
+
+def _short(value: float) -> str:
+    """Six digits, or all of a decimal that has a few more: those may be what matters."""
+    short, whole = f"{value:.6g}", f"{value:.12g}"
+    return short if float(short) == value or len(whole) > _DECIMAL else whole
 
 
 def _numbered(codes: list[Index]) -> tuple[Index, Index]:

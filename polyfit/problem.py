@@ -78,11 +78,16 @@ class Grid:
 
     @property
     def middle(self) -> float | Array:
-        return self.low + self.half
+        return self.low + (self.high - self.low) / 2
 
     @property
     def half(self) -> float | Array:
-        return (self.high - self.low) / 2
+        """Half the width, less what rounding would put beyond the range: a target may end there."""
+        half, middle = (self.high - self.low) / 2, self.middle
+        within = np.minimum(half, np.minimum(middle - self.low, self.high - middle))
+        beyond = (middle - within < self.low) | (middle + within > self.high)
+        within = np.where(beyond, np.nextafter(within, 0.0), within)
+        return np.where(within > 0.0, within, half)[()]  # no number lies between two neighbours
 
     def t(self) -> Array:
         """The points on [-1, 1], shape (N,), shared and read-only."""

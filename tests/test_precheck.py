@@ -144,6 +144,11 @@ def test_the_pivots_of_chebyshev_polynomials_are_as_large_as_is_taken_for_grante
             "x = -1, in all at 1,000 of 2,000 points: 7 of 7 fits cannot start",
         ),
         (
+            "fit: {target: asin(x), range: [-1.0000001, 1], points: 50}",
+            "job.yaml:4: fit.target: target asin(x) is not finite on range [-1.0000001, 1]: first "
+            "nan at x = -1.0000001, in all at 1 of 50 points: 1 of 1 fits cannot start",
+        ),
+        (
             "fit: {points: 11}\nsweep:\n  target: [sin(x),\n    1/x]\n  range: [[0, 1], [1, 2]]",
             "job.yaml:7: sweep.target[1]: target 1 / x is not finite on range [0, 1]: first inf at "
             "x = 0, in all at 1 of 11 points: 1 of 4 fits cannot start",

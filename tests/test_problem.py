@@ -93,6 +93,37 @@ def test_many_ranges_have_a_row_of_points_each() -> None:
     assert grid.x().tolist() == [[-1.0, 0.0, 1.0, 2.0, 3.0], [0.0, 0.25, 0.5, 0.75, 1.0]]
 
 
+@given(st.floats(-1e6, 1e6), st.floats(1e-9, 1e6), st.integers(2, 40))
+def test_no_point_lies_beyond_the_range(low: float, width: float, points: int) -> None:
+    """Also where rounding would put it there: a target may have its end there."""
+    high = low + width
+    grid = Grid(low, high, points, 0, "power")
+    x = grid.x()
+    assert low <= x.min() <= x.max() <= high
+    np.testing.assert_allclose(x[[0, -1]], [low, high], rtol=1e-15, atol=1e-15 * (abs(low) + width))
+    together = Grid(np.array([low, 0.0]), np.array([high, 1.0]), points, 0, "power")
+    assert together.x()[0].tolist() == x.tolist()
+
+
+@pytest.mark.parametrize(
+    ("target", "low", "high", "points"),
+    [
+        ("sqrt(x - 0.1)", 0.1, 1000000.3, 999),
+        ("sqrt(x + e) + sqrt(1/3 - x)", -math.e, 1 / 3, 2000),
+        ("asin(x)", -0.4402, 1.0, 50),
+    ],
+)
+def test_a_target_that_ends_with_the_range_is_finite(
+    target: str, low: float, high: float, points: int
+) -> None:
+    assert np.isfinite(target_values(target, Grid(low, high, points, 3, "chebyshev"))).all()
+
+
+def test_a_range_of_two_neighbouring_numbers_has_a_width() -> None:
+    grid = Grid(1.0, math.nextafter(1.0, 2.0), 5, 1, "chebyshev")
+    assert grid.half > 0.0
+
+
 def test_the_target_is_taken_at_the_points() -> None:
     grid = Grid(-math.pi, math.pi, 100, 3, "chebyshev")
     np.testing.assert_array_equal(target_values("exp(x)", grid), np.exp(grid.x()))
