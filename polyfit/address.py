@@ -16,6 +16,10 @@ _VARIABLE: Final = re.compile(
     r"\$\{(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^${}]*))?\}|\$(?P<bare>[A-Za-z_]\w*)|\$\{",
     re.ASCII,
 )
+_BUCKET: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_ACCESS_POINT: Final = re.compile(
+    r"arn:[^:/]+:s3[^:/]*:[^:/]*:[^:/]*:(outpost[:/][^:/]+[:/])?accesspoint[:/][^:/]+"
+)
 _SECRET: Final = re.compile(r"(^|_)(SECRET|TOKEN|PASSWORD|ACCESS_KEY)(_|$)", re.IGNORECASE)
 _HOSTS: Final = (
     ".cloudflarestorage.com",
@@ -41,7 +45,7 @@ def normal(uri: str) -> str:
     Raises:
         AddressError: it is neither.
     """
-    if not uri:
+    if not uri.strip():
         raise AddressError("is empty")
     if not uri.isprintable():
         raise AddressError("is no store")
@@ -68,6 +72,8 @@ def normal(uri: str) -> str:
         raise AddressError("is no store")
     if uri.lower().startswith("s3//"):
         raise AddressError("is no store", f"s3://{uri[4:].lstrip('/')}")
+    if uri != uri.strip():
+        raise AddressError("begins or ends with a blank", uri.strip())
     return uri
 
 
@@ -75,11 +81,13 @@ def _in_s3(rest: str) -> str:
     bucket, _, prefix = rest.partition("/")
     if "@" in bucket:
         raise AddressError("holds credentials; boto3's own chain finds them")
-    if not bucket or not bucket.isascii() or re.search(r"[?#]", rest):
+    if not bucket or re.search(r"[?#]", rest):
         raise AddressError("is no bucket")
     if re.fullmatch(r"[^:]+:\d+", bucket):
         raise AddressError("names a server", f"s3://bucket/prefix, and http://{bucket} as endpoint")
-    if ":" in bucket and not bucket.startswith("arn:"):
+    if plain := re.fullmatch(r"arn:[^:]+:s3:::(.+)", rest):
+        raise AddressError("is no bucket", f"s3://{plain[1]}")
+    if not (_ACCESS_POINT.match(rest) if bucket.startswith("arn:") else _BUCKET.fullmatch(bucket)):
         raise AddressError("is no bucket")
     parts = [part for part in prefix.split("/") if part not in ("", ".")]
     if ".." in parts:  # some servers go up there, others have keys of that name

@@ -62,6 +62,7 @@ _REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
     "RequestTimeTooSkewed": ("the clocks of this machine and of the store differ", "set the clock"),
     "405": _NOT_S3,
     "MethodNotAllowed": _NOT_S3,
+    "511": ("the network asks for a login before it lets anything through", "log in there first"),
 }
 """What is wrong and what to try, by the code of the answer."""
 
@@ -82,6 +83,9 @@ _FULL: Final = re.compile(
     re.IGNORECASE,
 )
 """Words of a full disk or a used-up quota, which some servers answer with a 500."""
+
+_KNOWN: Final = frozenset(("etag", "last-modified", "x-amz-request-id"))
+"""Headers of which every S3 server sends one at least with an object."""
 
 _PASSING: Final = frozenset(("RequestTimeout", "IncompleteBody", "BadDigest", "InvalidDigest"))
 """Codes that pass by waiting though their status is that of a bad request."""
@@ -105,19 +109,23 @@ def attend(client: "S3Client") -> None:
 
 def _refuse_stranger(response_dict: dict[str, Any], operation_model: Any, **_: Any) -> None:
     status, headers, body = (response_dict[name] for name in ("status_code", "headers", "body"))
-    ours = f"x-amz-meta-{DIGEST}" in {name.lower() for name in headers}
+    named = {name.lower() for name in headers}
+    ours = f"x-amz-meta-{DIGEST}" in named
     if ours or not (200 <= status < 300 or 400 <= status < 500) or _passes(status, ""):
         return  # a redirect says where to, and what passes is asked again
     says_so = "html" in headers.get("content-type", "") and headers.get("content-length") != "0"
+    of_object = status < 300 and operation_model.name in ("GetObject", "HeadObject")
+    strange = of_object and not _KNOWN & named
     if not isinstance(body, bytes):  # an object's bytes, not yet read
-        body = body.read(MAX_PAGE) if says_so else b""
+        body = body.read(MAX_PAGE) if says_so or strange else b""
     start = body[:MAX_PAGE].lstrip()
     bare = status < 300 and operation_model.name == "HeadObject"  # no body tells what it would be
     if start.lower().startswith((b"<!doctype html", b"<html")) or (
         says_so and (start or bare) and not start.startswith(b"<?xml")
     ):
         raise NotS3(status, True, _title(start.decode(errors="replace")))
-    if status < 300 and isinstance(response_dict["body"], bytes) and start[:1] not in (b"", b"<"):
+    listed = status < 300 and isinstance(response_dict["body"], bytes)
+    if strange or (listed and start[:1] not in (b"", b"<")):
         raise NotS3(status, False, _line(start.decode(errors="replace"), 80))
 
 
@@ -175,11 +183,18 @@ def told(error: Exception, where: str, asked: str) -> Exception:
     if isinstance(error, aws.SSLError) and "certificate verify failed" in cause.lower():
         advice = "AWS_CA_BUNDLE names a file of the authorities to trust"
         return StoreError(f"{where}: its certificate is not trusted ({asked}: {cause}); {advice}")
+    if isinstance(error, aws.SSLError) and "wrong version number" in cause.lower():
+        advice = "an endpoint without TLS begins with http://"
+        return StoreError(f"{where}: no TLS is spoken there ({asked}: {cause}); {advice}")
+    if isinstance(error, aws.SSLError) and "no such file" in cause.lower():
+        advice = "the file that AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or ca_bundle names is not there"
+        return StoreError(f"{where}: {advice} ({asked}: {cause})")
     if isinstance(error, aws.CredentialRetrievalError | aws.MetadataRetrievalError):
         return StoreError(f"{where}: no credentials ({asked}: {cause})", passing=True)
     reaching = (aws.HTTPClientError, aws.ConnectionError, aws.IncompleteReadError)
     if isinstance(error, (*reaching, aws.FlexibleChecksumError)):
-        return StoreError(f"{where}: cannot be reached ({asked}: {cause})", passing=True)
+        advice = f"; {_ENDPOINT}" if type(error) is aws.HTTPClientError else ""
+        return StoreError(f"{where}: cannot be reached ({asked}: {cause}){advice}", passing=True)
     if isinstance(error, aws.BotoCoreError):
         return StoreError(f"{where}: {cause} ({asked})")
     return error
@@ -220,7 +235,9 @@ def _refusal(response: Mapping[str, Any], where: str, asked: str, own: bool) -> 
 def _passes(status: int, code: str) -> bool:
     """Whether a refused call may well work a moment later."""
     return (
-        code in _PASSING or status in (0, 408, 409, 425, 429) or (status >= 500 and status != 501)
+        code in _PASSING
+        or status in (0, 408, 409, 425, 429)
+        or (status >= 500 and status not in (501, 511))
     )
 
 

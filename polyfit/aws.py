@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from botocore.session import Session
 
-__all__ = ["configured_endpoint", "session", "split_bucket", "unless_configured"]
+__all__ = [
+    "configured_endpoint",
+    "runs_program_for_keys",
+    "session",
+    "split_bucket",
+    "unless_configured",
+]
 
 _BUCKET: Final = re.compile(
     r"(arn:[^:/]+:s3[^:/]*:[^:/]*:[^:/]*:(?:outpost[:/][^:/]+[:/])?accesspoint[:/][^:/]+|[^/]+)/?(.*)"
@@ -50,6 +56,12 @@ def configured_endpoint(session: "Session") -> str | None:
     service = services.get("s3", {})
     endpoint = service.get("endpoint_url") if isinstance(service, dict) else None
     return endpoint or profile.get("endpoint_url")
+
+
+def runs_program_for_keys(session: "Session") -> bool:
+    """Whether a profile names a program that gives keys."""
+    profiles = session.full_config.get("profiles", {})
+    return any("credential_process" in profile for profile in profiles.values())
 
 
 def unless_configured(session: "Session", defaults: dict[str, Any]) -> dict[str, Any]:

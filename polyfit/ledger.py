@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from polyfit.errors import DamagedRun, PlanMismatch, RunNotFound
+from polyfit.errors import DamagedRun, PlanMismatch, RunNotFound, StoreError
 from polyfit.plan import Plan, Shard, dump_json, mend
 from polyfit.store import Entry, NoSuchKey, Store
 
@@ -228,7 +228,13 @@ class Ledger:
             there = self._stated_plan()
         except NoSuchKey:
             self.store.create(PLAN, self.plan.to_json())
-            there = self._stated_plan()
+            try:
+                there = self._stated_plan()
+            except NoSuchKey:
+                raise StoreError(
+                    f"{self.store.uri}: {PLAN} was written and is not there: what takes it does "
+                    "not keep it; check the store and its endpoint"
+                ) from None
         if there != self.plan.hash:
             raise PlanMismatch(
                 f"the run {self.store.uri} belongs to plan {there[:12]}, this spec makes plan "

@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from polyfit.address import AddressError, in_bucket, masked, normal, normal_endpoint
 from polyfit.answers import DIGEST, attend, code_of, told
-from polyfit.aws import configured_endpoint, session, split_bucket, unless_configured
+from polyfit.aws import (
+    configured_endpoint,
+    runs_program_for_keys,
+    session,
+    split_bucket,
+    unless_configured,
+)
 from polyfit.errors import DamagedRun, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -369,9 +375,19 @@ class FolderStore:
         except OSError as error:
             if isinstance(error, FileNotFoundError | NotADirectoryError) and not writing:
                 raise NoSuchKey(key) from None
-            raise StoreError(
-                f"folder {self.uri}: {error.strerror or error} ({key or 'listing'})"
-            ) from error
+            cause = error.strerror or str(error)
+            if isinstance(error, FileExistsError | NotADirectoryError):
+                cause += _in_the_way((self._root / key).parent)
+            raise StoreError(f"folder {self.uri}: {cause} ({key or 'listing'})") from error
+
+
+def _in_the_way(folder: Path) -> str:
+    """What keeps ``folder`` from being made; empty where that is nothing that stands there."""
+    for place in (*reversed(folder.parents), folder):
+        if os.path.lexists(place) and not place.is_dir():
+            to = f", a link to {os.readlink(place)}," if place.is_symlink() else ""
+            return f": {place}{to} is no folder"
+    return ""
 
 
 class S3Store:
@@ -586,8 +602,8 @@ def _client(address: StoreAddress) -> "S3Client":
         }
         if split_bucket(address.uri)[0].startswith("arn:"):
             del defaults["s3"]["addressing_style"]  # an access point is a host
+    here = session()
     try:
-        here = session()
         config = Config(
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=READ_TIMEOUT_S,
@@ -603,7 +619,15 @@ def _client(address: StoreAddress) -> "S3Client":
         )
     except BotoCoreError as error:
         raise told(error, address.uri, "a client for S3") from None
-    except ValueError as error:
-        raise StoreError(f"{address.uri}: {error}") from None
+    except Exception as error:
+        if runs_program_for_keys(here):  # botocore reads unseen what that prints
+            raise StoreError(
+                f"{address.uri}: no credentials ({type(error).__name__}: {error}); check the "
+                "profile's credential_process, and that it prints JSON with Version: 1, "
+                "AccessKeyId and SecretAccessKey"
+            ) from None
+        if isinstance(error, ValueError):
+            raise StoreError(f"{address.uri}: {error}") from None
+        raise
     attend(client)
     return client

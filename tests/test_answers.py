@@ -206,7 +206,7 @@ def test_a_bucket_of_another_region_is_asked_there() -> None:
 
     def answer(asked: Asked) -> Answer:
         there = "/eu-north-1/s3/" in asked.headers["authorization"]
-        return Answer(200, {}, b"found") if there else ELSEWHERE
+        return Answer(200, {"ETag": '"x"'}, b"found") if there else ELSEWHERE
 
     with odd_s3(answer) as odd:
         assert StoreAddress.of("s3://bucket/p", odd.url).open().get("key") == b"found"
@@ -278,6 +278,49 @@ def test_an_answer_that_is_not_s3s_is_told_at_once(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["get", "part", "read", "size"])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, b""), (204, b""), (200, b'{"ok": true}')],
+    ids=["empty", "204", "json"],
+)
+def test_an_answer_that_no_s3_server_gives_is_no_object(
+    serve: Serve, name: str, status: int, body: bytes
+) -> None:
+    odd, store = serve(Answer(status, {"Content-Type": "application/json"}, body))
+    text = str(told(name, store))
+    assert f"at {odd.url}: something else answers there, not S3 ({OPERATIONS[name][0]}" in text
+    assert "; check the endpoint (endpoint_url" in text
+
+
+def test_a_network_that_asks_for_a_login_says_so(serve: Serve) -> None:
+    odd, store = serve(Answer(511, HTML, PAGES["titled"]))
+    error = told("get", store)
+    assert f"at {odd.url}: the network asks for a login before it lets anything through" in str(
+        error
+    )
+    assert str(error).endswith("; log in there first")
+    assert not error.passing
+
+
+def test_no_tls_an_authority_that_is_missing_and_a_proxy_that_is_none_are_told(
+    once: tuple[OddS3, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    secure = once[0].url.replace("http://", "https://")
+    plain = StoreAddress.of("s3://bucket/p", secure).open()
+    assert str(told("get", plain)).endswith("; an endpoint without TLS begins with http://")
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_CA_BUNDLE", "/no/such.pem")
+        trusting = StoreAddress.of("s3://bucket/p", secure).open()
+        assert "the file that AWS_CA_BUNDLE, " in str(told("get", trusting))
+    for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "::")
+    proxied = StoreAddress.of("s3://bucket/p", "http://s3.example").open()
+    assert "and the proxies (HTTPS_PROXY" in str(told("get", proxied))
+
+
+@pytest.mark.parametrize("name", ["get", "part", "read", "size"])
 def test_a_key_that_is_not_there_is_no_refusal(serve: Serve, name: str) -> None:
     _, store = serve(refusal(404, "NoSuchKey", "The key does not exist."))
     with pytest.raises(NoSuchKey, match="key"):
@@ -307,3 +350,16 @@ def test_a_real_stores_sentence_arrives(moto: S3Server, monkeypatch: pytest.Monk
         "there is no such bucket (ListObjectsV2 p/shards/: 404 NoSuchBucket: "
         '"The specified bucket does not exist"); correct its name or create it' in text
     )
+
+
+def test_a_store_that_keeps_nothing_ends_a_run_with_5(tmp_path: Path) -> None:
+    def answer(asked: Asked) -> Answer:
+        kept = asked.method == "PUT"
+        return Answer(200, {"ETag": '"x"'}) if kept else refusal(404, "NoSuchKey", "None there.")
+
+    spec = tmp_path / "a.yaml"
+    with odd_s3(answer) as odd:
+        spec.write_text(f"name: a\nstore: {{uri: s3://bucket/p, endpoint_url: {odd.url}}}")
+        ended = CliRunner().invoke(cli.cli, ["run", str(spec)])
+    assert isinstance(ended.exception, StoreError)
+    assert "plan.json was written and is not there: " in str(ended.exception)

@@ -268,3 +268,21 @@ def test_a_program_for_keys_that_fails_is_told(config: Path) -> None:
     config.write_text("[default]\ncredential_process = sh -c 'echo no ticket >&2; exit 1'\n")
     with pytest.raises(StoreError, match=r"no credentials \(a client for S3: .*no ticket\)"):
         StoreAddress.of("s3://bucket/p", "http://127.0.0.1:9").open().get("key")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "/no/such/program",
+        "echo 5",
+        "echo []",
+        "echo hi",
+        'echo "open',
+        "cat /bin/ls",
+        "",
+    ],
+)
+def test_a_program_for_keys_that_is_none_or_prints_none_is_told(config: Path, program: str) -> None:
+    config.write_text(f"[default]\ncredential_process = {program}\n")
+    with pytest.raises(StoreError, match=r"^s3://bucket/p: no credentials \(.*credential_process"):
+        StoreAddress.of("s3://bucket/p", "http://127.0.0.1:9").open()

@@ -497,7 +497,9 @@ def test_an_endpoint_that_is_no_url_is_named() -> None:
 def test_a_bucket_name_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-    store = StoreAddress.of("s3://no bucket", "http://127.0.0.1:9").open()
+    store = StoreAddress.of(
+        "s3://arn:aws:s3:eu-west-1:1:accesspoint/a", "http://127.0.0.1:9"
+    ).open()
     assert "Invalid bucket name" in told(lambda: store.get("key"))
 
 
@@ -508,7 +510,10 @@ def test_a_folder_that_cannot_be_written_is_named(
     (tmp_path / "file").write_bytes(b"")
     text = told(lambda: operation(FolderStore(str(tmp_path / "file" / "runs"))))
     assert text.startswith(f"folder {tmp_path}/file/runs: ")
-    assert "Not a directory" in text
+    assert f"Not a directory: {tmp_path}/file is no folder" in text
+    (tmp_path / "link").symlink_to("gone")
+    text = told(lambda: operation(FolderStore(str(tmp_path / "link" / "runs"))))
+    assert f"{tmp_path}/link, a link to gone, is no folder" in text
 
 
 def test_a_bug_stays_itself(monkeypatch: pytest.MonkeyPatch) -> None:
