@@ -275,6 +275,8 @@ def validate(specs: tuple[str, ...], strict: bool) -> None:
             click.echo(f"{loaded.source}: {_count(made.fits, 'fit')}")
         except SpecError as error:
             problems += error.problems
+        except OutputError:
+            raise
         except PolyfitError as error:
             problems.append(str(error))
     if problems:

@@ -390,7 +390,9 @@ def _positive_or_negative(raw: Any) -> float:
 
 
 def _stepped(field: Field, start: Any, step: Any, count: Any) -> tuple[Any, Sequence[Any]]:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise ValueError(f"at least one value, and an integer as count; {_GENERATORS}")
+    if count < 1:
         raise ValueError(f"at least one value; {_GENERATORS}")
     _positive_or_negative(step)
     if not field.integer:

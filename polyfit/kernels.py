@@ -420,12 +420,12 @@ def cache_folder() -> Path:
     """
     named = os.environ.get("POLYFIT_CACHE")
     if named:
-        wanted = [Path(named)]
+        wanted = [Path(named).absolute()]
     else:
         wanted = []
         with contextlib.suppress(RuntimeError):  # a user without a home
             home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-            wanted.append(Path(home) / "polyfit")
+            wanted.append(Path(home).absolute() / "polyfit")
         with contextlib.suppress(FileNotFoundError):  # no folder for temporary files
             wanted.append(Path(tempfile.gettempdir()) / f"polyfit-{os.getuid()}")
     for folder in filter(_compilers_take, wanted):

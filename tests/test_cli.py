@@ -342,6 +342,15 @@ def test_output_to_a_full_disk_ends_with_5_and_says_so(
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_a_full_disk_makes_no_spec_wrong(spec: Path) -> None:
+    with FULL.open("w") as full:
+        command = [sys.executable, "-m", "polyfit", "validate", str(spec)]
+        env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        ended = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert ended.returncode == 5
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 def test_messages_that_a_full_disk_refuses_end_no_run(spec: Path, tmp_path: Path) -> None:
     with FULL.open("w") as full:
         ended = subprocess.run(

@@ -288,6 +288,7 @@ def test_a_thousand_million_seeds_take_no_memory() -> None:
         ("seed", {"count": 0}, "at least one value"),
         ("seed", {"count": 1.5}, "at least one value"),
         ("seed", {"count": True}, "at least one value"),
+        ("seed", {"count": 1e6}, "an integer as count"),
         ("seed", {"counts": 3}, r"\{count: n, start: a, step: d\}"),
         ("seed", {}, r"\{count: n, start: a, step: d\}"),
         ("seed", {"count": 3, "stop": 4}, r"\{count: n, start: a, step: d\}"),

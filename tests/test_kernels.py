@@ -624,6 +624,17 @@ def test_a_home_of_another_alphabet_is_a_home(
     assert cache_folder.__wrapped__() == tmp_path / "jürgen" / ".cache" / "polyfit"
 
 
+@pytest.mark.parametrize("name", ["POLYFIT_CACHE", "XDG_CACHE_HOME"])
+def test_a_relative_cache_is_one_place_wherever_a_compiler_works(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POLYFIT_CACHE", raising=False)
+    monkeypatch.setenv(name, "kept")
+    monkeypatch.chdir(tmp_path)
+    own = "" if name == "POLYFIT_CACHE" else "polyfit"
+    assert cache_folder.__wrapped__() == tmp_path / "kept" / own
+
+
 def test_in_the_users_cache_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("POLYFIT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
