@@ -147,7 +147,7 @@ class Workbench:
     def __init__(self, job: Job, accelerated: bool, threads: int) -> None:
         import torch
 
-        from polyfit.fit import pick_device
+        from polyfit.engine.fit import pick_device
 
         self._store = job.run.open()
         self._plan = self._read(job)
@@ -223,7 +223,7 @@ class Workbench:
 
 
 def _compiling() -> bool:
-    from polyfit.kernels import compiling
+    from polyfit.engine.cpu import compiling
 
     return compiling()
 

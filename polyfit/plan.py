@@ -313,8 +313,8 @@ def _compiled_step(size: int, points: int, objective: str, optimizer: str) -> fl
 
 
 _STEP: Final = {"eager": _eager_step, "compiled": _compiled_step}
-_KERNEL_SECONDS: Final = 12.0
-"""To compile what one kind of fit needs: its blocks of updates and its end pass."""
+_KERNEL_SECONDS: Final = 0.3
+"""To make the machine code that one kind of fit needs: its iteration and its evaluation."""
 
 
 def _seconds(sweep: Sweep, engine: str, shards: int) -> float:
@@ -423,7 +423,7 @@ def _minor(torch_version: str) -> str:
 
 
 def _engine(spec: Spec, sweep: Sweep) -> str:
-    """The engine asked for, or the one that suits the work: from the spec alone.
+    """The engine asked for; compiled where none is.
 
     Raises:
         SpecError: engine affine for what is no affine map.
@@ -432,12 +432,7 @@ def _engine(spec: Spec, sweep: Sweep) -> str:
         _check_affine(spec, sweep)
     if spec.engine != "auto":
         return spec.engine
-    eager, compiled = (_seconds(sweep, engine, SPREAD_SHARDS) for engine in ("eager", "compiled"))
-    return "compiled" if compiled < WORTH_COMPILING * eager else "eager"
-
-
-WORTH_COMPILING: Final = 0.5
-"""Compiling is chosen where it halves the nominal time: it needs a compiler, and warms up."""
+    return "compiled"
 
 
 def _check_affine(spec: Spec, sweep: Sweep) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "design",
     "frame",
     "functions_at",
+    "functions_on",
     "holds_problem",
     "holds_rate",
     "in_powers",
@@ -35,6 +36,7 @@ __all__ = [
     "noisy",
     "reduce",
     "stability_limit",
+    "sum_of",
     "target_values",
 ]
 
@@ -45,8 +47,6 @@ _SMALL: Final = 1 << 16  # numbers in a frame of which many are kept, half a meg
 _CACHED: Final = 1 << 15  # numbers of a chunk of problems, a quarter megabyte: in the cache
 _PASSING: Final = 12_288  # numbers of its passing arrays: from 128 KB on, malloc maps fresh pages
 _REGISTERS: Final = 64  # numbers: a multiple of every vector loop of numpy, unrolled as it may be
-_DOT: Final = 8_192  # from 10,001 numbers on, OpenBLAS adds a dot product on several threads
-_GEMV: Final = 9_215  # from 9,216 numbers on, OpenBLAS spreads a matrix over several threads
 ADAM_RATE: Final = 0.01
 NEWTON_RATE: Final = 1.0
 
@@ -55,11 +55,6 @@ def _chunks(count: int, width: int, most: int) -> Iterator[slice]:
     """``count`` rows of ``width`` numbers, at most ``most`` numbers at a time, or one row."""
     rows = max(1, most // width)
     return (slice(low, min(low + rows, count)) for low in range(0, count, rows))
-
-
-def _pieces(points: int, most: int) -> Iterator[slice]:
-    """A row of ``points`` numbers in fixed pieces of at most ``most``."""
-    return (slice(low, low + most) for low in range(0, points, most))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,6 +133,11 @@ def functions_at(grid: Grid, x: Array) -> Array:
         return _functions(grid, x)
     with np.errstate(all="ignore"):
         return _functions(grid, (x - _column(grid.middle)) / _column(grid.half))
+
+
+def functions_on(grid: Grid) -> Array:
+    """The basis functions at the points: (M, N), or (P, M, N) for powers on P ranges."""
+    return _functions(grid, grid.x() if grid.basis == "power" else grid.t())
 
 
 def _functions(grid: Grid, argument: Array) -> Array:
@@ -276,11 +276,10 @@ class Design:
 
         Made anew each time: they are large, and the reduction does without them.
         """
-        grid = self.grid
-        if grid.basis == "power":
-            return _functions(grid, grid.x())
-        one = _functions(grid, grid.t())
-        return np.broadcast_to(one, (*np.shape(grid.low), *one.shape))
+        functions, shape = functions_on(self.grid), np.shape(self.grid.low)
+        return functions if self.grid.basis == "power" else np.broadcast_to(
+            functions, (*shape, *functions.shape)
+        )  # fmt: skip
 
 
 def design(grid: Grid) -> Design:
@@ -302,14 +301,41 @@ def design(grid: Grid) -> Design:
 
 
 def _largest_singular_value(R_MM: Array) -> Array:
-    """Of each triangle: the root of the largest eigenvalue of R'R, which squaring does not harm."""
+    """Of each triangle: the root of the largest eigenvalue of R'R, which squaring does not harm.
+
+    R'R, squared again and again, becomes its projector on the largest eigenvalues: those that
+    differ by less than their rounding are not told apart, which does not matter. Written out, and
+    not left to LAPACK, whose bits depend on the kind of CPU.
+    """
     gram = np.zeros_like(R_MM)
     for i in range(R_MM.shape[-1]):
         gram[..., i:, i:] += R_MM[..., i, i:, None] * R_MM[..., i, None, i:]
     finite = np.isfinite(gram).all(axis=(-2, -1))
     sigma = np.full(finite.shape, np.nan)
-    sigma[finite] = np.sqrt(np.linalg.eigvalsh(gram[finite])[..., -1])
+    # The problems along the last axis: what is done is elementwise over them.
+    known = np.ascontiguousarray(np.moveaxis(gram[finite], 0, -1))
+    power = known / _trace(known)
+    for _ in range(_SQUARINGS):
+        squared = np.zeros_like(power)
+        for k in range(len(power)):
+            squared += power[:, k, None] * power[None, k]
+        power = squared / _trace(squared)
+    total = np.zeros(known.shape[-1])
+    for row in (known * power).reshape(len(power) ** 2, -1):
+        total += row
+    sigma[finite] = np.sqrt(total)  # the trace of power is 1
     return sigma
+
+
+_SQUARINGS: Final = 45
+"""Largest eigenvalues nearer to each other than 2^-45 of their size count as one."""
+
+
+def _trace(matrices: Array) -> Array:
+    total = np.zeros(matrices.shape[-1])
+    for k in range(len(matrices)):
+        total += matrices[k, k]
+    return total
 
 
 # --- data ------------------------------------------------------------------------------------
@@ -384,31 +410,35 @@ def reduce(degree: int, y_PN: Array) -> tuple[Array, Array]:
     q, rest = np.empty((count, degree + 1)), np.zeros(count)
     with np.errstate(all="ignore"):
         for rows in _chunks(count, points, _CACHED):
-            y = y_PN[rows]
-            q[rows] = _dot(y[:, None], Q)
+            residual = y_PN[rows].copy()
+            for k, row in enumerate(Q):
+                q[rows, k] = sum_of(y_PN[rows] * row)
             if points > degree + 1:  # else nothing is left
-                residual = _combined(q[rows], Q)
-                np.subtract(y, residual, out=residual)
-                rest[rows] = _dot(residual, residual)
+                for k, row in enumerate(Q):
+                    residual -= q[rows, k, None] * row
+                rest[rows] = sum_of(residual * residual)
     return q, rest
 
 
-def _dot(one: Array, other: Array) -> Array:
-    """Sums of products along the last axis."""
-    total: Array | None = None
-    for piece in _pieces(one.shape[-1], _DOT):
-        part = np.vecdot(one[..., piece], other[..., piece])
-        total = part if total is None else total + part
-    assert total is not None
+def sum_of(terms: Array) -> Array:
+    """Sums along the last axis in a stated order.
+
+    The terms k, k + 16, k + 32, ... are added one after the other, for k below 16; in the end each
+    half of these sums is added to the other. Vectors of 16 numbers add so too.
+    """
+    points = terms.shape[-1]
+    whole = points - points % _LANES
+    rows = terms[..., :whole].reshape(*terms.shape[:-1], -1, _LANES)
+    lanes = rows.sum(axis=-2) + 0.0  # row after row; no zero is negative
+    lanes[..., : points - whole] += terms[..., whole:]
+    while lanes.shape[-1] > 1:
+        half = lanes.shape[-1] // 2
+        lanes = lanes[..., :half] + lanes[..., half:]
+    total: Array = lanes[..., 0]
     return total
 
 
-def _combined(q_PM: Array, Q_MN: Array) -> Array:
-    """q Q, shape (P, N): a product of its own per problem, whose bits P does not change."""
-    combined = np.empty((len(q_PM), 1, Q_MN.shape[1]))
-    for piece in _pieces(Q_MN.shape[1], _GEMV // len(Q_MN)):
-        np.matmul(q_PM[:, None], Q_MN[:, piece], out=combined[..., piece])
-    return combined[:, 0]
+_LANES: Final = 16
 
 
 # --- rates -----------------------------------------------------------------------------------

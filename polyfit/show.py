@@ -187,7 +187,7 @@ def recompute(run: Run, stored: Stored) -> Recomputed:
 
     Raises:
         PlanMismatch: the plan was made for another torch.
-        ClusterError: the plan's engine needs a compiler, and there is none.
+        ClusterError: no machine code can be made or run here.
     """
     import torch
 

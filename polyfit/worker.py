@@ -6,11 +6,11 @@ batch holds is decided by memory alone: no fit knows its batch-mates.
 
 import hashlib
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -18,27 +18,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from polyfit import __version__, kernels, trigonometry
-from polyfit.affine import difference, leap, leaps, tolerance
-from polyfit.blocks import Ends, Targets
+from polyfit import __version__
+from polyfit.engine.affine import difference, fit_affine, tolerance
+from polyfit.engine.evaluate import evaluate_compiled, evaluate_eager
+from polyfit.engine.fit import fit
+from polyfit.engine.initial import initial_values
+from polyfit.engine.model import Kind, Problems
+from polyfit.engine.outcome import Outcome
+from polyfit.engine.setup import PROBLEM_FIELDS, Setup
+from polyfit.engine.status import DIVERGED, STATUSES
 from polyfit.errors import DamagedRun, EngineError
-from polyfit.expression import FUNCTIONS, Formula, Functions
 from polyfit.fields import CANONICAL_ORDER, SQUARED, Fit
-from polyfit.fit import DIVERGED, STATUSES, Outcome, blocks, evaluate, fit
 from polyfit.ledger import Receipt, shard_key
-from polyfit.model import Kind, Problems
 from polyfit.plan import ENGINE, SCHEMA, Plan, Shard
-from polyfit.problem import (
-    Grid,
-    basis_functions,
-    curvature,
-    design,
-    in_powers,
-    learning_rate,
-    noisy,
-    reduce,
-    target_values,
-)
+from polyfit.problem import curvature, learning_rate
 from polyfit.reuse import Known
 from polyfit.rows import (
     MEND,
@@ -51,7 +44,6 @@ from polyfit.rows import (
     table,
     to_parquet,
 )
-from polyfit.starts import start_values
 from polyfit.store import Store
 from polyfit.sweep import Column
 
@@ -77,7 +69,7 @@ class _Limits:
 
 _LIMITS: Final = {
     "eager": _Limits(8_192, POINTWISE_NUMBERS),
-    "compiled": _Limits(32_768, 1 << 19),
+    "compiled": _Limits(32_768, 1 << 22),
     "affine": _Limits(131_072, 1),
 }
 _BYTES: Final = 8
@@ -87,14 +79,7 @@ _INDEX: Final = 2**31 - 1
 CHECKED_FITS: Final = 16
 """Of each kind in a shard that the affine engine made: iterated as well, and compared."""
 
-POWER_TOLERANCE: Final = 1e-6
-"""Of max |y|: a larger change of a prediction makes the power coefficients null."""
-
-_FUSED_TARGETS: Final = 1 << 19
-"""Points from which on a compiled loop makes the data of a batch's ranges."""
-
-_ALIKE: Final = ("degree", "points", "objective", "dtype", "steps", "stop", "optimizer")
-_PROBLEM: Final = ("range", "points", "degree", "basis", "target", "noise", "noise_seed")
+_ALIKE: Final = ("degree", "points", "basis", "objective", "dtype", "steps", "stop", "optimizer")
 
 DIFFERENCE: Final = b"affine_difference"
 """The key of a table's metadata under which the affine engine's largest difference stands."""
@@ -232,7 +217,6 @@ def compute(
     try:
         work = _ShardWork(plan, shard, device, known)
         batches = list(work.batches())
-        work.prepare(batches)
         if threads == 1:
             for batch in batches:
                 work.run(batch)
@@ -285,7 +269,7 @@ class _ShardWork:
             for name in CANONICAL_ORDER
         }
         self.count = shard.fits
-        self.starts = _starts(self.columns)
+        self.starts = _starts(self.columns, self.compiled)
         self.rows = self._blank()
         self.left = known.put(self.rows) if known else np.arange(self.count)
 
@@ -327,9 +311,8 @@ class _ShardWork:
 
     def batches(self) -> Iterator[_Batch]:
         """Groups of fits alike, sorted by problem, cut to a size that memory bears."""
-        alike = (*_ALIKE, "basis") if self.compiled else _ALIKE
-        kinds = _mixed([self.columns[name] for name in alike])
-        problems = _mixed([self.columns[name] for name in _PROBLEM])
+        kinds = _mixed([self.columns[name] for name in _ALIKE])
+        problems = _mixed([self.columns[name] for name in PROBLEM_FIELDS])
         order = self.left
         if kinds.any() or problems.any():
             order = order[np.lexsort((problems[order], kinds[order]))]
@@ -392,37 +375,6 @@ class _ShardWork:
             torch.float64 if example.dtype == "float64" else torch.float32,
         )
 
-    def prepare(self, batches: list[_Batch]) -> None:
-        """Have the kernels that these batches need, compiled side by side with other workers."""
-        if not self.compiled:
-            return
-        recipes: dict[tuple[torch.device, str], kernels.Recipe] = {}
-        for batch in batches:
-            kind, example = self.kind(batch), self.example(int(batch.at[0]))
-            one = int(batch.problem_of[-1]) == 0
-            ranges = np.unique(self.columns["range"].codes[batch.at])
-            one_design = len(ranges) == 1 or not _ranged(example.basis, kind.degree)
-            shared = (one_design, one and not kind.squared)
-            updates = self.plan.record.updates(kind.steps)
-            found = [(self.device, block.recipe()) for block in blocks(kind, updates, shared)]
-            if self.plan.engine == "affine":
-                one_map = one and len(np.unique(self.columns["lr"].codes[batch.at])) == 1
-                affine = leaps(kind, (one_map, one_design, one), self.plan.record.of)
-                found = [(_CPU, leap.recipe()) for leap in affine]
-                found += [(_CPU, block.recipe()) for block in blocks(kind, [], shared)]
-            in_x, data = example.basis == "power", not kind.squared
-            parts = [batch.problem_of[some] for some in self._pieces(batch, kind)]
-            for one in sorted({bool(part[0] == part[-1]) for part in parts}):
-                ends = Ends(kind.degree, in_x, one, data)
-                found.append((self.device if one else _CPU, ends.recipe()))
-            if len(ranges) * kind.points >= _FUSED_TARGETS:
-                target = self.columns["target"]
-                texts = [target.items[code] for code in np.unique(target.codes[batch.at])]
-                found += [(_CPU, Targets(text).recipe()) for text in texts if Formula(text).plain]
-            recipes |= {(device, recipe.name): recipe for device, recipe in found}
-        for device in dict.fromkeys(device for device, _ in recipes):
-            kernels.prepare([recipes[key] for key in recipes if key[0] == device], device)
-
     def run(self, batch: _Batch) -> None:
         """Fit one batch and put its results in their places; in halves where memory runs out."""
         try:
@@ -439,21 +391,21 @@ class _ShardWork:
 
     def _run(self, batch: _Batch) -> None:
         firsts = batch.at[np.flatnonzero(np.diff(batch.problem_of, prepend=-1))]
-        setup = _Setup(self.columns, firsts, self.compiled)
+        setup = Setup.of(self.columns, firsts, self.compiled)
         kind, plan = self.kind(batch), self.plan
-        problems = setup.problems(batch.problem_of, kind)
+        problems = setup.problems(batch.problem_of, kind.squared)
         lr = self._rates(batch, setup, self.example(int(batch.at[0])))
         start = self.starts(batch.at, kind.size)
         updates = plan.record.updates(kind.steps)
         record = plan.record.of
         if plan.engine == "affine":
-            outcome = leap(kind, problems, start, lr, updates, record)
+            outcome = fit_affine(kind, problems, start, lr, updates, record)
             if batch.checked:
                 self._check(kind, problems, start, lr, outcome)
         else:
             outcome = fit(kind, problems, start, lr, updates, record, self.device, plan.engine)
         self._store(batch, outcome, lr)
-        self._judge(batch, kind, setup, problems, outcome.coefficients_BM.astype(np.float64))
+        self._evaluate(batch, kind, setup, problems, outcome.coefficients_BM.astype(np.float64))
 
     def _check(
         self,
@@ -478,7 +430,7 @@ class _ShardWork:
             )
         self.differences.append(found)
 
-    def _rates(self, batch: _Batch, setup: "_Setup", example: Fit) -> Array:
+    def _rates(self, batch: _Batch, setup: Setup, example: Fit) -> Array:
         """The rate of each fit, float64."""
         column = self.columns["lr"]
         asked, of = np.unique(column.codes[batch.at], return_inverse=True)
@@ -496,299 +448,24 @@ class _ShardWork:
             per_fit = np.moveaxis(values, 0, 1)
             rows.histories[name].put(at, per_fit.reshape(len(at), -1))
 
-    def _judge(
-        self, batch: _Batch, kind: Kind, setup: "_Setup", problems: Problems, final_BM: Array
+    def _evaluate(
+        self, batch: _Batch, kind: Kind, setup: Setup, problems: Problems, final_BM: Array
     ) -> None:
         """Everything a row says of the final coefficients, in float64 over all points."""
         rows, at = self.rows, batch.at
-        verdict = evaluate(kind, problems, final_BM, self.device)
-        share = kind.points if kind.objective == "mse" else 1
-        optimum = problems.rest_P[problems.of_B] / share
-        rows.scalars["loss"][at] = verdict.loss
-        rows.scalars["gradient_norm"][at] = verdict.gradient_norm
-        if kind.squared:
-            rows.scalars["optimum_loss"][at] = optimum
-            rows.scalars["excess_loss"][at] = verdict.excess
-            rows.scalars["rmse"][at] = np.sqrt(verdict.loss * (share / kind.points))
         stored = rows.power_coefficients.values.dtype
-        ends_of = partial(setup.fused_ends, self.device) if self.compiled else setup.ends
-        for some in self._pieces(batch, kind):
-            ends = ends_of(problems.of_B[some], final_BM[some], stored, kind.squared)
-            rows.scalars["max_error"][at[some]] = ends.max_error
-            if not kind.squared:
-                rows.scalars["rmse"][at[some]] = ends.rmse
-            rows.power_coefficients.put(at[some], ends.powers)
-            rows.power_known[at[some]] = ends.powers_known
-
-    def _pieces(self, batch: _Batch, kind: Kind) -> Iterator[slice]:
-        """Parts of a batch that are judged at a time; all of it where one problem serves."""
-        piece, count = max(1, POINTWISE_NUMBERS // kind.points), len(batch.at)
-        if self.compiled:
-            one = int(batch.problem_of[-1]) == int(batch.problem_of[0])
-            piece = count if one else max(1, BATCH_NUMBERS // kind.points)
-        return (slice(low, min(low + piece, count)) for low in range(0, count, piece))
-
-
-def _ranged(basis: str, degree: int) -> bool:
-    """Whether a design depends on the range; the power 0 does not."""
-    return basis == "power" and degree > 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Ends:
-    """Fits judged on their points; arrays of shape (fits,), ``powers`` (fits, M)."""
-
-    max_error: Array
-    rmse: Array
-    powers: npt.NDArray[np.floating]
-    powers_known: npt.NDArray[np.bool_]
-
-
-class _Setup:
-    """The distinct problems of a batch; what several of them share is worked out once.
-
-    Shapes: P problems; C clean targets on their ranges; D data, each a clean target with its
-    noise; G designs.
-    """
-
-    def __init__(self, columns: dict[str, Column], first: Index, compiled: bool) -> None:
-        """The problems of the fits at ``first`` in the columns, which share points and degree.
-
-        ``compiled``: whether kernels may be used; no bit depends on it.
-        """
-        self.compiled = compiled
-        items = {name: columns[name].items for name in _PROBLEM}
-        codes = {name: columns[name].codes[first] for name in _PROBLEM}
-        self.points: int = items["points"][codes["points"][0]]
-        self.degree: int = items["degree"][codes["degree"][0]]
-        self.bases, self.basis_P = items["basis"], codes["basis"]
-        self.low_P, self.high_P = _values(items["range"], codes["range"], np.float64).T
-        self.in_x_P = np.array([basis == "power" for basis in self.bases])[self.basis_P]
-        ranged_P = np.array([_ranged(basis, self.degree) for basis in self.bases])[self.basis_P]
-        one, self.design_of_P = _distinct(self.basis_P, np.where(ranged_P, codes["range"], 0))
-        self.designs = [(at, design(grid)) for at, grid in self._by_basis(one)]
-        self.sigma_P = self._spread([found.sigma for _, found in self.designs])
-        one, self.clean_of_P = _distinct(codes["target"], codes["range"])
-        self.clean_CN, self.scale_D = self._clean(items["target"], codes["target"][one], one)
-        self.y_DN, self.data_of_P = self.clean_CN, self.clean_of_P
-        scale = _values(items["noise"], codes["noise"], np.float64)
-        if scale.any():
-            seed = np.where(scale > 0.0, codes["noise_seed"], codes["noise_seed"][0])
-            one, self.data_of_P = _distinct(self.clean_of_P, codes["noise"], seed)
-            seeds = _values(items["noise_seed"], seed[one], np.uint64)
-            self.y_DN = noisy(self.clean_CN, self.clean_of_P[one], scale[one], seeds)
-            self.scale_D = _largest(self.y_DN)
-
-    def _by_basis(self, of: Index) -> Iterator[tuple[Index, Grid]]:
-        """The grids of the problems ``of``, those of one basis together, and their places.
-
-        One grid serves where all are one problem.
-        """
-        for basis in np.unique(self.basis_P[of]):
-            at = np.flatnonzero(self.basis_P[of] == basis)
-            yield at, self._grid(of[at], self.bases[basis])
-
-    def _grid(self, of: Index, basis: str) -> Grid:
-        of = of[:1] if (of == of[0]).all() else of
-        return Grid(self.low_P[of], self.high_P[of], self.points, self.degree, basis)
-
-    def _spread(self, parts: list[Array]) -> Array:
-        """What the designs have, per problem."""
-        spread = np.empty((self.design_of_P.max() + 1, *parts[0].shape[1:]))
-        for (at, _), part in zip(self.designs, parts, strict=True):
-            spread[at] = part
-        return spread[self.design_of_P]
-
-    def _clean(self, targets: Sequence[str], target_C: Index, of: Index) -> tuple[Array, Array]:
-        """The noise-free data of the problems ``of``, sorted by target, and max |y| of each."""
-        parts = []
-        for target in np.unique(target_C):
-            grid = self._grid(of[target_C == target], "power")
-            parts.append(self._data(targets[target], grid))
-        if len(parts) == 1:
-            return parts[0]
-        clean, scale = zip(*parts, strict=True)
-        return np.concatenate(clean), np.concatenate(scale)
-
-    def _data(self, target: str, grid: Grid) -> tuple[Array, Array]:
-        """The target on the ranges of ``grid``, shape (C, N), and max |y| of each."""
-        fused = np.size(grid.low) * grid.points >= _FUSED_TARGETS and Formula(target).plain
-        if not (self.compiled and fused):
-            y = target_values(target, grid, _vectorised())
-            return y, _largest(y)
-        count = np.size(grid.low)
-        y, scale, reach = np.empty((count, grid.points)), np.empty(count), np.empty(count)
-        inputs, outputs = (
-            [torch.from_numpy(np.require(array, requirements=("C", "W"))) for array in arrays]
-            for arrays in ((grid.middle, grid.half, grid.t()), (y, scale, reach))
-        )
-        kernels.load(Targets(target).recipe(), _CPU).bind(inputs, outputs)()
-        far = np.flatnonzero(~(reach <= trigonometry.LIMIT))
-        if len(far):
-            low, high = (np.ravel(ends)[far] for ends in (grid.low, grid.high))
-            y[far] = target_values(target, replace(grid, low=low, high=high))
-            scale[far] = _largest(y[far])
-        return y, scale
-
-    def problems(self, of_B: Index, kind: Kind) -> Problems:
-        """The problems in the form the engine takes; one design for all stays one."""
-        q_DM, rest_D = reduce(kind.degree, self.y_DN)
-        functions, y = np.empty((1, kind.degree + 1, 0)), np.empty((1, 0))
-        if not kind.squared:
-            y = self.y_DN[self.data_of_P]
-            functions = self.designs[0][1].functions_MN
-            if self.design_of_P.any():
-                functions = self._spread([found.functions_MN for _, found in self.designs])
-        return Problems(
-            of_B,
-            self._spread([found.R_MM for _, found in self.designs]),
-            q_DM[self.data_of_P],
-            rest_D[self.data_of_P],
-            functions,
-            y,
-        )
-
-    def fused_ends(
-        self, device: torch.device, of: Index, final: Array, stored: npt.DTypeLike, squared: bool
-    ) -> _Ends:
-        """``ends`` by one kernel, of fits in one basis."""
-        one, in_x = int(of.max()) == int(of.min()), bool(self.in_x_P[of[0]])
-        grid = self._grid(of, self.bases[self.basis_P[of[0]]])
-        device = device if one else _CPU  # the data of many are as quickly judged as moved
-        kernel = kernels.load(Ends(self.degree, in_x, one, not squared).recipe(), device)
-        some = of[:1] if one else of
-        with np.errstate(all="ignore"):
-            powers = final.astype(stored) if in_x else self._converted(of, final).astype(stored)
-        arrays = [*final.T]
-        if not in_x:
-            arrays += [*powers.astype(np.float64).T]
-            arrays.append(np.stack(list(basis_functions(grid.basis, self.degree, grid.t()))))
-        if one:
-            arrays.append(np.reshape(grid.x(), (1, -1)))
-        else:
-            arrays += [np.broadcast_to(v, len(of)) for v in (grid.middle, grid.half)]
-            arrays.append(grid.t())
-        arrays.append(_rows_of(self.clean_CN, self.clean_of_P[some]))
-        if not squared:
-            arrays.append(_rows_of(self.y_DN, self.data_of_P[some]))
-        inputs = [
-            torch.from_numpy(np.require(array, requirements=("C", "W"))).to(device)
-            for array in arrays
-        ]
-        outputs = [
-            torch.empty(len(of), dtype=torch.float64, device=device)
-            for _ in range(1 + (not in_x) + (not squared))
-        ]
-        kernel.bind(inputs, outputs)()
-        told = [output.cpu().numpy() for output in outputs]
-        rmse = np.sqrt(told[-1] / self.points)
-        known = np.isfinite(powers).all(axis=1)
-        if not in_x:
-            known &= told[1] <= POWER_TOLERANCE * self.scale_D[self.data_of_P[of]]
-        return _Ends(told[0], rmse, powers, known)
-
-    def ends(self, of: Index, final: Array, stored: npt.DTypeLike, squared: bool) -> _Ends:
-        """Largest error against the clean target, RMS error against the data, powers of x."""
-        with np.errstate(all="ignore"):
-            predicted = self._predicted(of, final)
-            max_error = np.abs(predicted - self.clean_CN[self.clean_of_P[of]]).max(axis=1)
-            rmse = np.full(len(of), np.nan)
-            if not squared:
-                residual = predicted - self.y_DN[self.data_of_P[of]]
-                rmse = np.sqrt((residual * residual).sum(axis=1) / residual.shape[1])
-            powers, known = self._in_powers(of, final, predicted, stored)
-        return _Ends(max_error, rmse, powers, known)
-
-    def _in_powers(
-        self, of: Index, final: Array, predicted: Array, stored: npt.DTypeLike
-    ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
-        """Coefficients of the powers of x, and which of the fits have them.
-
-        Those of the power basis have them already; the others are converted, and keep the
-        result where it predicts what the fit does.
-        """
-        powers = final.astype(stored)
-        known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(final).all(axis=1))
-        rest = np.flatnonzero(~self.in_x_P[of])
-        if len(rest):
-            of, final = of[rest], final[rest]
-            exact = final.astype(stored).astype(np.float64)
-            told = predicted[rest] if stored == final.dtype else self._predicted(of, exact)
-            powers[rest] = converted = self._converted(of, final).astype(stored)
-            change = np.abs(self._in_x(of, converted.astype(np.float64)) - told).max(axis=1)
-            scale = self.scale_D[self.data_of_P[of]]
-            known[rest] = np.isfinite(converted).all(axis=1) & (change <= POWER_TOLERANCE * scale)
-        return powers, known
-
-    def _predicted(self, of: Index, final: Array) -> Array:
-        predicted = np.empty((len(of), self.points))
-        for at, grid in self._by_basis(of):
-            if grid.basis == "power":
-                predicted[at] = _horner(final[at], grid.x())
-                continue
-            functions = basis_functions(grid.basis, grid.degree, grid.t())
-            predicted[at] = sum(
-                final[at, k, None] * function for k, function in enumerate(functions)
-            )
-        return predicted
-
-    def _converted(self, of: Index, final: Array) -> Array:
-        powers = np.empty_like(final)
-        for at, grid in self._by_basis(of):
-            K = in_powers(grid)
-            powers[at] = sum(final[at, k, None] * K[:, k] for k in range(final.shape[1]))
-        return powers
-
-    def _in_x(self, of: Index, powers: Array) -> Array:
-        """The power form at the points."""
-        return _horner(powers, self._grid(of, "power").x())
-
-
-def _horner(powers_BM: Array, x: Array) -> Array:
-    """The polynomials at ``x``, by the steps of the compiled kernel of ends."""
-    value = np.broadcast_to(powers_BM[:, -1, None], (len(powers_BM), x.shape[-1]))
-    for k in range(powers_BM.shape[1] - 2, -1, -1):
-        value = value * x + powers_BM[:, k, None]
-    return value
-
-
-@lru_cache(maxsize=1)
-def _vectorised() -> Functions:
-    """The functions of formulas, those by torch that numpy computes one number at a time."""
-
-    def by(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Array], Array]:
-        return lambda values: function(torch.from_numpy(np.asarray(values))).numpy()
-
-    names = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp", "log")
-    return {**FUNCTIONS, **{name: by(getattr(torch, name)) for name in names}}
-
-
-def _largest(y_DN: Array) -> Array:
-    """max |y| of each row."""
-    largest: Array = np.maximum(y_DN.max(axis=1), -y_DN.min(axis=1))
-    return largest
-
-
-def _rows_of(values: Array, at: Index) -> Array:
-    """The rows ``at``; where they are neighbours, without a copy."""
-    if len(at) and (np.diff(at) == 1).all():
-        return values[at[0] : at[-1] + 1]
-    return values[at]
-
-
-def _distinct(*codes: Index) -> tuple[Index, Index]:
-    """The first place of each distinct row of ``codes``, in their order, and each one's number."""
-    mixed = codes[0]
-    for more in codes[1:]:
-        mixed = np.unique(mixed * (more.max() + 1) + more, return_inverse=True)[1]
-    _, first, of = np.unique(mixed, return_index=True, return_inverse=True)
-    return first, of
-
-
-def _values(items: Sequence[Any], codes: Index, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """The items that ``codes`` name, as an array; each is read once."""
-    used, of = np.unique(codes, return_inverse=True)
-    return np.array([items[code] for code in used.tolist()], dtype=dtype)[of]
+        by = evaluate_compiled if self.compiled else evaluate_eager
+        found = by(kind, setup, problems, final_BM, stored)
+        rows.scalars["loss"][at] = found.loss
+        rows.scalars["gradient_norm"][at] = found.gradient_norm
+        rows.scalars["rmse"][at] = found.rmse
+        rows.scalars["max_error"][at] = found.max_error
+        if kind.squared:
+            share = kind.points if kind.objective == "mse" else 1
+            rows.scalars["optimum_loss"][at] = problems.rest_P[problems.of_B] / share
+            rows.scalars["excess_loss"][at] = found.excess
+        rows.power_coefficients.put(at, found.powers)
+        rows.power_known[at] = found.powers_known
 
 
 def _mixed(columns: list[Column]) -> Index:
@@ -801,12 +478,12 @@ def _mixed(columns: list[Column]) -> Index:
     return mixed
 
 
-def _starts(columns: dict[str, Column]) -> Any:
-    """Start values of the shard's fits: each seed is drawn once, as many values as any needs."""
+def _starts(columns: dict[str, Column], compiled: bool) -> Any:
+    """Initial values of the shard's fits: each seed is drawn once, as many values as any needs."""
     seeds = columns["seed"].array(np.int64)
     if (np.diff(seeds) > 0).all():  # as they are in most shards: nothing to sort
         unique, codes = seeds, np.arange(len(seeds))
     else:
         unique, codes = np.unique(seeds, return_inverse=True)
-    drawn = start_values(unique, max(columns["degree"].items) + 1)
+    drawn = initial_values(unique, max(columns["degree"].items) + 1, compiled)
     return lambda at, size: drawn[codes[at], :size]

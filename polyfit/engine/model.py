@@ -2,18 +2,19 @@
 
 Shapes: ``B`` fits in a batch, ``M`` = degree + 1 coefficients, ``N`` points, ``P`` problems. A
 batch's state is M separate vectors of shape (B,): arithmetic on fits is elementwise over the
-batch, or a sum along one fit's own contiguous row, and every kernel runs on one thread, so that a
-fit has the same bits alone and in any batch. Left out for that reason, each seen to make a fit
-depend on its place in the batch or on the build of a kernel: matrix products, sums across the
-batch, ``alpha=``, addcdiv, lerp, softplus, cosh, pow.
+batch, or a sum along one fit's own points, and every kernel runs on one thread, so that a fit has
+the same bits alone and in any batch. Left out for that reason, each seen to make a fit depend on
+its place in the batch: matrix products, sums across the batch, ``alpha=``, addcdiv, lerp,
+softplus, cosh, pow.
 
-The same functions are run one operation at a time, and compiled into one kernel.
+An objective is made of small functions, its pieces. Torch runs them one operation at a time; the
+emitter writes them into a loop, each with the gradient that autograd finds for it.
 """
 
-import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,23 +22,25 @@ import torch
 from torch import Tensor
 
 from polyfit.fields import SQUARED, Optimizer, Stop
+from polyfit.problem import Grid, functions_on
 
 __all__ = [
     "MOMENTS",
+    "WRITTEN",
     "Array",
     "Coefficients",
     "Hyper",
     "Kind",
     "Objective",
     "Problems",
-    "compiled_root",
     "gradient",
     "norm",
     "pointwise",
     "predicted",
+    "residual",
     "root",
     "squared",
-    "traced_gradient",
+    "squared_loss",
     "unbiasing",
     "updated",
 ]
@@ -70,21 +73,27 @@ class Kind:
         return self.objective in SQUARED
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Problems:
     """The problems of a batch in float64, and which one each fit has.
 
     ``of_B`` (int64) maps fits to problems. A squared objective needs the reduction ``R_PMM``,
-    ``q_PM``, ``rest_P``; the others need all points: ``functions_PMN`` and ``y_PN``, where a
-    first axis of length 1 serves every problem.
+    ``q_PM``, ``rest_P``; the others need all points: the basis of ``grid``, on one range or on one
+    for each problem, and the data ``y_PN``, where a first axis of length 1 serves every problem.
     """
 
     of_B: npt.NDArray[np.int64]
     R_PMM: Array
     q_PM: Array
     rest_P: Array
-    functions_PMN: Array
+    grid: Grid
     y_PN: Array
+
+    @property
+    def functions_PMN(self) -> Array:
+        """The basis functions at the points; a first axis of length 1 serves every problem."""
+        functions = functions_on(self.grid)
+        return functions[None] if functions.ndim == 2 else functions
 
 
 # --- objectives ------------------------------------------------------------------------------
@@ -93,41 +102,72 @@ class Problems:
 def squared(
     R: Sequence[Tensor], q: Sequence[Tensor], rest: Tensor, points: Scalar | None
 ) -> Objective:
-    """The reduced sum of squares: M rows of at most M terms, written out.
+    """The reduced sum of squares as a function of the coefficients; see ``squared_loss``."""
+    return lambda c: squared_loss(_directly, R, q, rest, points, c)
+
+
+def squared_loss(
+    apply: Callable[..., Any],
+    R: Sequence[Any],
+    q: Sequence[Any],
+    rest: Any,
+    points: Any,
+    c: Sequence[Any],
+) -> Any:
+    """The reduced sum of squares: M rows of at most M terms.
 
     Args:
+        apply: calls a piece, its first argument, with values, the others.
         R: the upper triangle, row by row; scalars, or vectors of shape (B,).
         q: the M right-hand sides.
         rest: what no coefficient changes; added last, so that its rounding stays out of the
             gradient.
         points: N for the mean (mse), None for the sum (sse).
+        c: the M coefficients.
     """
-    size = len(q)
     entries = iter(R)
-    rows = [[next(entries) for _ in range(i, size)] for i in range(size)]
+    total = None
+    for i in range(len(q)):
+        row = apply(_term, next(entries), c[i])
+        for value in c[i + 1 :]:
+            row = apply(_and_term, row, next(entries), value)
+        square = apply(_square, row, q[i])
+        total = square if total is None else apply(_sum, total, square)
+    total = apply(_sum, total, rest)
+    return total if points is None else apply(_share, total, points)
 
-    def loss(c: Coefficients) -> Tensor:
-        total: Tensor | None = None
-        for i, row in enumerate(rows):
-            residual = row[0] * c[i]
-            for entry, value in zip(row[1:], c[i + 1 :], strict=True):
-                residual = residual + entry * value
-            residual = residual - q[i]
-            square = residual * residual
-            total = square if total is None else total + square
-        assert total is not None
-        total = total + rest
-        return total if points is None else total / points
 
-    return loss
+def _directly(piece: Callable[..., Tensor], *values: Tensor) -> Tensor:
+    return piece(*values)
+
+
+def _term(entry: Tensor, value: Tensor) -> Tensor:
+    return entry * value
+
+
+def _and_term(total: Tensor, entry: Tensor, value: Tensor) -> Tensor:
+    return total + entry * value
+
+
+def _square(total: Tensor, q: Tensor) -> Tensor:
+    difference = total - q
+    return difference * difference
+
+
+def _sum(total: Tensor, more: Tensor) -> Tensor:
+    return total + more
+
+
+def _share(total: Tensor, points: Tensor) -> Tensor:
+    return total / points
+
+
+def _difference(value: Tensor, y: Tensor) -> Tensor:
+    return value - y
 
 
 def pointwise(
-    objective: str,
-    functions: Sequence[Tensor],
-    y: Tensor,
-    smooth: bool = False,
-    compiled: bool = False,
+    objective: str, functions: Sequence[Tensor], y: Tensor, smooth: bool = False
 ) -> Objective:
     """Objectives that need every point: one row of N residuals per fit.
 
@@ -136,13 +176,11 @@ def pointwise(
         functions: the M basis functions at the points, shape (N,) or (B, N).
         y: the data, shape (N,) or (B, N).
         smooth: whether second derivatives are asked for.
-        compiled: whether this is compiled into one loop, where arithmetic costs less than calls.
     """
-    forms = _SMOOTH if smooth else _COMPILED if compiled else {}
-    penalty = forms.get(objective) or _PENALTIES[objective]
+    of = _SMOOTH[objective] if smooth and objective in _SMOOTH else _PENALTIES[objective]
 
     def loss(c: Coefficients) -> Tensor:
-        total: Tensor = penalty(predicted(c, functions) - y).sum(dim=1)
+        total: Tensor = of(predicted(c, functions) - y).sum(dim=1)
         return total
 
     return loss
@@ -159,6 +197,17 @@ def predicted(c: Coefficients, functions: Sequence[Tensor]) -> Tensor:
     for coefficient, function in zip(c[1:], functions[1:], strict=True):
         value = value + coefficient.unsqueeze(1) * function
     return value
+
+
+def residual(apply: Callable[..., Any], c: Sequence[Any], functions: Sequence[Any], y: Any) -> Any:
+    """The polynomial at one point less its datum; ``functions`` are all but the first, which is 1.
+
+    The same operations as those of ``predicted``, on values of any kind; see ``squared_loss``.
+    """
+    value = c[0]
+    for coefficient, function in zip(c[1:], functions, strict=True):
+        value = apply(_and_term, value, coefficient, function)
+    return apply(_difference, value, y)
 
 
 # Each of these penalties is the maximum over s of s r - f(s): Huber's over |s| <= 1 with
@@ -183,10 +232,14 @@ def _l1(residual: Tensor) -> Tensor:
     return (residual * large * large).clamp(-1.0, 1.0).detach() * residual
 
 
-def _log_cosh(residual: Tensor, tanh: Callable[[Tensor], Tensor] = torch.tanh) -> Tensor:
-    inner = tanh(residual).detach()
-    value = inner * residual
-    return value - (value - _smooth_log_cosh(residual)).detach()
+def _log_cosh(residual: Tensor) -> Tensor:
+    return _of_slope(residual, torch.tanh(residual), _smooth_log_cosh(residual))
+
+
+def _of_slope(residual: Tensor, slope: Tensor, value: Tensor) -> Tensor:
+    """``value``, whose derivative is ``slope``."""
+    linear = slope.detach() * residual
+    return linear - (linear - value).detach()
 
 
 def _smooth_log_cosh(residual: Tensor) -> Tensor:
@@ -195,23 +248,70 @@ def _smooth_log_cosh(residual: Tensor) -> Tensor:
     return size + torch.log1p(torch.exp(size * -2.0)) - _LOG_2
 
 
+def _written_log_cosh(residual: Tensor) -> Tensor:
+    """The same in operations that every machine rounds alike."""
+    size = residual.abs()
+    power = _exponential(size * -2.0)
+    value = size - _log_of_share(power)
+    if residual.dtype == torch.float32:
+        return _of_slope(residual, _rational_tanh(residual), value)
+    large = (1.0 - power) / (1.0 + power)
+    large = torch.where(residual < 0.0, -large, large)
+    return _of_slope(residual, torch.where(size < 0.625, _small_tanh(residual), large), value)
+
+
+def _polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
+    """By Horner's rule, from the highest power down."""
+    value = torch.full_like(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        value = value * x + coefficient
+    return value
+
+
+def _exponential(x: Tensor) -> Tensor:
+    """e to the power of ``x`` <= 0, to a few units in the last place; at least 1e-34.
+
+    Cody and Waite, Software Manual for the Elementary Functions, chapter 6; the series is Taylor's.
+    """
+    single = x.dtype == torch.float32
+    x = x.clamp(-78.0, 0.0)
+    turns = (x * (1.0 / _LOG_2)).round()
+    x = (x - turns * _LOG_2_HIGH) - turns * _LOG_2_LOW
+    return _polynomial(x, _TAYLOR[-8:] if single else _TAYLOR) * torch.exp2(turns)
+
+
+def _log_of_share(x: Tensor) -> Tensor:
+    """log(2 / (1 + ``x``)) for 0 <= x <= 1: twice the inverse hyperbolic tangent of
+    (1 - x) / (3 + x). Of 1 it is exactly 0, as the loss of a residual of 0 must be."""
+    ratio = (1.0 - x) / (x + 3.0)
+    series = _ODD[-8:] if x.dtype == torch.float32 else _ODD
+    return 2.0 * ratio * _polynomial(ratio * ratio, series)
+
+
+def _small_tanh(x: Tensor) -> Tensor:
+    """tanh of |x| < 0.625 in float64: Moshier's Cephes library, tanh.c."""
+    square = x * x
+    return x + x * square * (_polynomial(square, _CEPHES_P) / _polynomial(square, _CEPHES_Q))
+
+
 def _rational_tanh(x: Tensor) -> Tensor:
     """tanh to 4e-7 of its value, for float32, where a call would cost more than the arithmetic.
 
     x P(x^2) / Q(x^2) with the least largest relative error, 6e-9, on |x| <= 7.9, found by
     reweighted least squares (Sanathanan and Koerner 1963; Lawson 1961); beyond it is 1 - 6e-8.
     """
-    if x.dtype != torch.float32:
-        return torch.tanh(x)
     x = x.clamp(-_FLAT, _FLAT)
     square = x * x
-    above, below = (
-        functools.reduce(lambda value, one: value * square + one, rest, torch.full_like(x, first))
-        for first, *rest in (_ABOVE, _BELOW)
-    )
-    return x * above / below
+    return x * _polynomial(square, _ABOVE) / _polynomial(square, _BELOW)
 
 
+_LOG_2: Final = 0.6931471805599453
+_LOG_2_HIGH: Final = 355.0 / 512.0
+_LOG_2_LOW: Final = -2.121944400546905827679e-4
+_TAYLOR: Final = tuple(1.0 / math.factorial(k) for k in reversed(range(14)))
+_ODD: Final = tuple(1.0 / (2 * k + 1) for k in reversed(range(17)))
+_CEPHES_P: Final = (-0.964399179425052238628, -99.2877231001918586564, -1614.68768441708447952)
+_CEPHES_Q: Final = (1.0, 112.811678491632931402, 2235.48839060100448583, 4844.06305325125486048)
 _FLAT: Final = 7.9
 _ABOVE: Final = (
     1.5428012645202216e-08, 2.2023274141247384e-05, 0.0035789937246590853, 0.1345062255859375, 1.0,
@@ -219,7 +319,6 @@ _ABOVE: Final = (
 _BELOW: Final = (
     8.598796625847172e-07, 0.00034236532519571483, 0.02619224414229393, 0.4678395092487335, 1.0,
 )  # fmt: skip
-_LOG_2: Final = 0.6931471805599453
 _PENALTIES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "sse": lambda residual: residual * residual,
     "huber": _huber,
@@ -230,9 +329,8 @@ _SMOOTH: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "huber": _smooth_huber,
     "log_cosh": _smooth_log_cosh,
 }
-_COMPILED: Final[dict[str, Callable[[Tensor], Tensor]]] = {
-    "log_cosh": functools.partial(_log_cosh, tanh=_rational_tanh),
-}
+WRITTEN: Final = {**_PENALTIES, "log_cosh": _written_log_cosh}
+"""The penalties of one residual as the emitter takes them: arithmetic alone."""
 
 
 def gradient(objective: Objective, c: Coefficients) -> tuple[Tensor, Coefficients]:
@@ -249,13 +347,6 @@ def gradient(objective: Objective, c: Coefficients) -> tuple[Tensor, Coefficient
     return losses.detach(), list(found)
 
 
-def traced_gradient(objective: Objective, c: Coefficients) -> tuple[Tensor, Coefficients]:
-    """The same as a function without side effects, which can be compiled."""
-    found = torch.func.vjp(lambda *values: objective(list(values)), *c)
-    losses, pull = found[0], found[1]
-    return losses, list(pull(torch.ones_like(losses)))
-
-
 def norm(vectors: Coefficients) -> Tensor:
     """The Euclidean norm of each fit's M numbers, shape (B,)."""
     total = vectors[0] * vectors[0]
@@ -266,13 +357,10 @@ def norm(vectors: Coefficients) -> Tensor:
 
 def root(values: Tensor) -> Tensor:
     """The correctly rounded square root."""
-    # float32's own is not correctly rounded in every eager kernel; float64's, cast, is.
-    return values.to(torch.float64).sqrt().to(values.dtype)
-
-
-def compiled_root(values: Tensor) -> Tensor:
-    """The square root in compiled code, which is the processor's, correctly rounded."""
-    return values.sqrt()
+    # Torch's own is not, in every kernel; numpy's is the processor's.
+    if values.device.type != "cpu":
+        return values.to(torch.float64).sqrt().to(values.dtype)
+    return torch.from_numpy(np.sqrt(values.numpy()))
 
 
 # --- optimizers ------------------------------------------------------------------------------

@@ -1,0 +1,244 @@
+"""The compiled engine: a batch laid out for the iteration's kernel, and called.
+
+Calls are cut by time: a signal is answered between two of them. How they are cut changes no bit.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from time import perf_counter
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from polyfit.engine import cpu, gpu
+from polyfit.engine.iteration import GOING, Iteration
+from polyfit.engine.model import Array, Kind, Problems, unbiasing
+from polyfit.engine.outcome import Index, Outcome, usable
+from polyfit.engine.status import DIVERGED
+from polyfit.problem import Grid, basis_functions
+
+__all__ = ["Slices", "fit_compiled", "kernel_of", "layout"]
+
+CALL_SECONDS: Final = 0.1
+"""What a call is to take."""
+
+_FIRST_TERMS: Final = 1 << 20
+"""Terms of a block of fits in the first call, whose rate is not yet known: a few milliseconds."""
+
+_POINTWISE_VALUES: Final = 7
+"""As many as change in a loop over points, for the choice of lanes."""
+
+_BEYOND: Final = 1 << 62
+"""After the last record."""
+
+
+def fit_compiled(
+    kind: Kind,
+    problems: Problems,
+    start_BM: npt.NDArray[np.float32],
+    lr_B: Array,
+    updates: Sequence[int],
+    record: Sequence[str],
+    device: torch.device,
+) -> Outcome:
+    """``fit`` by the compiled engine."""
+    outcome = Outcome.unstarted(kind, start_BM, updates, record)
+    fits = np.flatnonzero(usable(kind, problems, lr_B))
+    if not len(fits):
+        return outcome
+    kernel = kernel_of(kind, problems, record if updates else ())
+    if device.type == "cpu":
+        arrays = _on_cpu(kernel, problems, fits, start_BM, lr_B, updates)
+    else:
+        arrays = _on_gpu(kernel, problems, fits, start_BM, lr_B, updates, device)
+    count = len(fits)
+    outcome.coefficients_BM[fits] = arrays["final"][:, :count].T
+    outcome.steps_taken_B[fits] = arrays["taken"][:count]
+    outcome.status_B[fits] = arrays["status"][:count]
+    for name in kernel.record:
+        kept = np.moveaxis(arrays[name][..., :count], -1, 1)
+        if count == len(lr_B):
+            outcome.recorded[name] = kept
+        else:
+            outcome.recorded[name][:, fits] = kept
+    return outcome
+
+
+def _on_cpu(
+    kernel: Iteration,
+    problems: Problems,
+    fits: Index,
+    start_BM: npt.NDArray[np.float32],
+    lr_B: Array,
+    updates: Sequence[int],
+) -> dict[str, npt.NDArray[Any]]:
+    kind = kernel.kind
+    values = kernel.vectors + (0 if kernel.one_design else kind.size)
+    lanes = cpu.lanes_of(kernel, values if kind.squared else _POINTWISE_VALUES)
+    arrays = layout(kernel, problems, fits, start_BM, lr_B, updates, lanes)
+    call = cpu.load(kernel, lanes).bind({**arrays, **_integers(kernel, arrays, lanes)})
+    slices = Slices(kind, updates, lanes)
+    begin = 0
+    while begin < len(fits):
+        begin = slices.bring(begin, len(fits), call)
+    return arrays
+
+
+def _on_gpu(
+    kernel: Iteration,
+    problems: Problems,
+    fits: Index,
+    start_BM: npt.NDArray[np.float32],
+    lr_B: Array,
+    updates: Sequence[int],
+    device: torch.device,
+) -> dict[str, npt.NDArray[Any]]:
+    """The same on a GPU, all fits at a time, each in a thread."""
+    count = len(fits)
+    arrays = layout(kernel, problems, fits, start_BM, lr_B, updates, count)
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    call = gpu.launcher(kernel, {**tensors, **_integers(kernel, arrays, count)}, device)
+    Slices(kernel.kind, updates, count).bring(0, count, call)
+    results = ("final", "taken", "status", *kernel.record)
+    return {name: tensors[name].cpu().numpy() for name in results}
+
+
+def kernel_of(kind: Kind, problems: Problems, record: Sequence[str]) -> Iteration:
+    """The iteration that the fits of a batch need."""
+    if kind.squared:
+        R = problems.R_PMM
+        one_design, one_data = not np.ptp(R, axis=0).any(), False
+    else:
+        grid = problems.grid
+        one_design = grid.basis != "power" or np.size(grid.low) == 1 or kind.degree == 0
+        one_data = len(problems.y_PN) == 1
+    return Iteration(kind, one_design, one_data, tuple(record))
+
+
+def layout(
+    kernel: Iteration,
+    problems: Problems,
+    fits: Index,
+    start_BM: npt.NDArray[np.float32],
+    lr_B: Array,
+    updates: Sequence[int],
+    width: int,
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of ``kernel`` for these fits of a batch, their vectors filled up to ``width``."""
+    kind, count = kernel.kind, len(fits)
+    dtype = np.float32 if kind.dtype == torch.float32 else np.float64
+    batch, of = -(-count // width) * width, problems.of_B[fits]
+
+    def rows(values: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
+        """(fits, number) as (number, batch)."""
+        filled = np.zeros((number, batch), dtype=dtype)
+        filled[: values.shape[1], :count] = values.T
+        return filled
+
+    slots, stop = len(updates) if kernel.record else 0, kind.stop
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "state": rows(start_BM[fits], kernel.vectors),
+        "lr": rows(lr_B[fits, None], 1),
+        "taken": np.zeros(batch, dtype=np.int64),  # what fills up has ended
+        "status": np.full(batch, DIVERGED, dtype=np.int64),
+        "first": np.zeros(batch, dtype=dtype),
+        "last": np.zeros(batch, dtype=dtype),
+        "final": np.zeros((kind.size, batch), dtype=dtype),
+        "records": np.array([*updates, _BEYOND], dtype=np.int64),
+        "unbias": _divisors(kind.optimizer.name, kind.steps).astype(dtype),
+        "parameters": np.array(
+            [kind.points, kind.optimizer.beta, stop.tolerance if stop else 0.0], dtype=dtype
+        ),
+    }
+    arrays["taken"][:count] = GOING
+    shapes = {"loss": (), "gradient_norm": (), "coefficients": (kind.size,)}
+    for name in kernel.record:
+        arrays[name] = np.zeros((slots, *shapes[name], batch), dtype=dtype)
+    if kind.squared:
+        upper = np.triu_indices(kind.size)
+        R = problems.R_PMM[:, upper[0], upper[1]]
+        arrays["R"] = R[0].astype(dtype) if kernel.one_design else rows(R[of], R.shape[1])
+        arrays["q"] = rows(problems.q_PM[of], kind.size)
+        arrays["rest"] = rows(problems.rest_P[of, None], 1)
+        return arrays
+    if kernel.one_design:
+        arrays["functions"] = _functions(problems.grid, dtype)
+    else:
+        grid = problems.grid
+        arrays["t"] = grid.t()
+        for name, values in (("middle", grid.middle), ("half", grid.half)):
+            arrays[name] = np.zeros(batch)
+            arrays[name][:count] = np.asarray(values)[of]
+    if kernel.one_data:
+        arrays["y"] = problems.y_PN[0].astype(dtype)
+    else:
+        y = np.zeros((batch // width, problems.y_PN.shape[1], width), dtype=dtype)
+        for group, data in enumerate(y):
+            some = of[group * width : (group + 1) * width]
+            data[:, : len(some)] = problems.y_PN[some].T
+        arrays["y"] = y
+    return arrays
+
+
+def _functions(grid: Grid, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """The basis functions at the points but the first, shape (N, M - 1).
+
+    Powers are made in ``dtype``, as the kernel makes those of ranges of their own.
+    """
+    argument = grid.x().astype(dtype) if grid.basis == "power" else grid.t()
+    rows = list(basis_functions(grid.basis, grid.degree, np.ravel(argument)))[1:]
+    if not rows:
+        return np.empty((grid.points, 0), dtype=dtype)
+    return np.ascontiguousarray(np.stack(rows, axis=1), dtype=dtype)
+
+
+def _integers(kernel: Iteration, arrays: dict[str, npt.NDArray[Any]], width: int) -> dict[str, int]:
+    return {
+        "batch": len(arrays["taken"]),
+        "points": kernel.kind.points,
+        "steps": kernel.kind.steps,
+        "width": width,
+        "divisors": len(arrays["unbias"]),
+    }
+
+
+@lru_cache(maxsize=8)
+def _divisors(optimizer: str, steps: int) -> Array:
+    """Adam's divisors, shape (L, 2), up to where they are 1 for good; the last serve the rest."""
+    found = [(1.0, 1.0)]
+    if optimizer == "adam":
+        found.clear()
+        for update in range(steps):
+            found.append(unbiasing(update))
+            if found[-1] == (1.0, 1.0):
+                break
+    return np.array(found)
+
+
+class Slices:
+    """Calls of an iteration that each take about ``CALL_SECONDS``."""
+
+    def __init__(self, kind: Kind, updates: Sequence[int], lanes: int) -> None:
+        self.steps, self.updates, self.lanes = kind.steps, updates, lanes
+        rows = kind.size if kind.squared else kind.points
+        self.most = max(1, _FIRST_TERMS // (rows * kind.size))
+
+    def bring(self, begin: int, count: int, call: Callable[..., None]) -> int:
+        """Bring fits from ``begin`` on from the first update to the last; the first fit left."""
+        end = min(begin + max(1, self.most // self.steps) * self.lanes, count)
+        update = 0
+        while update < self.steps:
+            until = min(update + self.most, self.steps)
+            before = perf_counter()
+            slot = bisect_left(self.updates, update)
+            call(begin=begin, end=end, update=update, until=until, slot=slot)
+            self._learn(-(-(end - begin) // self.lanes) * (until - update), before)
+            update = until
+        return end
+
+    def _learn(self, done: int, before: float) -> None:
+        seconds = max(perf_counter() - before, 1e-6)
+        self.most = max(1, min(int(done * CALL_SECONDS / seconds), 4 * self.most))

@@ -1,0 +1,166 @@
+"""The data of many ranges, and their reduction, by kernels whose lanes are points."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from polyfit import trigonometry
+from polyfit.engine import cpu
+from polyfit.engine.emit import Emitter
+from polyfit.engine.kernel import Kernel
+from polyfit.engine.points import LANES, Points, over_points
+from polyfit.engine.symbol import Symbol
+from polyfit.expression import PLAIN, Formula, Functions
+from polyfit.problem import Grid, frame
+
+__all__ = ["Reduction", "Target", "reduce_compiled", "target_compiled"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Target(Kernel):
+    """A formula of + - * /, sqrt, abs, sin and cos at the points of many ranges.
+
+    Arrays of float64: ``middle`` and ``half`` (C,), t (N,); results ``y`` (C, N), ``scale`` (C,),
+    the largest of them in size, NaN if one is, and ``reach`` (C,), the largest argument of a sine
+    or cosine in size: beyond trigonometry.LIMIT the values are not what they should be.
+    """
+
+    text: str
+
+    real = "double"
+    arrays: ClassVar = ("middle", "half", "t", "y", "scale", "reach")
+    integers: ClassVar = ("points",)
+
+    @property
+    def words(self) -> str:
+        return f"target {self.text}"
+
+    def step(self, lanes: int) -> int:
+        return 1
+
+    def before(self, e: Emitter, a: dict[str, str]) -> object:
+        return None
+
+    def block(self, e: Emitter, a: dict[str, str], shared: Any, b: str) -> None:
+        middle, half = (e.load_all(a[name], b) for name in ("middle", "half"))
+        row = e.integer("mul", a["points"], b)
+
+        def terms(points: Points) -> list[str]:
+            x = e.add(middle, e.mul(half, points.load(a["t"])))
+            turned: list[str] = []
+            y = Formula(self.text).of(Symbol(e, x), _functions(turned)).text
+            points.store(y, a["y"], row)
+            reach = e.constant(0.0)
+            for argument in turned:
+                reach = e.largest(reach, argument)
+            return [points.only(y), points.only(reach)]
+
+        found = over_points(e, a["points"], terms, ["largest", "largest"])
+        with e.width(1):
+            for name, value in zip(("scale", "reach"), found, strict=True):
+                e.store_lanes(value, a[name], b)
+
+
+def _functions(turned: list[str]) -> Functions:
+    """The plain functions, of symbols too; the arguments of sines and cosines are kept."""
+
+    def by(name: str, function: Callable[[Symbol], Symbol]) -> Callable[[Any], Any]:
+        def value(argument: Any) -> Any:
+            if not isinstance(argument, Symbol):
+                return PLAIN[name](argument)
+            if name in ("sin", "cos"):
+                turned.append(argument.text)
+            return function(argument)
+
+        return value
+
+    return {
+        "sin": by("sin", trigonometry.sin_within),
+        "cos": by("cos", trigonometry.cos_within),
+        "sqrt": by("sqrt", lambda symbol: symbol.of("sqrt")),
+        "abs": by("abs", lambda symbol: symbol.of("fabs")),
+    }
+
+
+@dataclass(frozen=True)
+class Reduction(Kernel):
+    """Sums of squares over N points reduced to M rows; see ``problem.reduce``.
+
+    Arrays of float64: ``y`` (D, N), the frame's ``Q`` (M, N); results ``q`` (D, M), ``rest`` (D,).
+    """
+
+    degree: int
+
+    real = "double"
+    arrays: ClassVar = ("y", "Q", "q", "rest")
+    integers: ClassVar = ("points",)
+
+    @property
+    def words(self) -> str:
+        return f"reduction {self.degree}"
+
+    def step(self, lanes: int) -> int:
+        return 1
+
+    def before(self, e: Emitter, a: dict[str, str]) -> object:
+        return [e.integer("mul", a["points"], k) for k in range(self.degree + 1)]
+
+    def block(self, e: Emitter, a: dict[str, str], shared: Any, b: str) -> None:
+        row, size = e.integer("mul", a["points"], b), self.degree + 1
+        found: list[str] = []
+        for some in (shared[k : k + _TOGETHER] for k in range(0, size, _TOGETHER)):
+
+            def products(points: Points, rows: list[str] = some) -> list[str]:
+                y = points.load(a["y"], row)
+                return [e.mul(y, points.load(a["Q"], at)) for at in rows]
+
+            found += over_points(e, a["points"], products, ["add"] * len(some))
+        spread = [*map(e.splat, found)]
+
+        def squares(points: Points) -> list[str]:
+            left = points.load(a["y"], row)
+            for value, at in zip(spread, shared, strict=True):
+                left = e.sub(left, e.mul(value, points.load(a["Q"], at)))
+            return [e.mul(left, left)]
+
+        (rest,) = over_points(e, a["points"], squares, ["add"])
+        at = e.integer("mul", b, size)
+        with e.width(1):
+            for k, value in enumerate(found):
+                e.store_lanes(value, a["q"], e.integer("add", at, k))
+            e.store_lanes(rest, a["rest"], b)
+
+
+_TOGETHER: Final = 8
+"""Sums that are made in one pass over the data: as many as registers hold."""
+
+
+def target_compiled(text: str, grid: Grid) -> tuple[Array, Array, Array]:
+    """A plain formula on the ranges of ``grid``: values (C, N), largest sizes and reach (C,)."""
+    middle, half = (np.ascontiguousarray(np.ravel(v)) for v in (grid.middle, grid.half))
+    count = len(half)
+    y, scale, reach = np.empty((count, grid.points)), np.empty(count), np.empty(count)
+    arrays = dict(middle=middle, half=half, t=grid.t(), y=y, scale=scale, reach=reach)
+    cpu.load(Target(text), LANES).bind(
+        {**arrays, "begin": 0, "end": count, "points": grid.points}
+    )()
+    return y, scale, reach
+
+
+def reduce_compiled(degree: int, y_DN: Array) -> tuple[Array, Array]:
+    """``problem.reduce`` by a kernel."""
+    y_DN = np.ascontiguousarray(y_DN)
+    count, points = y_DN.shape
+    q, rest = np.empty((count, degree + 1)), np.empty(count)
+    arrays = dict(y=y_DN, Q=frame(points, degree).Q_MN, q=q, rest=rest)
+    cpu.load(Reduction(degree), LANES).bind(
+        {**arrays, "begin": 0, "end": count, "points": points}
+    )()
+    if points == degree + 1:  # nothing is left
+        rest[:] = 0.0
+    return q, rest

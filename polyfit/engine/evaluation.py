@@ -1,0 +1,180 @@
+"""The evaluation of fits at their final coefficients, in float64: one kernel.
+
+Its lanes are points. Shapes: B fits, M = degree + 1 coefficients, T = M (M + 1) / 2, P problems, N
+points, C clean targets, D data.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from polyfit.engine.emit import Emitter
+from polyfit.engine.kernel import Kernel
+from polyfit.engine.model import WRITTEN, residual, squared_loss
+from polyfit.engine.points import Points, over_points
+from polyfit.engine.tape import Tape
+from polyfit.fields import SQUARED
+
+__all__ = ["Evaluation"]
+
+Values = list[str]
+
+
+@dataclass(frozen=True)
+class Evaluation(Kernel):
+    """What a row says of final coefficients.
+
+    Args:
+        degree, objective: of the fits.
+        in_x: whether their basis is that of the powers of x.
+
+    Arrays of float64: ``c`` and ``powers`` (B, M), the coefficients in the fits' basis and, where
+    that is another, of the powers of x; ``R`` (P, T), or (T,) where ``triangle`` is 0, q (P, M)
+    and ``rest`` (P,); the basis functions (M, N), t (N,), ``middle`` and ``half`` (P,); ``clean``
+    (C, N) and y (D, N). Of int64: ``problem_of`` (B,), ``clean_of`` and ``data_of`` (P,).
+
+    Results of float64, shape (B,): ``loss``, ``excess`` over the optimum (squared objectives),
+    ``gradient_norm``; ``max_error`` against the clean target, ``change`` of a prediction by the
+    powers of x, ``squares``, the sum of squared residuals (other objectives).
+    """
+
+    degree: int
+    objective: str
+    in_x: bool
+
+    real = "double"
+    arrays: ClassVar = (
+        "c", "powers", "R", "q", "rest", "functions", "t", "middle", "half", "clean", "y",
+        "problem_of", "clean_of", "data_of", "loss", "excess", "gradient_norm", "max_error",
+        "change", "squares",
+    )  # fmt: skip
+    integers: ClassVar = ("points", "triangle")
+
+    @property
+    def words(self) -> str:
+        return f"evaluation {self.degree} {self.objective} {self.in_x}"
+
+    def step(self, lanes: int) -> int:
+        return 1
+
+    def before(self, e: Emitter, a: dict[str, str]) -> object:
+        return None
+
+    def block(self, e: Emitter, a: dict[str, str], shared: Any, b: str) -> None:
+        _Block(self, e, a, b).write()
+
+
+class _Block:
+    """Writes the evaluation of one fit."""
+
+    def __init__(self, kernel: Evaluation, e: Emitter, a: dict[str, str], b: str) -> None:
+        self.kernel, self.e, self.a, self.b = kernel, e, a, b
+        self.size = kernel.degree + 1
+        self.squared = kernel.objective in SQUARED
+
+    def write(self) -> None:
+        e, a = self.e, self.a
+        self.problem = e.load(a["problem_of"], self.b, "i64")
+        self.clean_row = self._row("clean_of")
+        self.data_row = "0" if self.squared else self._row("data_of")
+        at = e.integer("mul", self.b, self.size)
+        places = [e.integer("add", at, k) for k in range(self.size)]
+        with e.width(1):
+            c = [e.load(a["c"], place) for place in places]
+            self.middle = e.load(a["middle"], self.problem)
+            self.half = e.load(a["half"], self.problem)
+            powers = c if self.kernel.in_x else [e.load(a["powers"], place) for place in places]
+            if self.squared:
+                self._reduced(c)
+        self._over_points(c, powers)
+
+    def _row(self, name: str) -> str:
+        return self.e.integer(
+            "mul", self.e.load(self.a[name], self.problem, "i64"), self.a["points"]
+        )
+
+    def _store(self, name: str, value: str) -> None:
+        with self.e.width(1):
+            self.e.store_lanes(value, self.a[name], self.b)
+
+    def _reduced(self, c: Values) -> None:
+        """Loss, excess and gradient norm of a squared objective, from its reduction."""
+        e, a, size = self.e, self.a, self.size
+        row = e.integer("mul", self.problem, a["triangle"])
+        R = [e.load(a["R"], e.integer("add", row, k)) for k in range(size * (size + 1) // 2)]
+        row = e.integer("mul", self.problem, size)
+        q = [e.load(a["q"], e.integer("add", row, k)) for k in range(size)]
+        rest = e.load(a["rest"], self.problem)
+        points = None
+        if self.kernel.objective == "mse":
+            points = e.new(f"uitofp i64 {a['points']} to double")
+        tape = Tape(e, torch.float64, c)
+        loss = squared_loss(tape, R, q, rest, points, c)
+        self._store("loss", loss)
+        self._norm(tape.gradient(loss, c))
+        whole = squared_loss(Tape(e, torch.float64, c), R, q, e.constant(0.0), points, c)
+        self._store("excess", whole)
+
+    def _norm(self, g: Values) -> None:
+        e = self.e
+        with e.width(1):
+            total = e.mul(g[0], g[0])
+            for d in g[1:]:
+                total = e.add(total, e.mul(d, d))
+            self._store("gradient_norm", e.intrinsic("sqrt", total))
+
+    def _over_points(self, c: Values, powers: Values) -> None:
+        e = self.e
+        spread, in_powers = [*map(e.splat, c)], [*map(e.splat, powers)]
+        middle, half = e.splat(self.middle), e.splat(self.half)
+        names, joined = ["max_error"], ["largest"]
+        if not self.kernel.in_x:
+            names, joined = [*names, "change"], [*joined, "largest"]
+        if not self.squared:
+            names, joined = [*names, "squares"], [*joined, "add"]
+            joined += ["add"] * (1 + self.size)
+
+        def terms(points: Points) -> Values:
+            x = e.add(middle, e.mul(half, points.load(self.a["t"])))
+            value = self._horner(in_powers, x)
+            functions = []
+            if self.kernel.in_x:
+                power = x
+                for _ in range(self.size - 1):
+                    functions.append(power)
+                    power = e.mul(power, x)
+                predicted = value
+            else:
+                for k in range(1, self.size):
+                    row = e.integer("mul", self.a["points"], k)
+                    functions.append(points.load(self.a["functions"], row))
+                predicted = spread[0]
+                for one, function in zip(spread[1:], functions, strict=True):
+                    predicted = e.add(predicted, e.mul(one, function))
+            clean = points.load(self.a["clean"], self.clean_row)
+            found = [points.only(e.sub(predicted, clean))]
+            if not self.kernel.in_x:
+                found.append(points.only(e.sub(value, predicted)))
+            if not self.squared:
+                y = points.load(self.a["y"], self.data_row)
+                off = e.sub(predicted, y)
+                found.append(e.mul(off, off))
+                tape = Tape(e, torch.float64, spread)
+                loss = tape(WRITTEN[self.kernel.objective], residual(tape, spread, functions, y))
+                found += [loss, *tape.gradient(loss, spread)]
+            return found
+
+        found = over_points(e, self.a["points"], terms, joined)
+        for name, value in zip(names, found, strict=False):
+            self._store(name, value)
+        if not self.squared:
+            loss, *g = found[len(names) :]
+            self._store("loss", loss)
+            self._norm(g)
+
+    def _horner(self, powers: Values, x: str) -> str:
+        value = powers[-1]
+        for power in reversed(powers[:-1]):
+            value = self.e.add(self.e.mul(value, x), power)
+        return value
