@@ -345,7 +345,7 @@ def ours(
     from peers import Work
 
     from polyfit import worker
-    from polyfit.fit import pick_device
+    from polyfit.engine.fit import pick_device
     from polyfit.plan import Shard
 
     plan = _plan(spec)
@@ -366,7 +366,7 @@ def ours(
         return work
     torch.set_num_threads(1)
     calls: list[Callable[[], Any]] = []
-    name = "leap" if plan.engine == "affine" else "fit"
+    name = "fit_affine" if plan.engine == "affine" else "fit"
     engine: Any = getattr(worker, name)
 
     def noted(*arguments: Any, **named: Any) -> Any:
@@ -729,7 +729,7 @@ RUNGS: Final = (
     (LOOP, "one fit at a time, every operation through the interpreter"),
     (VMAP, "many fits per call: the interpreter's share goes"),
     (EAGER, "algebra: 2000 points become 4 rows"),
-    (COMPILED, "steps fused into kernels: the calls and the memory traffic go"),
+    (COMPILED, "all updates in one loop of machine code: the calls and the memory traffic go"),
     (AFFINE, "one step's map raised to the power of the steps"),
 )
 
@@ -834,7 +834,7 @@ def accelerator_name() -> str | None:
 def mixed(options: Options, report: Report) -> None:
     """Sweeps whose fits differ: operations per second, and one problem per fit."""
     for engine, steps, seeds in (("eager", 100, 4), ("compiled", 2000, 8 if options.quick else 64)):
-        most = 4 if options.quick else 9  # every degree has kernels of its own to be made
+        most = 9
         whole_sweep = _mixed_spec(engine, steps, seeds, list(range(1, most + 1)))
         alone = _mixed_spec(engine, steps, most * seeds, [3])
         mix = _ours(f"{engine}: degrees 1 to {most}", whole_sweep, in_flops=True)
@@ -1243,10 +1243,10 @@ def _stages(report: Report) -> None:
 
 
 STAGES: Final = {
-    "start values": ("_starts",),
-    "problems": ("_Setup.__init__", "_Setup.problems", "_ShardWork._rates"),
+    "initial values": ("_starts",),
+    "problems": ("Setup.of", "Setup.problems", "_ShardWork._rates"),
     "iteration": ("fit",),
-    "end pass": ("_ShardWork._judge",),
+    "evaluation": ("_ShardWork._evaluate",),
     "rows": ("_ShardWork._store", "table"),
     "Parquet": ("to_parquet",),
 }

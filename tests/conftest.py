@@ -1,4 +1,4 @@
-"""What all tests share: a home and an environment of their own, servers, and kernels."""
+"""What all tests share: a home and an environment of their own, and servers."""
 
 import atexit
 import os
@@ -105,11 +105,3 @@ def ray_cluster(seaweed: S3Server) -> Iterator[RayHead]:
     """Two CPU cores and two logical GPUs, whose node has the keys of ``seaweed``."""
     with ray_head(env=seaweed.env) as head:
         yield head
-
-
-@pytest.fixture(scope="session")
-def kernels() -> None:
-    """The kernels of the kinds of fit in ``engines``."""
-    from engines import compile_ahead  # it imports boto3: not before we have moved in
-
-    compile_ahead()

@@ -5,7 +5,7 @@ Buildah carries out `deploy/Dockerfile` (`--isolation chroot`: no daemon, no con
 debootstrap, whose own Python has the same minor release. Bubblewrap then starts Ray in the image's
 files as deploy/ does (uid 1000, a token), with a root that is read-only and without a network, and
 the entrypoint of rayjob.yaml goes there by `ray job submit`, with a folder for a store. One fit by
-compiled kernels shows that the image's compiler works.
+machine code shows that the image allows it.
 
 Takes ten minutes, and ten gigabytes of /var/tmp until it ends; more where torch comes with CUDA.
 pip's settings on this machine (`pip config list`) hold in the build too: an index or a certificate

@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from polyfit import affine, worker
+from polyfit import worker
+from polyfit.engine import affine
+from polyfit.engine.initial import initial_values
 from polyfit.errors import EngineError, Exit
 from polyfit.ledger import shard_key
 from polyfit.plan import Plan, Shard
 from polyfit.rows import FOOTER
 from polyfit.spec import Spec
-from polyfit.starts import start_values
 from polyfit.store import FolderStore
 from polyfit.worker import compute, run_shard
 
@@ -52,7 +53,7 @@ def test_the_tutorials_job_has_the_tutorials_numbers(dtype: str, tolerance: floa
     kind = getattr(torch, dtype)
     x = torch.linspace(-math.pi, math.pi, 2000, dtype=kind)
     y = torch.sin(x)
-    for row, start in zip(rows, start_values(np.arange(10), 4), strict=True):
+    for row, start in zip(rows, initial_values(np.arange(10), 4, compiled=True), strict=True):
         weights = [torch.tensor(v.item(), dtype=kind, requires_grad=True) for v in start]
         losses = []
         for update in range(2000):
@@ -118,10 +119,9 @@ def test_a_fit_does_not_know_its_batch_mates() -> None:
     assert [row for half in halves for row in half.to_pylist()] == together
 
 
-def test_tiles_and_the_room_for_maps_decide_no_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_room_for_maps_decides_no_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     text = MIXED.replace("count: 5", "count: 50")
     whole = rows_of(text, "affine")
-    monkeypatch.setattr(affine, "_CACHE", 1)
     monkeypatch.setattr(affine, "_MAPS", 1)
     assert rows_of(text, "affine").equals(whole)
 
@@ -159,7 +159,7 @@ def test_what_a_shard_says_of_the_iteration_does_not_depend_on_the_order_of_its_
 def test_a_shard_that_is_off_the_iteration_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = affine.leap
+    right = affine.fit_affine
 
     def wrong(*arguments: Any) -> Any:
         outcome = right(*arguments)
@@ -167,7 +167,7 @@ def test_a_shard_that_is_off_the_iteration_is_not_written(
             outcome, coefficients_BM=outcome.coefficients_BM * np.float64(1 + 1e-9)
         )
 
-    monkeypatch.setattr(worker, "leap", wrong)
+    monkeypatch.setattr(worker, "fit_affine", wrong)
     plan = Plan.of(Spec.parse(f"name: test\nengine: affine\n{MIXED}"))
     store = FolderStore(str(tmp_path))
     with pytest.raises(EngineError, match=r"engine affine is 1e-09 off.*; use another engine") as e:

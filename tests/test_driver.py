@@ -236,11 +236,12 @@ def test_a_run_says_what_it_is_at_while_its_own_thread_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before its first shard is at rest too."""
-    from polyfit import kernels, worker
+    from polyfit import worker
+    from polyfit.engine import cpu
 
     seen, compute, noted = Seen(), worker.run_shard, list[dict[str, Any]]()
     compiles = [True]
-    monkeypatch.setattr(kernels, "compiling", lambda: compiles[0])
+    monkeypatch.setattr(cpu, "compiling", lambda: compiles[0])
 
     def slow(*arguments: Any) -> Any:
         if not noted:

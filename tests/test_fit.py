@@ -16,20 +16,21 @@ from engines import CPU, IN_POWERS, KINDS, KindOfFit, plan_of, rows_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polyfit import fit, model, worker
+from polyfit import worker
+from polyfit.engine import compiled as compiled_engine
+from polyfit.engine import eager as eager_engine
+from polyfit.engine import evaluate, fit, model
+from polyfit.engine.initial import initial_values
 from polyfit.fields import BASES, OBJECTIVES, SQUARED
 from polyfit.plan import Plan, Shard
 from polyfit.problem import Grid, design, noise, target_values
 from polyfit.spec import Spec
-from polyfit.starts import start_values
 from polyfit.worker import compute
 
 
 @pytest.fixture(params=["eager", "compiled"])
 def engine(request: pytest.FixtureRequest) -> str:
-    """Each engine that iterates; what is compiled is one of ``KINDS``."""
-    if request.param == "compiled":
-        request.getfixturevalue("kernels")
+    """Each engine that iterates."""
     return str(request.param)
 
 
@@ -84,20 +85,23 @@ def test_the_tutorials_job_has_the_tutorials_numbers(
 
 def test_start_values_are_torchs_one_by_one() -> None:
     seeds = [0, 1, 7, 2**31, 2**32 - 1]
-    drawn = start_values(np.array(seeds), 31)
+    drawn = initial_values(np.array(seeds), 31, compiled=False)
     for row, seed in zip(drawn, seeds, strict=True):
         torch.manual_seed(seed)
         assert row.tolist() == [torch.randn(()).item() for _ in range(31)]
 
 
 def test_a_lower_degrees_start_is_a_prefix_of_a_higher_ones() -> None:
-    low, high = start_values(np.array([5]), 4), start_values(np.array([5]), 20)
+    low, high = (
+        initial_values(np.array([5]), 4, compiled=False),
+        initial_values(np.array([5]), 20, compiled=False),
+    )
     assert np.array_equal(low[0], high[0, :4])
 
 
 # --- promise 3: a fit does not know its batch-mates ------------------------------------------
 
-# The fixture chooses the engine and compiles; it holds nothing that a test could change.
+# The fixture chooses the engine; it holds nothing that a test could change.
 FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 MEASURED = (
     "status", "steps_taken", "lr", "loss", "optimum_loss", "excess_loss", "gradient_norm", "rmse",
@@ -144,30 +148,6 @@ def joined(values: list[Any]) -> str:
     return ", ".join(map(str, values))
 
 
-of_kinds = st.fixed_dictionaries(
-    {
-        "zip": st.lists(st.sampled_from(KINDS), min_size=1, max_size=3, unique=True).map(
-            lambda kinds: [zipped(kinds)]
-        ),
-        "points": st.lists(st.integers(11, 300), min_size=1, max_size=2, unique=True),
-        "basis": st.lists(st.sampled_from(["chebyshev", "legendre"]), min_size=1, unique=True),
-        "range": st.lists(
-            st.tuples(st.floats(-9, 0), st.floats(1, 9)).map(list),
-            min_size=1,
-            max_size=2,
-            unique_by=tuple,
-        ),
-        "noise_seed": st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=2, unique=True),
-        "lr": st.lists(st.floats(1e-5, 0.05), min_size=1, max_size=2, unique=True),
-        "seed": st.one_of(
-            st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=5, unique=True),
-            st.integers(1, 100).map(lambda count: list(range(count))),
-        ),
-    }
-)
-SWEEPS: dict[str, st.SearchStrategy[Any]] = {"eager": mixed, "compiled": of_kinds}
-
-
 @st.composite
 def planned(draw: st.DrawFn, engine: str) -> Plan:
     """A plan of fits of several kinds, with a record at any updates of anything."""
@@ -179,7 +159,7 @@ def planned(draw: st.DrawFn, engine: str) -> Plan:
     )
     at = draw(st.lists(st.integers(0, steps - 1), min_size=1, max_size=9, unique=True).map(sorted))
     when = draw(st.sampled_from([f"at: [{joined(at)}]", f"every: {draw(st.integers(1, 12))}"]))
-    sweep: Any = draw(SWEEPS[engine])
+    sweep: Any = draw(mixed)
     return plan_of(
         f"fit: {{steps: {steps}, noise: 0.1}}\n"
         f"record: {{{when}, of: [{joined(of)}]}}\n"
@@ -236,7 +216,6 @@ def test_place_in_a_vector_changes_no_bit(engine: str, kind: KindOfFit) -> None:
         assert same_bits(together.slice(place, 1), alone), place
 
 
-@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("size", [2, 15, 16, 17, 33, 300])
 def test_the_padding_of_a_compiled_batch_changes_no_bit(kind: KindOfFit, size: int) -> None:
@@ -268,7 +247,7 @@ def test_a_shard_equals_its_two_halves(engine: str, data: st.DataObject) -> None
 @settings(max_examples=15, deadline=None, suppress_health_check=FIXTURES)
 @given(data=st.data())
 def test_how_a_shard_is_cut_into_batches_changes_no_bit(engine: str, data: st.DataObject) -> None:
-    """Neither how many fits or problems a batch holds, nor how many are judged at a time."""
+    """Neither how many fits or problems a batch holds, nor how many are evaluated at a time."""
     plan = data.draw(planned(engine))
     shard = Shard(0, 0, min(plan.fits, 300))
     whole = compute(plan, shard, CPU)
@@ -276,7 +255,7 @@ def test_how_a_shard_is_cut_into_batches_changes_no_bit(engine: str, data: st.Da
         fits, numbers = data.draw(st.integers(1, 50)), data.draw(st.integers(8, 5000))
         patch.setitem(worker._LIMITS, engine, worker._Limits(fits, numbers))
         patch.setattr(worker, "BATCH_NUMBERS", data.draw(st.integers(8, 5000)))
-        patch.setattr(worker, "POINTWISE_NUMBERS", data.draw(st.integers(8, 5000)))
+        patch.setattr(evaluate, "_NUMBERS", data.draw(st.integers(8, 5000)))
         assert same_bits(whole, compute(plan, shard, CPU))
 
 
@@ -302,8 +281,7 @@ def test_fits_moved_together_when_others_have_ended_keep_their_bits(
 ) -> None:
     """Some end after ten updates, some never: the batch is made smaller again and again."""
     moved: Counter[str] = Counter()
-    for run in (fit._Eager, fit._Compiled):
-        monkeypatch.setattr(run, "_compact", counted(moved, run._compact))
+    monkeypatch.setattr(eager_engine.Eager, "_compact", counted(moved, eager_engine.Eager._compact))
     plan = plan_of(
         f"fit: {{{kind}, points: 40, steps: 995, noise: 0.3}}\n"
         "sweep: {noise_seed: [3, 5], seed: {count: 5}, lr: "
@@ -312,7 +290,7 @@ def test_fits_moved_together_when_others_have_ended_keep_their_bits(
         engine,
     )
     together = compute(plan, Shard(0, 0, plan.fits), CPU)
-    assert moved["_compact"] >= 3
+    assert moved["_compact"] >= 3 or engine == "compiled"  # there a fit keeps its place
     steps = set(together["steps_taken"].to_pylist())
     assert len(steps) >= 5
     assert "converged" in together["status"].to_pylist()
@@ -331,19 +309,19 @@ def test_fits_moved_together_when_others_have_ended_keep_their_bits(
     ],
 )
 def test_who_looks_late_at_what_has_ended_sees_the_same(
-    engine: str, fit_of: str, monkeypatch: pytest.MonkeyPatch
+    fit_of: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on an accelerator, for which a look has to wait."""
     lr = "" if "lr" in fit_of or "newton" in fit_of else ", lr: [{of_limit: 0.01}, {of_limit: 0.2}]"
     plan = plan_of(
         f"fit: {{{fit_of}, points: 40, steps: 995}}\nsweep: {{seed: {{count: 20}}{lr}}}\n"
         "record: {at: [0, 5, 130, 200, 470], of: [loss, gradient_norm, coefficients]}",
-        engine,
+        "eager",
     )
     shard = Shard(0, 0, plan.fits)
     early = compute(plan, shard, CPU)
     assert {"converged", "diverged"} & set(early["status"].to_pylist())
-    monkeypatch.setattr(fit, "_waits", lambda device: True)
+    monkeypatch.setattr(eager_engine, "_waits", lambda device: True)
     assert same_bits(early, compute(plan, shard, CPU))
 
 
@@ -357,39 +335,14 @@ def test_a_device_that_torch_was_built_for_and_the_machine_lacks_is_not_taken(
     assert fit.pick_device(accelerated=True) == CPU
 
 
-def test_adams_divisors_are_the_same_however_many_are_made_at_a_time(
-    engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And none for updates that a fit with a stop rule will never see."""
-    plan = plan_of(
-        "fit: {degree: 3, objective: sse, optimizer: adam, steps: 1000, points: 40}\n"
-        "sweep: {seed: {count: 5}}\nrecord: {at: [0, 5, 130, 200, 470], of: [loss]}",
-        engine,
-    )
-    shard = Shard(0, 0, plan.fits)
-    many = compute(plan, shard, CPU)
-    asked: list[int] = []
-    unbiasing = model.unbiasing
-
-    def noted(update: int) -> tuple[float, float]:
-        asked.append(update)
-        return unbiasing(update)
-
-    monkeypatch.setattr(fit, "_DIVISORS", 150)
-    monkeypatch.setattr(fit, "unbiasing", noted)
-    assert same_bits(many, compute(plan, shard, CPU))
-    assert asked[0] == 0
-    assert max(asked) < 1000 + 150
-    if engine == "compiled":
-        monkeypatch.setattr(fit, "_DIVISORS", 4096)
-        asked.clear()
-        long = plan_of(
-            "fit: {degree: 3, objective: sse, optimizer: adam, steps: 1000000000, points: 40, "
-            "stop: {loss_change: 0.01}, lr: 0.05}\nrecord: none",
-            engine,
-        )
-        assert compute(long, Shard(0, 0, 1), CPU)["status"].to_pylist() == ["converged"]
-        assert len(asked) < 5000
+def test_adams_divisors_are_kept_until_they_are_one_for_good() -> None:
+    steps = 50_000
+    kept = compiled_engine._divisors("adam", steps)
+    assert len(kept) < steps
+    for update in [*range(100), len(kept) - 2, *range(len(kept) - 1, steps, 997)]:
+        assert tuple(kept[min(update, len(kept) - 1)]) == model.unbiasing(update), update
+    assert len(compiled_engine._divisors("adam", 20)) == 20
+    assert len(compiled_engine._divisors("gd", 20)) == 1
 
 
 def counted(calls: Counter[str], function: Callable[..., Any]) -> Callable[..., Any]:
@@ -427,25 +380,16 @@ def long(kind: KindOfFit, lr: str) -> str:
     )
 
 
-SUMMED_IN_TURN = ("rmse", "max_error", "power_coefficients")
-"""What the end passes find at the points: compiled, each polynomial is evaluated in one go."""
-
-
-@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("kind", [k for k in KINDS if k.objective in SQUARED], ids=str)
 def test_compiled_updates_of_a_squared_objective_have_the_bits_of_eager_ones(
     kind: KindOfFit,
 ) -> None:
-    """But for Adam's in float64, not among these: there the eager root is not rounded correctly."""
     text = long(kind, "auto")
     eager, compiled = (rows_of(text, engine) for engine in ("eager", "compiled"))
-    for name in (name for name in MEASURED if name not in SUMMED_IN_TURN):
+    for name in MEASURED:
         assert eager[name].to_pylist() == compiled[name].to_pylist(), name
-    for name in SUMMED_IN_TURN:
-        np.testing.assert_allclose(flat(compiled, name), flat(eager, name), rtol=1e-12)
 
 
-@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
     "kind", [k for k in KINDS if k.objective not in SQUARED and k.stop == "none"], ids=str
 )
@@ -484,12 +428,11 @@ def flat(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
     )
 
 
-@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("kind", [k for k in KINDS if k.objective in SQUARED], ids=str)
 def test_what_overflows_ends_at_the_same_update_in_either_engine(kind: KindOfFit) -> None:
     rates = "{of_limit: 0.5}, {of_limit: 1.01}, {of_limit: 1.2}, {of_limit: 3}, {of_limit: 1.0e+4}"
     if kind.optimizer == "adam":  # its steps are no longer than its rate
-        rates = "0.1, 1.0e+4, 1.0e+18, 1.0e+37"
+        rates = "0.1, 1.0e+4, 1.0e+18, " + ("1.0e+37" if "32" in kind.dtype else "1.0e+300")
     text = (
         f"fit: {{{kind}, points: 50, steps: 777}}\nsweep: {{seed: {{count: 3}}, lr: [{rates}]}}\n"
         "record: {every: 1, of: [loss]}"
@@ -507,7 +450,6 @@ def test_what_overflows_ends_at_the_same_update_in_either_engine(kind: KindOfFit
         assert row["loss_history"][-10] is not None  # at the test before the last it was sound
 
 
-@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("size", ["1e18", "3e18", "1e22"])
 def test_a_loss_that_overflows_at_first_is_diverged_though_it_would_sink(size: str) -> None:
     """It was tested after ten updates, though after a hundred it may be finite again."""
@@ -553,7 +495,7 @@ def test_gradient_descent_on_a_quadratic_is_an_affine_map(
     step = np.block([[np.eye(size) - lr * A, -lr * beta * np.eye(size)], [A, beta * np.eye(size)]])
     fixed = np.concatenate([np.linalg.solve(A, b), np.zeros(size)])
     state = np.concatenate(
-        [start_values(np.array([3]), size)[0].astype(np.float64), np.zeros(size)]
+        [initial_values(np.array([3]), size, compiled=False)[0].astype(np.float64), np.zeros(size)]
     )
     for update in range(200):
         expected = fixed + np.linalg.matrix_power(step, update) @ (state - fixed)
@@ -593,7 +535,9 @@ def test_each_step_is_that_of_a_literal_loop(objective: str, optimizer: str) -> 
     (row,) = rows_of(text).to_pylist()
     x = torch.linspace(-2, 2, 100, dtype=torch.float64)
     y = 3 * torch.sin(x)
-    c = torch.tensor(start_values(np.array([11]), 4)[0].astype(np.float64), requires_grad=True)
+    c = torch.tensor(
+        initial_values(np.array([11]), 4, compiled=False)[0].astype(np.float64), requires_grad=True
+    )
     stepper: torch.optim.Optimizer
     if optimizer == "adam":
         stepper = torch.optim.Adam([c], lr=0.0005)

@@ -109,11 +109,11 @@ def test_a_store_in_s3_needs_no_home(
 
 
 @pytest.mark.parametrize("home", ["none", "read-only", "missing"])
-def test_kernels_are_kept_with_the_temporary_files_where_the_home_does_not_do(
+def test_machine_code_is_kept_with_the_temporary_files_where_the_home_does_not_do(
     home: str, place: Path, as_stranger: AsStranger
 ) -> None:
     env = {"TMPDIR": str(place), **homes(place)[home]}
-    code = "from polyfit.kernels import cache_folder; print(cache_folder())"
+    code = "from polyfit.engine.cpu import cache_folder; print(cache_folder())"
     ended = as_stranger("-c", code, **env)
     assert (ended.stdout, ended.stderr) == (f"{place}/polyfit-{STRANGER}\n", "")
 

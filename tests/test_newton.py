@@ -107,15 +107,17 @@ def test_a_fit_does_not_know_its_batch_mates() -> None:
         assert alone == together[place : place + 1]
 
 
-@pytest.mark.usefixtures("kernels")
 def test_it_iterates_in_one_way_whatever_the_engine() -> None:
     text = MIXED.replace("[0, 1, 4]", "[1, 3]").replace("[chebyshev, power]", "[legendre]")
     eager, compiled = (rows_of(text, engine) for engine in ("eager", "compiled"))
-    judged_at_the_points = ("rmse", "max_error", "power_coefficients")
-    for name in set(eager.column_names) - {*judged_at_the_points}:
+    for name in set(eager.column_names) - {"loss", "gradient_norm"}:
         assert eager[name].to_pylist() == compiled[name].to_pylist(), name
-    for name in ("rmse", "max_error"):
-        np.testing.assert_allclose(compiled[name], eager[name], rtol=1e-12)
+    # The final loss and gradient over all points are summed by a kernel: in another order.
+    squared = np.isin(eager["objective"].to_pylist(), ["sse", "mse"])
+    for name in ("loss", "gradient_norm"):
+        one, other = (rows[name].to_numpy() for rows in (eager, compiled))
+        np.testing.assert_array_equal(other[squared], one[squared])
+        np.testing.assert_allclose(other[~squared], one[~squared], rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -299,9 +299,7 @@ def test_a_fit_computed_again_has_the_same_bits(run: Run, fit: int) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("engine", ["eager", "compiled", "affine"])
-def test_every_engine_has_the_same_bits_again(
-    kernels: None, tmp_path: Path, engine: str, dtype: str
-) -> None:
+def test_every_engine_has_the_same_bits_again(tmp_path: Path, engine: str, dtype: str) -> None:
     text = (
         f"name: e\nengine: {engine}\nshard: 30\nfit: {{steps: 35, points: 50, dtype: {dtype}}}\n"
         "sweep: {range: [[-1, 1], [0, 2]], seed: {count: 20}}\nrecord: {every: 10}\n"

@@ -12,11 +12,12 @@ import torch
 from engines import rows_of
 
 from polyfit import worker
+from polyfit.engine import setup
+from polyfit.engine.fit import fit
+from polyfit.engine.model import Kind, Problems
 from polyfit.errors import DamagedRun
 from polyfit.expression import FUNCTIONS
-from polyfit.fit import fit
 from polyfit.ledger import shard_key
-from polyfit.model import Kind, Problems
 from polyfit.plan import Plan, Shard
 from polyfit.problem import Grid, target_values
 from polyfit.spec import Spec
@@ -93,7 +94,6 @@ def test_shards_do_not_depend_on_their_size(plan: Plan, tmp_path: Path) -> None:
     assert [row["fit"] for row in tables[0]] == list(range(plan.fits))
 
 
-@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("ranges", ["[[-pi, pi]]", "[[-pi, pi], [-2, 1], [0, 3]]"])
 def test_compiled_rows_have_all_bits_of_eager_ones(dtype: str, ranges: str) -> None:
@@ -159,7 +159,7 @@ def test_memory_that_cannot_hold_one_fit_is_told(monkeypatch: pytest.MonkeyPatch
 def test_targets_by_torch_are_numpys_and_do_not_depend_on_their_neighbours(name: str) -> None:
     """Beyond a domain both are NaN; 2001 points leave a rest in every vector loop."""
     low = np.linspace(-3.0, 0.5, 40)
-    functions = worker._vectorised()
+    functions = setup._vectorised()
     many = target_values(f"{name}(x)", Grid(low, low + 1.7, 2001, 3, "power"), functions)
     for place in (0, 7, 39):
         grid = Grid(float(low[place]), float(low[place] + 1.7), 2001, 3, "power")
@@ -177,10 +177,7 @@ def test_targets_by_torch_are_numpys_and_do_not_depend_on_their_neighbours(name:
         "sin(1e6 * x * x)",  # beyond the sine's limit on some ranges
     ],
 )
-def test_compiled_data_have_the_bits_of_numpys(
-    target: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker, "_FUSED_TARGETS", 1)
+def test_compiled_data_have_the_bits_of_numpys(target: str) -> None:
     ranges = [[-1 - k / 7, k / 5] for k in range(16)]
     spec = Spec.parse(f"name: test\nfit: {{target: {target}, points: 29, steps: 2}}\n"
                       f"sweep: {{range: {ranges}}}")  # fmt: skip
