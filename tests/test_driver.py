@@ -27,8 +27,9 @@ from places import Place, use
 from servers import S3Server
 
 import polyfit
-from polyfit import dispatch, driver, fit, heartbeat
+from polyfit import dispatch, driver, heartbeat
 from polyfit.dispatch import InlineExecutor, Outcome, Task
+from polyfit.engine import fit
 from polyfit.errors import (
     ClusterError,
     DamagedRun,

@@ -226,11 +226,11 @@ def cache_folder() -> Path | None:
     with the temporary files.
     """
     named = os.environ.get("POLYFIT_CACHE")
-    wanted = [Path(named)] if named else []
+    wanted = [Path(named).absolute()] if named else []
     if not named:
         with contextlib.suppress(RuntimeError):  # a user without a home
             home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-            wanted.append(Path(home) / "polyfit")
+            wanted.append(Path(home).absolute() / "polyfit")
         with contextlib.suppress(FileNotFoundError):  # no folder for temporary files
             wanted.append(Path(tempfile.gettempdir()) / f"polyfit-{os.getuid()}")
     for folder in wanted:
