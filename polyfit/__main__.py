@@ -21,6 +21,7 @@ _ENDS: Final = {
 
 def program() -> NoReturn:
     """The command as a process of its own; until a run takes the signals over, they end it."""
+    _fill_closed()
     for number in _ENDS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as after a script's `&`
             signal.signal(number, _leave)
@@ -30,6 +31,21 @@ def program() -> NoReturn:
         os.write(2, f"polyfit: {not_loaded(error)}\n".encode())
         sys.exit(Exit.USAGE)
     command()
+
+
+def _fill_closed() -> None:
+    """Have a stream for output that is closed, as by ``2>&-``, lead nowhere.
+
+    Ray does not start without one, and a file opened later would take its number.
+    """
+    for number, name in (1, "stdout"), (2, "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            if nowhere != number:
+                os.close(nowhere)
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
 
 
 def _leave(number: int, frame: Any) -> NoReturn:

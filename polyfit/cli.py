@@ -57,6 +57,18 @@ class _Unheard(Exception):
     """A broken pipe, under a name that click and rich do not end the process for."""
 
 
+class _Seconds(click.FloatRange):
+    """A time to wait; that "nan" is over would never be true."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a valid float range.", param, ctx)
+        return seconds
+
+
 class _Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -83,8 +95,6 @@ def main() -> NoReturn:
     """Run the command line; a user's mistake ends in a message, not in a traceback."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    if sys.stdout is None:  # closed, as by `>&-`: what is printed goes nowhere
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lasts as long as the process
     output: Any = _Output(sys.stdout)
     try:
         with redirect_stdout(output):
@@ -215,13 +225,10 @@ def _named() -> Iterator[None]:
 
 @contextmanager
 def _unheeded() -> Iterator[None]:
-    """Messages on a stderr that takes no more, on a full disk for one, are lost: no run is."""
-    try:
+    """Messages on a stderr that takes no more (a full disk, a reader that has gone) are lost: no
+    run is."""
+    with suppress(OSError):
         yield
-    except BrokenPipeError:
-        raise
-    except OSError:
-        pass
 
 
 def _tell(message: str, code: Exit, debug: bool, name: str | None = None) -> int:
@@ -367,9 +374,9 @@ def _check(spec: "Spec", plan: "Plan", strict: bool) -> "Precheck":
 @click.option("--executor", type=click.Choice(["auto", "ray", "inline"]), default="auto",
               help="Where to fit: Ray actors, or this process.")  # fmt: skip
 @click.option("--address", metavar="ADDR", help="A Ray cluster to join; else RAY_ADDRESS.")
-@click.option("--placement-timeout", type=click.FloatRange(min=0), default=600.0, metavar="S",
+@click.option("--placement-timeout", type=_Seconds(min=0), default=600.0, metavar="S",
               help="Seconds to wait while the cluster has no room  [600]")  # fmt: skip
-@click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=20.0, metavar="S",
+@click.option("--wait", "wait_s", type=_Seconds(min=0), default=20.0, metavar="S",
               help="Seconds to wait for another driver of the run to end  [20]")  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Try again shards that were set aside.")
 @click.option("--reuse", metavar="RUN",
@@ -395,13 +402,23 @@ def run(
     """Run specs to their end; the same command resumes what broke off.
 
     A SPEC is a YAML or JSON file, or - for standard input.
-    Where one of several fails, the others are run all the same; the exit code is that of the first
-    that failed. With --json one spec gives its summary, several give {"runs": [...]}; of a run that
-    failed it holds name, exit_code and error.
+    All are read first, and none is run where one is a bad spec. Where one of several fails, the
+    others are run all the same; the exit code is that of the first that failed. With --json one
+    spec gives its summary, several give {"runs": [...]}; of a run that failed it holds name,
+    exit_code and error.
     """
+    from polyfit.errors import SpecError
     from polyfit.spec import Spec
 
-    loaded = [Spec.load(path) for path in specs]  # all are read before any is run
+    loaded: list[Spec] = []
+    problems: list[str] = []
+    for path in specs:  # all are read, and what is wrong in any told, before any is run
+        try:
+            loaded.append(Spec.load(path))
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(problems)
     if strict:
         _refuse(loaded)
     from polyfit.driver import Drained, execute

@@ -23,7 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from polyfit.errors import ClusterError, PlanMismatch, PolyfitError, RunNotFound, StoreError
+from polyfit.errors import (
+    ClusterError,
+    PlanMismatch,
+    PolyfitError,
+    RunNotFound,
+    StoreError,
+    UsageError,
+)
 from polyfit.ledger import PLAN, Receipt, attempt_key, now
 from polyfit.plan import Plan, dump_json
 from polyfit.reuse import Known, Reuse
@@ -286,9 +293,29 @@ def inside_ray_job() -> bool:
 
 
 def named_cluster(address: str | None) -> str | None:
-    """The cluster to join: the given one, RAY_ADDRESS, or that of the surrounding job."""
-    named = address or os.environ.get("RAY_ADDRESS")
-    return named or ("auto" if inside_ray_job() else None)
+    """The cluster to join: the given one, RAY_ADDRESS, or that of the surrounding job.
+
+    Raises:
+        UsageError: it is no address of a cluster, by its form.
+    """
+    for name, given in (("address", address), ("RAY_ADDRESS", os.environ.get("RAY_ADDRESS"))):
+        if named := (given or "").strip():
+            if not _is_address(named):
+                raise UsageError(
+                    f"{name} {named!r}; allowed: HOST:PORT ([HOST]:PORT for IPv6), where the port "
+                    "of a cluster is 6379 if not set otherwise, ray://HOST:PORT, auto or local; an "
+                    "http:// address is a dashboard's, for `ray job submit`"
+                )
+            return named
+    return "auto" if inside_ray_job() else None
+
+
+_HOST_PORT: Final = re.compile(r"(ray://)?(?:\[([^\[\]/,\s]+)\]|([^\[\]:/,\s]+)):([0-9]{1,5})")
+
+
+def _is_address(text: str) -> bool:
+    match = _HOST_PORT.fullmatch(text)
+    return text in ("auto", "local") or (match is not None and 0 < int(match[4]) < 65536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +354,7 @@ def connect(address: str | None) -> Connection:
 
     Raises:
         ClusterError: it cannot be joined, or does not start.
+        UsageError: its address is none, by its form.
     """
     named = named_cluster(address)
     if named is None:
@@ -419,14 +447,14 @@ def _knock(address: str) -> None:
     Raises:
         ClusterError: nothing answers there, something else does, or it asks for another token.
     """
-    match = re.fullmatch(r"(ray://)?\[?([^\[\]/]+)\]?:(\d{1,5})", address)
+    match = _HOST_PORT.fullmatch(address)
     if match is None:
         return
-    client, host, port = match[1] is not None, match[2], int(match[3])
+    client, host, port = match[1] is not None, match[2] or match[3], int(match[4])
     until = time.monotonic() + KNOCK_TIMEOUT_S
     try:
         socket.create_connection((host, port), KNOCK_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
         raise ClusterError(f"the Ray cluster at {address} cannot be reached: {error}") from None
     if os.environ.get("RAY_USE_TLS", "0").lower() not in ("0", "false", ""):
         return  # it answers only to who shows a certificate
@@ -861,9 +889,15 @@ class RayExecutor:
             for name in ("GPU", "CPU")
         )
         known = f"{self._reason(sorted(self._troubles))}\n" if self._troubles else ""
+        slow = (
+            "; what is not free is held by others' work, or by actors of this run whose process "
+            "does not come up (Ray's logs on its node tell why)"
+            if self._workers and self._room()
+            else ""
+        )
         return (
             f"{known}no actor could be placed: each asks for {self._asked()}; the cluster has "
-            f"{there}"
+            f"{there}{slow}"
         )
 
 

@@ -284,9 +284,10 @@ def _source(
 def _choose(executor: str, address: str | None, plan: Plan) -> str:
     if executor not in EXECUTORS:
         raise UsageError(f"executor {executor!r}; allowed: {' | '.join(EXECUTORS)}")
-    if executor != "auto":
+    if executor == "inline":
         return executor
-    if named_cluster(address) is None and plan.seconds < INLINE_BELOW_S:
+    named = named_cluster(address)
+    if executor == "auto" and named is None and plan.seconds < INLINE_BELOW_S:
         return "inline"
     return "ray"
 

@@ -32,6 +32,8 @@ MAX_RECORDED: Final = 10_000
 MAX_SHARD_FITS: Final = 1_000_000_000
 MAX_PROBLEMS: Final = 100
 MAX_TOLD: Final = 2_000  # characters of one line about a problem
+LEAST_SHARE: Final = 0.0001  # Ray counts in these
+MOST_UNITS: Final = 1_000_000  # far beyond it Ray's count overflows, and asks for none
 STDIN: Final = "-"
 _TEXTS: Final = (("name",), ("store", "uri"))
 """Keys of any text: one that looks like a number may be meant."""
@@ -48,15 +50,22 @@ def _plain(raw: Any) -> Any:
 
 _Count = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=1)]
 _Share = Annotated[float, BeforeValidator(_plain), Field(gt=0, allow_inf_nan=False)]
+_Cpus = Annotated[
+    float,
+    BeforeValidator(_plain),
+    Field(ge=LEAST_SHARE, le=MOST_UNITS, allow_inf_nan=False),
+]
 
 
 def _gpus(raw: Any) -> Any:
+    if isinstance(raw, float) and 0 < raw < LEAST_SHARE:
+        raise PydanticCustomError("type", "a share that Ray cannot count")
     if isinstance(raw, float) and raw > 1 and not raw.is_integer():
         raise PydanticCustomError("type", "a share of more than one GPU")
     return _plain(raw)
 
 
-_Gpus = Annotated[float, BeforeValidator(_gpus), Field(ge=0, allow_inf_nan=False)]
+_Gpus = Annotated[float, BeforeValidator(_gpus), Field(ge=0, le=MOST_UNITS, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -126,9 +135,9 @@ class Resources(_Section):
     """What one actor asks of the cluster."""
 
     gpus_per_actor: _Gpus | Literal["auto"] = Field(
-        "auto", description="auto, or a number from 0; a share such as 0.5, or whole GPUs"
+        "auto", description="auto, 0, a share from 0.0001 such as 0.5, or 1 to 1,000,000 whole GPUs"
     )
-    cpus_per_actor: _Share = Field(1, description="a number above 0")
+    cpus_per_actor: _Cpus = Field(1, description="a number from 0.0001 to 1,000,000")
     actors: Actors = Field(Actors(), description="a mapping of min and max")
 
 

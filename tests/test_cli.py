@@ -123,6 +123,8 @@ def test_a_missing_file_ends_with_2_and_names_it(command: Command) -> None:
         ("nonsense",),
         ("run",),
         ("run", "x.yaml", "--executor", "slurm"),
+        ("run", "x.yaml", "--placement-timeout", "nan"),
+        ("run", "x.yaml", "--wait", "nan"),
         ("results", "x", "--limit", "0"),
         ("results", "x", "--json", "--csv"),
     ],
@@ -362,6 +364,19 @@ def test_messages_that_a_full_disk_refuses_end_no_run(spec: Path, tmp_path: Path
     assert (ended.returncode, json.loads(ended.stdout)["fits"]) == (0, 20)
 
 
+def test_who_reads_messages_may_go_and_the_run_goes_on(spec: Path, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as pipe:
+        ended = subprocess.run(
+            [sys.executable, "-m", "polyfit", "run", spec, "--json", "--store", tmp_path],
+            stdout=subprocess.PIPE,
+            stderr=pipe,
+            check=False,
+        )
+    assert (ended.returncode, json.loads(ended.stdout)["fits"]) == (0, 20)
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_a_closed_stream_takes_what_it_is_given(run: Run, closed: str) -> None:
     ended = subprocess.run(
@@ -554,7 +569,10 @@ def test_of_several_specs_none_is_run_where_one_is_bad(
     command: Command, spec: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.yaml").write_text("name: bad\nfit: {degree: -1}\n")
-    assert command("run", spec, "bad.yaml").code == 2
+    ended = command("run", "none.yaml", spec, "bad.yaml")
+    assert ended.code == 2
+    assert "none.yaml: No such file" in ended.err
+    assert "bad.yaml:2: fit.degree: found -1" in ended.err
     assert not (tmp_path / "runs").exists()
 
 

@@ -38,8 +38,9 @@ from polyfit.dispatch import (
     Task,
     _Worker,
     connect,
+    named_cluster,
 )
-from polyfit.errors import ClusterError, PolyfitError, StoreError
+from polyfit.errors import ClusterError, PolyfitError, StoreError, UsageError
 from polyfit.ledger import lease_key
 from polyfit.plan import Plan
 from polyfit.spec import Resources, Spec
@@ -565,6 +566,18 @@ def test_where_no_node_can_start_an_actor_the_run_ends_with_every_cause(
     ]
 
 
+def test_an_actor_whose_process_does_not_come_up_is_thought_of_where_there_is_room(
+    two_nodes: RayExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "available_resources", lambda: {})
+    two_nodes._workers = [_Worker(None, None)]
+    assert "actors of this run whose process does not come up" in two_nodes._no_room()
+    two_nodes._resources = Resources(cpus_per_actor=100)
+    assert two_nodes._no_room().endswith("0 of 4 CPU free")
+
+
 def test_a_turn_with_nothing_to_wait_for_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a node's pause lasts there is no actor at all."""
     waits: list[float] = []
@@ -603,6 +616,51 @@ def test_an_address_that_listens_and_says_nothing_is_found_out(
         pytest.raises(ClusterError, match="no Ray answers there"),
     ):
         connect(f"127.0.0.1:{server.getsockname()[1]}")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "127.0.0.1:", ":6379", "127.0.0.1:-5", "127.0.0.1:0", "127.0.0.1:65536",
+        "127.0.0.1:6379/", "::1:6379", "a:1,b:1", "a b:1", "http://127.0.0.1:8265", "tcp://a:1",
+        "127.0.0.1:\u0661", "anywhere",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["address", "RAY_ADDRESS"])
+def test_what_is_no_address_by_its_form_is_refused_before_anything_is_written(
+    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, address: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address if name == "RAY_ADDRESS" else "127.0.0.1:6379")
+    named = address if name == "address" else None
+    with pytest.raises(UsageError) as refused:
+        polyfit.execute(small, store=tmp_path / "out", address=named)
+    assert str(refused.value).startswith(f"{name} {address!r}; allowed: HOST:PORT (")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["a.b:6379", " a.b:6379\n", "[fe80::1%eth0]:1", "ray://a:10001", "auto", "local", ""],
+)
+def test_a_cluster_is_named_in_one_of_rays_forms(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert named_cluster(address) == (address.strip() or None)
+
+
+def test_a_name_that_no_host_can_have_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="cannot be reached"):
+        connect(f"{'a' * 64}.example:6379")
+
+
+def test_an_own_ray_starts_without_an_stderr(small: str, tmp_path: Path) -> None:
+    ours = command("run", small, "--store", str(tmp_path), "--executor", "ray", "--json")
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *ours],
+        env=clean({}), cwd=ROOT, text=True, capture_output=True, timeout=HANG_S, check=False,
+    )  # fmt: skip
+    assert (done.returncode, json.loads(done.stdout)["shards"] > 0) == (0, True)
 
 
 def test_a_wrong_token_is_told_as_such(ray_cluster: RayHead, small: str, tmp_path: Path) -> None:

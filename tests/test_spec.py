@@ -227,8 +227,8 @@ job.yaml:22: engine: found 'fast'; allowed: auto | eager | compiled | affine
 job.yaml:23: shard: found 0; allowed: auto or an integer from 1 to 1,000,000,000
 job.yaml:24: store.endpoint: unknown key (did you mean 'endpoint_url'?); allowed: uri, endpoint_url, sse, kms_key_id, storage_class
 job.yaml:24: store.uri: found 's3://***@bucket/x'; allowed: a folder or s3://bucket/prefix, without credentials
-job.yaml:26: resources.gpus_per_actor: found 'many'; allowed: auto, or a number from 0; a share such as 0.5, or whole GPUs
-job.yaml:27: resources.cpus_per_actor: found 0; allowed: a number above 0
+job.yaml:26: resources.gpus_per_actor: found 'many'; allowed: auto, 0, a share from 0.0001 such as 0.5, or 1 to 1,000,000 whole GPUs
+job.yaml:27: resources.cpus_per_actor: found 0; allowed: a number from 0.0001 to 1,000,000
 job.yaml:28: resources.actors.max: found 'none'; allowed: auto or an integer from 1
 job.yaml:28: resources.actors.min: found 0; allowed: an integer from 1
 job.yaml:29: limits.bytes: found 1.5; allowed: an integer from 1, or null
@@ -370,6 +370,27 @@ def test_all_defects_are_told_at_once_each_with_line_key_found_and_allowed() -> 
         ),
         ("shard: true", "shard: found true; allowed: auto or an integer"),
         ("limits: {fits: 1.0}", "limits.fits: found 1.0; allowed: an integer from 1, or null"),
+        (
+            "resources: {gpus_per_actor: 0.00001}",
+            "resources.gpus_per_actor: found 1e-05; allowed: auto, 0, a share from 0.0001 such as "
+            "0.5, or 1 to 1,000,000 whole GPUs",
+        ),
+        (
+            "resources: {gpus_per_actor: 1.0e+15}",
+            "resources.gpus_per_actor: found 1000000000000000.0; ",
+        ),
+        (
+            "resources: {gpus_per_actor: 1000001}",
+            "resources.gpus_per_actor: found 1000001; allowed",
+        ),
+        (
+            "resources: {cpus_per_actor: 1.0e+30}",
+            "resources.cpus_per_actor: found 1e+30; allowed: ",
+        ),
+        (
+            "resources: {cpus_per_actor: 0.00001}",
+            "resources.cpus_per_actor: found 1e-05; allowed: a number from 0.0001 to 1,000,000",
+        ),
         (
             "resources: {actors: {min: 3, max: 2}}",
             "resources.actors.max: found 2; allowed: auto or at least min, 3",
