@@ -662,7 +662,8 @@ class Careless:
             return Answer(body=self._listing(parse_qs(query)["prefix"][0]))
         if key not in self.objects:
             return refusal(404, "NoSuchKey", "there is none")
-        return Answer(body=self._spoilt(asked, key, self.objects[key]))
+        headers = {"ETag": f'"{len(self.objects[key])}"'}
+        return Answer(headers=headers, body=self._spoilt(asked, key, self.objects[key]))
 
     def _spoilt(self, asked: Asked, key: str, data: bytes) -> bytes:
         if not key.endswith(".parquet") or self.wrong[:1] != [asked.method]:
