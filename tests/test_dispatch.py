@@ -289,7 +289,8 @@ def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
 ) -> None:
     path = tmp_path / "killed.yaml"
     path.write_text(
-        "name: killed\nshard: 400\nfit: {steps: 4000}\nsweep: {seed: {count: 12000}}\n"
+        "name: killed\nshard: 400\nfit: {steps: 2000000}\nrecord: none\n"
+        "sweep: {seed: {count: 12000}}\n"
         "resources: {actors: {max: 2}}\n"
     )
     plan = Plan.of(Spec.load(path))
@@ -334,7 +335,10 @@ def _listed(client: Any, prefix: str) -> dict[str, Any]:
 
 def test_sigterm_drains_with_its_own_exit_code_and_the_run_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "drained.yaml"
-    path.write_text("name: drained\nshard: 100\nfit: {steps: 4000}\nsweep: {seed: {count: 3000}}\n")
+    path.write_text(
+        "name: drained\nshard: 100\nfit: {steps: 2000000}\nrecord: none\n"
+        "sweep: {seed: {count: 3000}}\n"
+    )
     ours = command("run", str(path), "--store", str(tmp_path / "runs"), "--executor", "ray")
     with subprocess.Popen(
         ours, env=clean({}), cwd=ROOT, stderr=subprocess.PIPE, text=True
