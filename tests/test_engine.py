@@ -330,20 +330,16 @@ def test_a_gpu_rounds_each_operation_as_ieee_754_says(
         assert ".approx" not in text
         assert ".ftz" not in text
         assert "call" not in text
-        if assembler:
-            used, spilled = assembled(assembler, text, capability, tmp_path)
-            assert (used <= registers, spilled) == (True, 0), used
+        used, spilled = assembled(assembler, text, capability, tmp_path)
+        assert (used <= registers, spilled) == (True, 0), used
 
 
-def ptxas() -> str | None:
+def ptxas() -> str:
     """NVIDIA's assembler, of its wheel."""
-    try:
-        found = importlib.util.find_spec("nvidia.cuda_nvcc")
-    except ModuleNotFoundError:
-        return None
-    places = [Path(place) / "bin" / "ptxas" for place in found.submodule_search_locations or ()] \
-        if found else []  # fmt: skip
-    return next((str(place) for place in places if place.exists()), None)
+    found = importlib.util.find_spec("nvidia.cuda_nvcc")
+    assert found is not None
+    (place,) = found.submodule_search_locations or ()
+    return str(Path(place) / "bin" / "ptxas")
 
 
 def assembled(
