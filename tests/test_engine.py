@@ -338,7 +338,8 @@ def ptxas() -> str:
     """NVIDIA's assembler, of its wheel."""
     found = importlib.util.find_spec("nvidia.cuda_nvcc")
     assert found is not None
-    (place,) = found.submodule_search_locations or ()
+    assert found.submodule_search_locations is not None
+    (place,) = found.submodule_search_locations
     return str(Path(place) / "bin" / "ptxas")
 
 
