@@ -17,10 +17,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from polyfit import trigonometry
+from polyfit import elementary
 from polyfit.errors import FormulaError
 
-__all__ = ["FUNCTIONS", "MAX_CHARACTERS", "MAX_DEPTH", "PLAIN", "Formula", "constant"]
+__all__ = ["FUNCTIONS", "MAX_CHARACTERS", "MAX_DEPTH", "Formula", "Functions", "constant"]
 
 MAX_CHARACTERS: Final = 1_000
 MAX_DEPTH: Final = 50
@@ -30,35 +30,29 @@ Array = npt.NDArray[np.float64]
 Functions = Mapping[str, Callable[[Any], Any]]
 
 FUNCTIONS: Final[Functions] = {
-    "sin": np.sin,
-    "cos": np.cos,
-    "tan": np.tan,
-    "asin": np.arcsin,
-    "acos": np.arccos,
-    "atan": np.arctan,
-    "sinh": np.sinh,
-    "cosh": np.cosh,
-    "tanh": np.tanh,
-    "exp": np.exp,
-    "log": np.log,
+    "sin": elementary.sin,
+    "cos": elementary.cos,
+    "tan": elementary.tan,
+    "asin": elementary.asin,
+    "acos": elementary.acos,
+    "atan": elementary.atan,
+    "sinh": elementary.sinh,
+    "cosh": elementary.cosh,
+    "tanh": elementary.tanh,
+    "exp": elementary.exp,
+    "log": elementary.log,
     "sqrt": np.sqrt,
     "abs": np.abs,
-    "sign": np.sign,
+    "sign": elementary.sign,
 }
-PLAIN: Final[Functions] = {
-    "sin": trigonometry.sin,
-    "cos": trigonometry.cos,
-    "sqrt": np.sqrt,
-    "abs": np.abs,
-}
-"""Functions whose bits do not depend on who computes them."""
+"""Their values have the same bits, whoever computes them."""
 CONSTANTS: Final = {"pi": math.pi, "e": math.e}
 _BINARY: Final[dict[type[ast.operator], Callable[[Any, Any], Any]]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    ast.Pow: np.power,
+    ast.Pow: elementary.power,
 }
 _UNARY: Final[dict[type[ast.unaryop], Callable[[Any], Any]]] = {
     ast.USub: operator.neg,
@@ -95,32 +89,22 @@ class Formula:
         return cls(normal)
 
     @property
-    def plain(self) -> bool:
-        """Whether x occurs, and beside it only + - * / and functions of ``PLAIN``.
-
-        With these, every operation is rounded as IEEE 754 says: the values have the same bits,
-        whoever computes them.
-        """
-        return _plain(self.text)
-
-    @property
     def cost(self) -> int:
         """Of one value, in additions: a function or a power counts as ten."""
         nodes = ast.walk(_tree(self.text))
         return sum(10 if isinstance(node, ast.Call | ast.Pow) else 1 for node in nodes)
 
-    def of(self, x: Any, functions: Functions) -> Any:
-        """A plain formula of ``x``, which knows operators and what ``functions`` do with it."""
+    def of(self, x: Any, functions: Functions = FUNCTIONS) -> Any:
+        """The formula of ``x``, which knows operators and what ``functions`` do with it."""
         return _evaluate(_tree(self.text), x, functions)
 
-    def __call__(self, x: Array, functions: Functions = FUNCTIONS) -> Array:
+    def __call__(self, x: Array) -> Array:
         """The formula at each of ``x`` (any shape, float64): same shape, float64.
 
-        A value outside a function's domain is NaN or infinite, never an exception. ``functions``
-        are used for those of their names.
+        A value outside a function's domain is NaN or infinite, never an exception.
         """
         with np.errstate(all="ignore"):
-            value = _evaluate(_tree(self.text), x, functions)
+            value = self.of(x)
         if value is x or np.shape(value) != np.shape(x):
             return np.array(np.broadcast_to(value, np.shape(x)), dtype=np.float64)
         return np.asarray(value, dtype=np.float64)
@@ -130,14 +114,6 @@ class Formula:
 def _tree(text: str) -> ast.expr:
     """The tree of a checked formula; the same one is evaluated on many arrays."""
     return ast.parse(text, mode="eval").body
-
-
-@lru_cache(maxsize=256)
-def _plain(text: str) -> bool:
-    nodes = list(ast.walk(_tree(text)))
-    names = {node.id for node in nodes if isinstance(node, ast.Name)}
-    called = {node.func.id for node in nodes if isinstance(node, ast.Call)}  # type: ignore[attr-defined]
-    return "x" in names and called <= set(PLAIN) and not any(isinstance(n, ast.Pow) for n in nodes)
 
 
 def constant(text: str) -> float:

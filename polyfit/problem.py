@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from polyfit.expression import FUNCTIONS, PLAIN, Formula, Functions
+from polyfit.expression import Formula
 from polyfit.fields import Optimizer, Rate
 
 __all__ = [
@@ -46,7 +46,6 @@ Index = npt.NDArray[np.int64]
 _SMALL: Final = 1 << 16  # numbers in a frame of which many are kept, half a megabyte each
 _CACHED: Final = 1 << 15  # numbers of a chunk of problems, a quarter megabyte: in the cache
 _PASSING: Final = 12_288  # numbers of its passing arrays: from 128 KB on, malloc maps fresh pages
-_REGISTERS: Final = 64  # numbers: a multiple of every vector loop of numpy, unrolled as it may be
 ADAM_RATE: Final = 0.01
 NEWTON_RATE: Final = 1.0
 
@@ -341,22 +340,15 @@ def _trace(matrices: Array) -> Array:
 # --- data ------------------------------------------------------------------------------------
 
 
-def target_values(target: str, grid: Grid, functions: Functions = FUNCTIONS) -> Array:
-    """The noise-free target, a checked formula, at the points: shape (N,) or (P, N).
-
-    ``functions`` are those that the formula uses, unless it is plain; of each point alone.
-    """
-    formula = Formula(target)
-    functions = PLAIN if formula.plain else functions
+def target_values(target: str, grid: Grid) -> Array:
+    """The noise-free target, a checked formula, at the points: shape (N,) or (P, N)."""
+    formula, t = Formula(target), grid.t()
     middle, half = (_column(np.ravel(value)) for value in (grid.middle, grid.half))
     values = np.empty((len(half), grid.points))
-    # The end of a vector loop may have other bits than its body: rows of whole registers keep
-    # each point at one place in them, whichever rows stand beside its own.
-    t = np.pad(grid.t(), (0, -grid.points % _REGISTERS), mode="edge")
     for rows in _chunks(len(values), len(t), _PASSING):
         x = half[rows] * t
         x += middle[rows]
-        values[rows] = formula(x, functions)[:, : grid.points]
+        values[rows] = formula(x)
     return values.reshape(*np.shape(grid.low), grid.points)
 
 

@@ -301,7 +301,7 @@ class Reuse:
 
         Args:
             shard: which fits.
-            made: what a footer would say of rows made here: engine, torch, device, kind of CPU.
+            made: what a footer would say of rows made here: engine, torch, device, CPU.
 
         Raises:
             StoreError: the store fails for a moment. What it refuses for good counts as damaged.

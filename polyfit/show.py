@@ -127,8 +127,8 @@ class Recomputed:
     """A fit computed again, beside its stored row.
 
     ``here`` and ``there`` are the kinds of CPU (or the device) of this process and of the stored
-    row. The last two are differences: of the loss, relative, and of the coefficients, relative to
-    the largest; infinite where not the same numbers are null.
+    row, as far as they decide its bits. The last two are differences: of the loss, relative, and
+    of the coefficients, relative to the largest; infinite where not the same numbers are null.
     """
 
     row: dict[str, Any]
@@ -169,10 +169,10 @@ class Recomputed:
 
     def __str__(self) -> str:
         if not self.differing:
-            return f"the same bits, computed again on {self.here}"
+            return "the same bits, computed again"
         if self.here == self.there:
-            return f"other bits, computed again on {self.here}: {', '.join(self.differing)}"
-        head = f"computed again on {self.here}, the shard was on {self.there}: "
+            return f"other bits, computed again: {', '.join(self.differing)}"
+        head = f"computed again, on another kind of CPU or device than the shard ({self.there}): "
         one, other = self.stored["status"], self.row["status"]
         if one != other:
             return f"{head}status {one} there, {other} here"
@@ -201,7 +201,7 @@ def recompute(run: Run, stored: Stored) -> Recomputed:
     return Recomputed(
         row,
         stored.row,
-        cpu_kind(),
+        cpu_kind(run.plan),
         str(there),
         torch.__version__,
         _off([stored.row["loss"]], [row["loss"]]),

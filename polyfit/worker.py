@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -86,6 +85,9 @@ DIFFERENCE: Final = b"affine_difference"
 
 _ALONE: Final = nullcontext()
 _CPU: Final = torch.device("cpu")
+
+ANY_CPU: Final = "any"
+"""Instead of a kind of CPU: rows have the same bits on all."""
 
 Index = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float64]
@@ -194,13 +196,19 @@ def made(plan: Plan, device: torch.device) -> dict[str, Any]:
         "SCHEMA": SCHEMA,
         "torch": torch.__version__,
         "device": device.type,
-        "cpu": cpu_kind(),
+        "cpu": cpu_kind(plan),
     }
 
 
-@lru_cache(maxsize=1)
-def cpu_kind() -> str:
-    """The kind of CPU, as far as it decides which kernels run."""
+def cpu_kind(plan: Plan) -> str:
+    """The kind of CPU where that decides the bits of rows, else ``ANY_CPU``.
+
+    It does where torch adds over points: in what order depends on the length of its vectors.
+    """
+    newton = any(optimizer.name == "newton" for optimizer in plan.sweep.values("optimizer"))
+    by_torch = plan.engine == "eager" or newton
+    if not by_torch or set(plan.sweep.values("objective")) <= set(SQUARED):
+        return ANY_CPU
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 

@@ -22,7 +22,7 @@ import torch
 from engines import CPU, rows_of
 from llvmlite import binding as llvm
 
-from polyfit import trigonometry, worker
+from polyfit import elementary, worker
 from polyfit.engine import compiled, cpu, gpu, model
 from polyfit.engine.affine import AffinePower
 from polyfit.engine.compiled import fit_compiled, kernel_of, layout
@@ -460,9 +460,9 @@ def test_compiled_targets_have_the_bits_of_numpys(target: str, points: int) -> N
 
 
 def test_arguments_beyond_the_sines_limit_are_told() -> None:
-    grid = Grid(np.array([0.0, -1.0]), np.array([1.0, 2 * trigonometry.LIMIT]), 5, 0, "power")
+    grid = Grid(np.array([0.0, -1.0]), np.array([1.0, 2 * elementary.LIMIT]), 5, 0, "power")
     reach = target_compiled("sin(x)", grid)[2]
-    assert (reach <= trigonometry.LIMIT).tolist() == [True, False]
+    assert (reach <= elementary.LIMIT).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("basis", ["chebyshev", "power"])

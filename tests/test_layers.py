@@ -16,7 +16,7 @@ HOUSE = Path(polyfit.__file__).parent
 # of third parties only what stands beside it.
 ROOMS = {
     "errors": "",
-    "trigonometry": "numpy",
+    "elementary": "numpy",
     "expression": "numpy",
     "address": "",
     "document": "yaml",
@@ -34,7 +34,7 @@ ROOMS = {
     "engine.gpu": "llvmlite cuda torch",
     "engine.tape": "torch",
     "engine.points": "",
-    "engine.symbol": "",
+    "engine.symbol": "numpy",
     "engine.initial": "torch numpy",
     "engine.data": "numpy",
     "engine.model": "torch numpy",
@@ -45,7 +45,7 @@ ROOMS = {
     "engine.newton": "torch numpy",
     "engine.fit": "torch numpy",
     "engine.affine": "torch numpy",
-    "engine.setup": "torch numpy",
+    "engine.setup": "numpy",
     "engine.evaluation": "torch",
     "engine.evaluate": "torch numpy",
     "rows": "pyarrow numpy",

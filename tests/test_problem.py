@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import chebyshev, legendre, polynomial
 
-from polyfit import trigonometry
+from polyfit import elementary
 from polyfit.fields import BASES, Optimizer, Rate
 from polyfit.problem import (
     Grid,
@@ -127,7 +127,7 @@ def test_a_range_of_two_neighbouring_numbers_has_a_width() -> None:
 def test_the_target_is_taken_at_the_points() -> None:
     grid = Grid(-math.pi, math.pi, 100, 3, "chebyshev")
     np.testing.assert_array_equal(target_values("exp(x)", grid), np.exp(grid.x()))
-    np.testing.assert_array_equal(target_values("sin(x)", grid), trigonometry.sin(grid.x()))
+    np.testing.assert_array_equal(target_values("sin(x)", grid), elementary.sin(grid.x()))
 
 
 # --- reduction -------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from polyfit import trigonometry
+from polyfit import elementary
 from polyfit.engine import cpu
 from polyfit.engine.emit import Emitter
 from polyfit.engine.kernel import Kernel
 from polyfit.engine.points import LANES, Points, over_points
 from polyfit.engine.symbol import Symbol
-from polyfit.expression import PLAIN, Formula, Functions
+from polyfit.expression import FUNCTIONS, Formula, Functions
 from polyfit.problem import Grid, frame
 
 __all__ = ["Reduction", "Target", "reduce_compiled", "target_compiled"]
@@ -23,11 +23,11 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Target(Kernel):
-    """A formula of + - * /, sqrt, abs, sin and cos at the points of many ranges.
+    """A formula at the points of many ranges.
 
     Arrays of float64: ``middle`` and ``half`` (C,), t (N,); results ``y`` (C, N), ``scale`` (C,),
-    the largest of them in size, NaN if one is, and ``reach`` (C,), the largest argument of a sine
-    or cosine in size: beyond trigonometry.LIMIT the values are not what they should be.
+    the largest of them in size, NaN if one is, and ``reach`` (C,), the largest argument of a sine,
+    cosine or tangent in size: beyond elementary.LIMIT the values are not what they should be.
     """
 
     text: str
@@ -53,7 +53,8 @@ class Target(Kernel):
         def terms(points: Points) -> list[str]:
             x = e.add(middle, e.mul(half, points.load(a["t"])))
             turned: list[str] = []
-            y = Formula(self.text).of(Symbol(e, x), _functions(turned)).text
+            value = Formula(self.text).of(Symbol(e, x), _functions(turned))
+            y = value.text if isinstance(value, Symbol) else e.constant(float(value))
             points.store(y, a["y"], row)
             reach = e.constant(0.0)
             for argument in turned:
@@ -67,23 +68,22 @@ class Target(Kernel):
 
 
 def _functions(turned: list[str]) -> Functions:
-    """The plain functions, of symbols too; the arguments of sines and cosines are kept."""
+    """The functions of formulas; of symbols that turn, the arguments are kept."""
 
-    def by(name: str, function: Callable[[Symbol], Symbol]) -> Callable[[Any], Any]:
+    def kept(name: str, within: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def value(argument: Any) -> Any:
             if not isinstance(argument, Symbol):
-                return PLAIN[name](argument)
-            if name in ("sin", "cos"):
-                turned.append(argument.text)
-            return function(argument)
+                return FUNCTIONS[name](argument)
+            turned.append(argument.text)
+            return within(argument)
 
         return value
 
     return {
-        "sin": by("sin", trigonometry.sin_within),
-        "cos": by("cos", trigonometry.cos_within),
-        "sqrt": by("sqrt", lambda symbol: symbol.of("sqrt")),
-        "abs": by("abs", lambda symbol: symbol.of("fabs")),
+        **FUNCTIONS,
+        "sin": kept("sin", elementary.sin_within),
+        "cos": kept("cos", elementary.cos_within),
+        "tan": kept("tan", elementary.tan_within),
     }
 
 
@@ -141,7 +141,7 @@ _TOGETHER: Final = 8
 
 
 def target_compiled(text: str, grid: Grid) -> tuple[Array, Array, Array]:
-    """A plain formula on the ranges of ``grid``: values (C, N), largest sizes and reach (C,)."""
+    """A formula on the ranges of ``grid``: values (C, N), largest sizes and reach (C,)."""
     middle, half = (np.ascontiguousarray(np.ravel(v)) for v in (grid.middle, grid.half))
     count = len(half)
     y, scale, reach = np.empty((count, grid.points)), np.empty(count), np.empty(count)

@@ -258,6 +258,16 @@ class Emitter:
         biased = self.new(f"add {whole} {exponent}, {self.same(scalar, bias)}")
         return self.from_bits(self.new(f"shl {whole} {biased}, {self.same(scalar, bits)}"))
 
+    def split(self, a: str) -> tuple[str, str]:
+        """m from 1/2 to 1 and a whole n with m 2^n = a, for normal numbers above 0."""
+        scalar, bits, bias = _SIGNED[self.real]
+        whole, of = self.of_lanes(scalar), self.as_bits(a)
+        exponent = self.new(f"lshr {whole} {of}, {self.same(scalar, bits)}")
+        n = self.new(f"sub {whole} {exponent}, {self.same(scalar, bias - 1)}")
+        back = self.new(f"shl {whole} {n}, {self.same(scalar, bits)}")
+        m = self.from_bits(self.new(f"sub {whole} {of}, {back}"))
+        return m, self.new(f"sitofp {whole} {n} to {self.vector}")
+
     def halved(self, how: Callable[[str, str], str], a: str) -> str:
         """All lanes joined to a scalar: each half with the other, until one number is left."""
         lanes = self.lanes

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from polyfit import trigonometry
+from polyfit import elementary
 from polyfit.engine import cpu
 from polyfit.engine.emit import Emitter, Loop
 from polyfit.engine.kernel import Kernel
@@ -183,10 +183,10 @@ class _Block:
         # Powers of two scale without rounding: these are torch's 2 pi u and 1 - u, bit for bit.
         angle = Symbol(e, self._integer(*words[:2])) * (2.0 * np.pi * 2.0**-53)
         left = 1.0 - Symbol(e, self._integer(*words[2:])) * 2.0**-53
-        radius = (self._logarithm(left) * -2.0).of("sqrt")
+        radius = np.sqrt(self._logarithm(left) * -2.0)
         return [
             (function(angle) * radius + 0.0).text  # torch adds the mean: no zero is negative
-            for function in (trigonometry.cos_within, trigonometry.sin_within)
+            for function in (elementary.cos_within, elementary.sin_within)
         ]
 
     def _integer(self, high: str, low: str) -> str:

@@ -14,6 +14,7 @@ emitter writes them into a loop, each with the gradient that autograd finds for 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from polyfit.elementary import power
 from polyfit.fields import SQUARED, Optimizer, Stop
 from polyfit.problem import Grid, functions_on
 
@@ -414,5 +416,15 @@ def _adam(
 
 def unbiasing(update: int) -> tuple[float, float]:
     """Adam's divisors at ``update``, counted from 0."""
-    beta_1, beta_2 = ADAM_BETAS
-    return 1.0 - beta_1 ** (update + 1), 1.0 - beta_2 ** (update + 1)
+    block, place = divmod(update, _UNBIASED)
+    first, second = _unbiasing_of(block)[place].tolist()
+    return first, second
+
+
+_UNBIASED: Final = 1024
+
+
+@lru_cache(maxsize=64)
+def _unbiasing_of(block: int) -> Array:
+    updates = np.arange(block * _UNBIASED, (block + 1) * _UNBIASED)
+    return 1.0 - np.stack([power(beta, updates + 1.0) for beta in ADAM_BETAS], axis=1)

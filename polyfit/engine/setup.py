@@ -4,20 +4,19 @@ Shapes: P problems; G designs; C clean targets, each on its range; D data, each 
 its noise; N points.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from polyfit import trigonometry
+from polyfit.elementary import LIMIT
 from polyfit.engine.data import reduce_compiled, target_compiled
 from polyfit.engine.model import Problems
 from polyfit.engine.outcome import Index
-from polyfit.expression import FUNCTIONS, Formula, Functions
+from polyfit.expression import Formula
 from polyfit.problem import Design, Grid, design, noisy, reduce, target_values
 from polyfit.sweep import Column
 
@@ -136,11 +135,12 @@ def _clean(
 
 
 def _of_target(target: str, grid: Grid, compiled: bool) -> tuple[Array, Array]:
-    if not (compiled and Formula(target).plain):
-        y = target_values(target, grid, _vectorised())
+    values = np.size(grid.low) * grid.points
+    if not compiled or values * Formula(target).cost < _MUCH:
+        y = target_values(target, grid)
         return y, _largest(y)
     y, scale, reach = target_compiled(target, grid)
-    far = np.flatnonzero(~(reach <= trigonometry.LIMIT))
+    far = np.flatnonzero(~(reach <= LIMIT))
     if len(far):
         low, high = (np.asarray(ends)[far] for ends in (grid.low, grid.high))
         y[far] = target_values(target, replace(grid, low=low, high=high))
@@ -148,15 +148,8 @@ def _of_target(target: str, grid: Grid, compiled: bool) -> tuple[Array, Array]:
     return y, scale
 
 
-@lru_cache(maxsize=1)
-def _vectorised() -> Functions:
-    """The functions of formulas, those by torch that numpy computes one number at a time."""
-
-    def by(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Array], Array]:
-        return lambda values: function(torch.from_numpy(np.asarray(values))).numpy()
-
-    names = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp", "log")
-    return {**FUNCTIONS, **{name: by(getattr(torch, name)) for name in names}}
+_MUCH: Final = 1 << 21
+"""Additions that numpy has done before a kernel is made."""
 
 
 def _largest(y_DN: Array) -> Array:

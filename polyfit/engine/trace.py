@@ -61,46 +61,72 @@ _REVERSED: Final = frozenset(("aten.rsub.Scalar",))
 _FILLED: Final = {"aten.ones_like.default": 1.0, "aten.zeros_like.default": 0.0}
 
 
+class _Noted(torch.Tensor):
+    """A vector that notes every operation it takes part in, autograd's too.
+
+    ``value`` is its number or, where it is one, its constant; ``plain`` the vector itself. The
+    protocol: https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torch-native-api.
+    """
+
+    plain: Tensor
+    value: Operand
+    graph: "_Growing"
+
+    @classmethod
+    def of(cls, plain: Tensor, value: Operand, graph: "_Growing") -> "_Noted":
+        noted = plain.as_subclass(cls)
+        noted.plain, noted.value, noted.graph = plain, value, graph
+        return noted
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]  # torch states the one of a method
+        cls, operator: Any, types: Any, arguments: Any = (), named: dict[str, Any] | None = None
+    ) -> Any:
+        graph = next(one.graph for one in arguments if isinstance(one, cls))
+        plain = (one.plain if isinstance(one, cls) else one for one in arguments)
+        result = operator(*plain, **(named or {}))
+        return cls.of(result, graph.value_of(str(operator), arguments, named), graph)
+
+
+class _Growing:
+    """A graph while it is traced."""
+
+    def __init__(self, inputs: int) -> None:
+        self.inputs, self.operations = inputs, list[Operation]()
+
+    def value_of(self, name: str, arguments: Any, named: Any) -> Operand:
+        """What an operation of torch gives; where it changes numbers, it is noted."""
+        if name in _PASSED:
+            return _operand(arguments[0])
+        if name in _FILLED:
+            return _FILLED[name]
+        if name == "aten.full_like.default":
+            return float(arguments[1])
+        if name not in _NAMES or named:
+            raise NotImplementedError(f"no elementwise operation of the emitter: {name}")
+        operands = tuple(map(_operand, arguments))
+        if name in _REVERSED:
+            operands = operands[::-1]
+        self.operations.append(Operation(_NAMES[name], operands))
+        return self.inputs + len(self.operations) - 1
+
+
+def _operand(argument: Any) -> Operand:
+    """What an operation takes: a vector's value, or a constant."""
+    return argument.value if isinstance(argument, _Noted) else float(argument)
+
+
 def trace(function: Callable[..., Any], inputs: int, dtype: torch.dtype) -> Graph:
     """The graph of ``function``, which takes and returns vectors of ``dtype``, shape (B,).
 
     Raises:
         NotImplementedError: an operation that the emitter does not know.
     """
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    examples = [torch.ones(2, dtype=dtype) for _ in range(inputs)]
-    found: dict[Any, Operand] = {}
-    operations: list[Operation] = []
-    count = 0
-    for node in make_fx(function)(*examples).graph.nodes:
-        if node.op == "placeholder":
-            found[node], count = count, count + 1
-        elif node.op == "output":
-            return _pruned(Graph(inputs, tuple(operations), _operands(node.args[0], found)))
-        elif str(node.target) in _PASSED:
-            found[node] = found[node.args[0]]
-        elif str(node.target) in _FILLED:
-            found[node] = _FILLED[str(node.target)]
-        elif str(node.target) == "aten.full_like.default":
-            found[node] = float(node.args[1])
-        elif str(node.target) in _NAMES and not node.kwargs:
-            operands = _operands(node.args, found)
-            if str(node.target) in _REVERSED:
-                operands = operands[::-1]
-            operations.append(Operation(_NAMES[str(node.target)], operands))
-            found[node] = inputs + len(operations) - 1
-        else:
-            raise NotImplementedError(f"no elementwise operation of the emitter: {node.target}")
-    raise AssertionError("a graph has outputs")
-
-
-def _operands(arguments: Any, found: dict[Any, Operand]) -> tuple[Operand, ...]:
-    if not isinstance(arguments, (tuple, list)):
-        arguments = (arguments,)
-    return tuple(
-        float(value) if isinstance(value, (int, float)) else found[value] for value in arguments
-    )
+    graph = _Growing(inputs)
+    given = [_Noted.of(torch.ones(2, dtype=dtype), k, graph) for k in range(inputs)]
+    found = function(*given)
+    outputs = found if isinstance(found, Sequence) else [found]
+    return _pruned(Graph(inputs, tuple(graph.operations), tuple(map(_operand, outputs))))
 
 
 def _pruned(graph: Graph) -> Graph:
@@ -139,16 +165,12 @@ def pullback(
     active input.
     """
 
-    def pulled(*values: Tensor) -> list[Tensor]:
+    def pulled(*values: Tensor) -> Sequence[Tensor]:
         *given, slope = values
-
-        def of_active(*some: Tensor) -> Tensor:
-            whole = list(given)
-            for place, value in zip(active, some, strict=True):
-                whole[place] = value
-            return function(*whole)
-
-        pull = torch.func.vjp(of_active, *(given[place] for place in active))[1]
-        return list(pull(slope))
+        for place in active:
+            given[place] = given[place].detach().requires_grad_()
+        with torch.enable_grad():
+            value = function(*given)
+        return torch.autograd.grad(value, [given[place] for place in active], slope)
 
     return trace(pulled, inputs + 1, dtype)

@@ -1,0 +1,343 @@
+"""Elementary functions of float64, written as operations that IEEE 754 rounds in one way only.
+
+So whoever computes them, numpy array by array or a kernel, finds the same bits on every machine.
+They are written with numpy's arithmetic, comparisons, ``where``, ``rint``, ``sqrt``, ``copysign``,
+``frexp`` and ``ldexp``, for numbers, arrays, and whatever answers to these. Outside of a function's
+domain the value is NaN or infinite. Each is within ``ULPS`` units in the last place.
+
+Cody and Waite, Software Manual for the Elementary Functions (1980): the reductions of arguments.
+Dekker, A floating-point technique for extending the available precision (1971): exact products.
+"""
+
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+
+__all__ = [
+    "LIMIT",
+    "ULPS",
+    "acos",
+    "asin",
+    "atan",
+    "cos",
+    "cos_within",
+    "cosh",
+    "exp",
+    "log",
+    "power",
+    "sign",
+    "sin",
+    "sin_within",
+    "sinh",
+    "tan",
+    "tan_within",
+    "tanh",
+]
+
+ULPS: Final = 6
+"""Units in the last place that a value may be off."""
+
+LIMIT: Final = 1.6e6
+"""Of the argument of sine, cosine and tangent: up to here twice its multiple of pi has 20 bits."""
+
+
+def _series(coefficients: tuple[float, ...], z: Any) -> Any:
+    """c[0] + c[1] z + c[2] z^2 + ... by Horner's rule."""
+    value: Any = coefficients[-1]
+    for coefficient in coefficients[-2::-1]:
+        value = value * z + coefficient
+    return value
+
+
+# --- sine, cosine, tangent -------------------------------------------------------------------
+
+_PI: Final = tuple(
+    map(float.fromhex, ("0x1.921fb544p+1", "0x1.0b4611a6p-33", "0x1.3198a2e037073p-68"))
+)
+"""Pi in three parts; the first two have 33 bits, so that each times a number of 20 is exact."""
+
+_SINE: Final = (
+    -0.16666666666666666,
+    0.008333333333333316,
+    -0.00019841269841254974,
+    2.755731921916323e-06,
+    -2.505210761699557e-08,
+    1.605897731242445e-10,
+    -7.643970295533013e-13,
+    2.7314447512062796e-15,
+)
+"""(sin(r) / r - 1) / r^2 as a polynomial in r^2, interpolated at Chebyshev's points for |r| up to
+pi / 2: its error is 1.3e-18 of sin(r)."""
+
+
+def sin(x: Any) -> Any:
+    return _anywhere(x, sin_within, 0)
+
+
+def cos(x: Any) -> Any:
+    return _anywhere(x, cos_within, 1)
+
+
+def tan(x: Any) -> Any:
+    return sin(x) / cos(x)
+
+
+def sin_within(x: Any) -> Any:
+    """The sine where |x| is at most LIMIT; NaN for NaN and infinities."""
+    return _sine_less(x, np.rint(x * (1.0 / np.pi)))
+
+
+def cos_within(x: Any) -> Any:
+    """The cosine where |x| is at most LIMIT, as the sine a quarter turn on."""
+    return _sine_less(x, np.rint(x * (1.0 / np.pi) + 0.5) - 0.5, 0.5)
+
+
+def tan_within(x: Any) -> Any:
+    """The tangent where |x| is at most LIMIT."""
+    return sin_within(x) / cos_within(x)
+
+
+def _sine_less(x: Any, turns: Any, quarter: float = 0.0) -> Any:
+    """The sine of x - ``turns`` pi, with the sign of an even or odd number of half turns."""
+    r = ((x - turns * _PI[0]) - turns * _PI[1]) - turns * _PI[2]
+    whole = turns + quarter
+    odd = whole - 2.0 * np.rint(whole * 0.5 - 0.25)
+    return _sine(r) * (1.0 - 2.0 * odd)
+
+
+def _sine(r: Any) -> Any:
+    z = r * r
+    return r + r * (z * _series(_SINE, z))
+
+
+def _anywhere(x: Any, within: Any, quarters: int) -> Any:
+    value = within(x)
+    far = ~(np.abs(x) <= LIMIT)
+    if not np.any(far):
+        return value
+    value = np.array(value)
+    value[far] = [_sine_far(one, quarters) for one in np.asarray(x)[far].tolist()]
+    return value
+
+
+def _sine_far(x: float, quarters: int) -> float:
+    """sin(x + ``quarters`` pi / 2) by whole numbers, which hold any float64 and enough of pi."""
+    if not np.isfinite(x):
+        return float("nan")
+    numerator, denominator = x.as_integer_ratio()
+    half = _pi_scaled() // 2
+    scaled = (numerator << _BITS) // denominator + quarters * half
+    turns, rest = divmod(scaled + half, _pi_scaled())
+    value = float(_sine((rest - half) / (1 << _BITS)))
+    return -value if turns % 2 else value
+
+
+_BITS: Final = 1200
+"""Of pi after the point: the largest float64 has 1024 before it."""
+
+
+@lru_cache(maxsize=1)
+def _pi_scaled() -> int:
+    """Pi times 2^_BITS, by Machin's formula."""
+
+    def arctangent(divisor: int) -> int:
+        total, term, k = 0, (1 << (_BITS + 32)) // divisor, 1
+        while term:
+            total += term // k if k % 4 == 1 else -(term // k)
+            term, k = term // (divisor * divisor), k + 2
+        return total
+
+    return (16 * arctangent(5) - 4 * arctangent(239)) >> 32
+
+
+# --- exponential, logarithm, powers ----------------------------------------------------------
+
+_LOG_2: Final = (float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33"))
+"""Log 2 in two parts; the first has 33 bits, so that its product with an exponent is exact."""
+
+_EXPONENTIAL: Final = tuple(1.0 / float(np.prod(range(1, k + 1))) for k in range(2, 14))
+"""(exp(r) - 1 - r) / r^2 by Taylor, for |r| up to log(2) / 2: its error is 4e-18."""
+
+_LOGARITHM: Final = tuple(2.0 / (2 * k + 3) for k in range(11))
+"""(2 artanh(s) - 2 s) / s^3 in s^2 by Taylor, for |s| up to 0.172."""
+
+_SPLIT: Final = 134217729.0
+"""2^27 + 1: Dekker's constant, which halves the bits of a number."""
+
+_BEYOND: Final = 800.0
+"""The exponential of this is infinite, of its negative 0."""
+
+
+def exp(x: Any) -> Any:
+    return _exponential(x, 0.0)
+
+
+def _exponential(x: Any, more: Any) -> Any:
+    """exp(x + ``more``), where that is a small part of x."""
+    p, turns = _less_one(_between(x, _BEYOND), more)
+    half = np.rint(turns * 0.5)
+    return (1.0 + p) * _two_to(half) * _two_to(turns - half)
+
+
+def _less_one(x: Any, more: Any = 0.0) -> tuple[Any, Any]:
+    """p and a whole n with exp(x + ``more``) = (1 + p) 2^n, for |x| up to ``_BEYOND``."""
+    turns = np.rint(x * (1.0 / np.log(2.0)))
+    r = ((x - turns * _LOG_2[0]) - turns * _LOG_2[1]) + more
+    return r + r * r * _series(_EXPONENTIAL, r), turns
+
+
+def _between(x: Any, most: float) -> Any:
+    """``x`` brought between -``most`` and ``most``; NaN stays NaN."""
+    return np.where(x > most, most, np.where(x < -most, -most, x))
+
+
+def _two_to(n: Any) -> Any:
+    return np.ldexp(1.0, n.astype(np.int32))
+
+
+def log(x: Any) -> Any:
+    usual = (x > 0.0) & (x < np.inf)
+    value = np.where(usual, _logarithm(np.where(usual, x, 1.0))[0], np.where(x > 0.0, x, np.nan))
+    return np.where(x == 0.0, -np.inf, value)
+
+
+def _logarithm(x: Any) -> tuple[Any, Any]:
+    """The logarithm of finite positive numbers as a sum of two, to some 60 bits.
+
+    Twice the inverse hyperbolic tangent of (m - 1) / (m + 1) for x = m 2^n with m near 1.
+    """
+    small = x < 2.0**-1022
+    m, n = np.frexp(np.where(small, x * 2.0**54, x))
+    n = n.astype(np.float64) - np.where(small, 54.0, 0.0)
+    low = m < np.sqrt(0.5)
+    m, n = np.where(low, m + m, m), np.where(low, n - 1.0, n)
+    f = m - 1.0
+    d = 2.0 + f
+    s = f / d
+    product, lost = _product(s, d)
+    rest = (((f - product) - lost) - s * ((2.0 - d) + f)) / d
+    z = s * s
+    rest = 2.0 * rest + s * z * _series(_LOGARITHM, z)
+    whole = n * _LOG_2[0]
+    high = whole + 2.0 * s
+    low = ((whole - high) + 2.0 * s) + (rest + n * _LOG_2[1])
+    total = high + low
+    return total, (high - total) + low
+
+
+def _product(a: Any, b: Any) -> tuple[Any, Any]:
+    """a b as a sum of two numbers, exactly."""
+    product = a * b
+    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
+    lost = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    return product, lost
+
+
+def _halves(a: Any) -> tuple[Any, Any]:
+    scaled = a * _SPLIT
+    high = scaled - (scaled - a)
+    return high, a - high
+
+
+def power(x: Any, y: Any) -> Any:
+    """``x`` to the power of ``y``, with C's answers for 0, 1, infinities and NaN."""
+    if isinstance(y, float | np.ndarray) and np.ndim(y) == 0 and float(y) in _PRODUCTS:
+        return _PRODUCTS[float(y)](x)
+    size = np.abs(x)
+    usual = (size > 0.0) & (size < np.inf)
+    high, low = _logarithm(np.where(usual, size, 1.0))
+    times = _between(y, 1e20)  # even, and far enough for any x but 1
+    product, lost = _product(times, high)
+    known = np.abs(product) < _BEYOND  # else it is brought there, and no part of it counts
+    value = _exponential(product, np.where(known, lost + times * low, 0.0))
+    end = np.where(y > 0.0, np.where(size > 0.0, np.inf, 0.0), np.where(size > 0.0, 0.0, np.inf))
+    value = np.where(usual, value, end)
+    whole = np.rint(times) == times
+    odd = whole & (np.rint(times * 0.5) != times * 0.5)
+    negative = np.copysign(1.0, x) < 0.0
+    value = np.where(negative & odd, -value, value)
+    value = np.where((x < 0.0) & usual & ~whole, np.nan, value)
+    value = np.where((x != x) | (y != y), np.nan, value)
+    return np.where((x == 1.0) | (y == 0.0), 1.0, value)
+
+
+_PRODUCTS: Final = {
+    -1.0: lambda x: 1.0 / x,
+    1.0: lambda x: x,
+    2.0: lambda x: x * x,
+    3.0: lambda x: x * x * x,
+    4.0: lambda x: (x * x) * (x * x),
+}
+"""Powers that are soon multiplied out."""
+
+
+# --- the others ------------------------------------------------------------------------------
+
+_ARCTANGENT: Final = tuple((-1.0) ** k / (2 * k + 1) for k in range(1, 15))
+"""(atan(u) / u - 1) / u^2 in u^2 by Taylor, for |u| up to tan(pi / 12)."""
+
+_ROOT_3: Final = float(np.sqrt(3.0))
+
+
+def atan(x: Any) -> Any:
+    size = np.abs(x)
+    beyond = size > 1.0
+    t = np.where(beyond, 1.0 / size, size)
+    turned = t > 2.0 - _ROOT_3
+    part = (((t * (_ROOT_3 - 1.0) - 0.5) - 0.5) + t) / (t + _ROOT_3)  # tan(atan t - pi / 6)
+    u = np.where(turned, part, t)
+    z = u * u
+    value = np.where(turned, np.pi / 6.0, 0.0) + (u + u * (z * _series(_ARCTANGENT, z)))
+    value = np.where(beyond, (np.pi / 2.0 - value) + _PI_LOW / 2.0, value)
+    return np.copysign(value, x)
+
+
+_PI_LOW: Final = float.fromhex("0x1.1a62633145c07p-53")
+"""Pi less the float64 nearest to it."""
+
+
+def asin(x: Any) -> Any:
+    return atan(x / np.sqrt((1.0 - x) * (1.0 + x)))
+
+
+def acos(x: Any) -> Any:
+    return 2.0 * atan(np.sqrt((1.0 - x) / (1.0 + x)))
+
+
+def sinh(x: Any) -> Any:
+    size = np.abs(x)
+    grown = _grown(size)
+    near = 0.5 * (grown + grown / (grown + 1.0))
+    return np.copysign(np.where(size < _FAR, near, _half_exponential(size)), x)
+
+
+def cosh(x: Any) -> Any:
+    value = _half_exponential(np.abs(x))
+    return value + 0.25 / value
+
+
+def tanh(x: Any) -> Any:
+    grown = _grown(2.0 * np.abs(x))
+    return np.copysign(grown / (grown + 2.0), x)
+
+
+_FAR: Final = 22.0
+"""From here on exp(-2 x) does not show beside 1."""
+
+
+def _grown(size: Any) -> Any:
+    """exp(size) - 1 for sizes up to 2 ``_FAR``, and as there beyond."""
+    p, turns = _less_one(_between(size, 2.0 * _FAR))
+    scale = _two_to(turns)
+    return p * scale + (scale - 1.0)
+
+
+def _half_exponential(x: Any) -> Any:
+    """exp(x) / 2, which may be finite where exp(x) is not."""
+    root = exp(0.5 * x)
+    return 0.5 * root * root
+
+
+def sign(x: Any) -> Any:
+    return np.where(x > 0.0, 1.0, np.where(x < 0.0, -1.0, x))
