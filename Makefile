@@ -52,11 +52,11 @@ stop-s3: ## Stop the local S3 server; its data stay
 bench: .venv/bench ## Speed beside peers, an hour; ARGS="--quick --only peers" goes to tests/bench.py
 	$(BIN)/python tests/bench.py $(ARGS)
 
-gpu-check: .venv/bench ## On a machine with a GPU: parity and batches on it, then the bench
+gpu-check: .venv/gpu ## On a machine with a GPU, ten minutes: its bits beside the CPU's, then its speed
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.accelerator.is_available())' \
 		|| { echo 'torch sees no accelerator on this machine: nothing to check' >&2; exit 1; }
-	$(BIN)/python -m pytest -rs tests/test_gpu.py
-	$(BIN)/python tests/bench.py $(ARGS)
+	$(BIN)/python -m pytest tests/test_golden.py tests/test_gpu.py
+	$(BIN)/python tests/bench.py --only accelerator --quick $(ARGS)
 
 image-check: .venv/test ## As root, on Debian: build the image without a container engine, run a job in it
 	$(BIN)/python tests/image.py
@@ -77,6 +77,10 @@ clean: stop-s3 ## Stop the server; remove .venv, .local, caches and build leftov
 .venv/bench: .venv/made pyproject.toml constraints.txt
 	$(call install,local$(comma)bench)
 	@touch .venv/run
+
+.venv/gpu: .venv/made pyproject.toml constraints.txt
+	$(call install,local$(comma)test$(comma)bench$(comma)gpu)
+	@touch .venv/run .venv/test .venv/bench
 
 comma := ,
 

@@ -75,6 +75,13 @@ _BYTES: Final = 8
 _INDEX: Final = 2**31 - 1
 """An accelerator's kernels count the numbers of an array in 32 bits."""
 
+BATCHES: Final = 3
+"""Batches of a kind for each thread that has an accelerator to keep busy: while one is copied or
+judged, another is iterated."""
+
+LEAST_FITS: Final = 8_192
+"""Of such a batch: with fewer, what a batch costs by itself would be more than its fits do."""
+
 CHECKED_FITS: Final = 16
 """Of each kind in a shard that the affine engine made: iterated as well, and compared."""
 
@@ -223,7 +230,7 @@ def compute(
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        work = _ShardWork(plan, shard, device, known)
+        work = _ShardWork(plan, shard, device, known, threads)
         batches = list(work.batches())
         if threads == 1:
             for batch in batches:
@@ -264,9 +271,15 @@ class _ShardWork:
     """One shard: its parameters as columns, and its results as they come in."""
 
     def __init__(
-        self, plan: Plan, shard: Shard, device: torch.device, known: Known | None = None
+        self,
+        plan: Plan,
+        shard: Shard,
+        device: torch.device,
+        known: Known | None = None,
+        threads: int = 1,
     ) -> None:
-        self.plan, self.device = plan, device
+        self.plan, self.threads = plan, threads
+        self.device = _CPU if plan.engine == "affine" else device
         self.compiled = plan.engine != "eager"
         self.differences = [0.0]
         fits = np.arange(shard.start, shard.stop, dtype=np.int64)
@@ -277,7 +290,7 @@ class _ShardWork:
             for name in CANONICAL_ORDER
         }
         self.count = shard.fits
-        self.starts = _starts(self.columns, self.compiled)
+        self.starts = _starts(self.columns, self.compiled, self.device)
         self.rows = self._blank()
         self.left = known.put(self.rows) if known else np.arange(self.count)
 
@@ -334,12 +347,8 @@ class _ShardWork:
 
     def _cut(self, group: Index, problems: Index) -> Iterator[_Batch]:
         first = self.example(int(group[0]))
-        squared = first.objective in SQUARED
         most_problems = max(1, BATCH_NUMBERS // first.points)
-        limits = self._limits(first.degree)
-        most_fits = limits.fits
-        if not squared:
-            most_fits = max(1, min(most_fits, limits.residuals // first.points))
+        most_fits = max(1, self._limit(first, len(group)))
         new = np.concatenate([[True], np.diff(problems) != 0])
         ranks = np.cumsum(new) - 1
         start = 0
@@ -349,17 +358,30 @@ class _ShardWork:
             yield _Batch(group[start:stop], ranks[start:stop] - ranks[start])
             start = stop
 
-    def _limits(self, degree: int) -> _Limits:
-        """What a batch may hold: on an accelerator, what half of its free memory does."""
-        limits = _LIMITS[self.plan.engine]
+    def _limit(self, first: Fit, count: int) -> int:
+        """How many of ``count`` fits like ``first`` a batch may hold.
+
+        On an accelerator the batches of all threads together take half of its free memory at most.
+        """
+        points = 0 if first.objective in SQUARED else first.points
         if self.device.type == "cpu":
-            return limits
-        numbers = torch.accelerator.memory.get_memory_info(self.device)[0] // 2 // _BYTES
-        vectors = (degree + 2) * (degree + 6)  # the state twice, the moments, R and q
-        functions = degree + 1  # of each range its own
-        fits = min(numbers, _INDEX) // vectors
-        residuals = min(numbers // (16 + 2 * functions), _INDEX // functions)
-        return _Limits(max(limits.fits, fits), max(limits.residuals, residuals))
+            limits = _LIMITS[self.plan.engine]
+            return min(limits.fits, limits.residuals // points) if points else limits.fits
+        memory, size = torch.accelerator.memory, first.degree + 1
+        kept = memory.memory_reserved(self.device) - memory.memory_allocated(self.device)
+        free = memory.get_memory_info(self.device)[0] + kept  # torch keeps what it has freed
+        by_kernel = self.compiled and first.optimizer.name != "newton"
+        vectors = (size + 1) * (size + 5)  # the state twice, the moments, R and q
+        numbers = vectors + points * (1 if by_kernel else 16 + 2 * size)
+        updates = len(self.plan.record.updates(first.steps))
+        for name in self.plan.record.of:
+            numbers += updates * (size if name == "coefficients" else 1)
+        most = min(
+            free // (2 * self.threads * _BYTES * numbers), _INDEX // max(vectors, points * size)
+        )
+        if not by_kernel:  # as many operations of torch for few fits as for many
+            return most
+        return min(most, max(LEAST_FITS, -(-count // (BATCHES * self.threads))))
 
     def example(self, position: int) -> Fit:
         """The fit at ``position`` of the shard."""
@@ -486,12 +508,12 @@ def _mixed(columns: list[Column]) -> Index:
     return mixed
 
 
-def _starts(columns: dict[str, Column], compiled: bool) -> Any:
+def _starts(columns: dict[str, Column], compiled: bool, device: torch.device) -> Any:
     """Initial values of the shard's fits: each seed is drawn once, as many values as any needs."""
     seeds = columns["seed"].array(np.int64)
     if (np.diff(seeds) > 0).all():  # as they are in most shards: nothing to sort
         unique, codes = seeds, np.arange(len(seeds))
     else:
         unique, codes = np.unique(seeds, return_inverse=True)
-    drawn = initial_values(unique, max(columns["degree"].items) + 1, compiled)
+    drawn = initial_values(unique, max(columns["degree"].items) + 1, compiled, device)
     return lambda at, size: drawn[codes[at], :size]

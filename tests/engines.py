@@ -56,7 +56,7 @@ def plan_of(text: str, engine: str) -> Plan:
     return Plan.of(Spec.parse(f"name: test\nengine: {engine}\n{text}"))
 
 
-def rows_of(text: str, engine: str = "eager") -> pa.Table:
+def rows_of(text: str, engine: str = "eager", device: torch.device = CPU) -> pa.Table:
     """All rows of a spec's plan, computed here as one shard."""
     plan = plan_of(text, engine)
-    return compute(plan, Shard(0, 0, plan.fits), CPU)
+    return compute(plan, Shard(0, 0, plan.fits), device)

@@ -1,5 +1,6 @@
 """The compiled engine: autograd's gradient, the same bits on any machine, code kept and missed."""
 
+import ctypes
 import importlib.util
 import os
 import re
@@ -28,8 +29,9 @@ from polyfit.engine.affine import AffinePower
 from polyfit.engine.compiled import fit_compiled, kernel_of, layout
 from polyfit.engine.data import reduce_compiled, target_compiled
 from polyfit.engine.fit import fit
+from polyfit.engine.initial import Twister, initial_values
 from polyfit.engine.iteration import Iteration
-from polyfit.engine.kernel import Kernel, cpu_text
+from polyfit.engine.kernel import Kernel, cpu_text, gpu_text
 from polyfit.engine.model import Array, Kind, Problems
 from polyfit.engine.outcome import Outcome
 from polyfit.engine.trace import forward, trace
@@ -332,6 +334,94 @@ def test_a_gpu_rounds_each_operation_as_ieee_754_says(
         assert "call" not in text
         used, spilled = assembled(assembler, text, capability, tmp_path)
         assert (used <= registers, spilled) == (True, 0), used
+
+
+@pytest.mark.parametrize(
+    ("objective", "degree", "optimizer", "most"),
+    [
+        ("sse", 9, "gd", 0),
+        ("huber", 9, "adam", 0),
+        ("sse", 30, "gd", 3_200),  # R alone is 496 numbers, more than a thread has registers
+        ("huber", 30, "gd", 300),
+    ],
+)
+def test_a_gpus_thread_spills_little_but_where_its_numbers_are_many(
+    objective: str, degree: int, optimizer: str, most: int, tmp_path: Path
+) -> None:
+    kernel = iteration(objective, optimizer, torch.float32)
+    kernel = replace(kernel, kind=replace(kernel.kind, degree=degree), record=("loss",))
+    spilled = assembled(ptxas(), gpu.ptx(kernel, (9, 0)), (9, 0), tmp_path)[1]
+    assert spilled <= most, spilled
+
+
+def test_a_gpu_draws_initial_values_with_few_registers(tmp_path: Path) -> None:
+    """Its state stands in memory of the thread, in a place of fixed size."""
+    for capability in ((8, 0), (9, 0)):
+        text = gpu.ptx(Twister(), capability)
+        assert all(".rn." in operation for operation in OPERATION.findall(text))
+        assert not re.search("fma|call|alloca", text)
+        used, spilled = assembled(ptxas(), text, capability, tmp_path)
+        assert (used <= 64, spilled) == (True, 0), used
+
+
+def test_newer_gpus_get_what_their_driver_makes_code_of(tmp_path: Path) -> None:
+    text = gpu.ptx(iteration("sse", "gd", torch.float32), (12, 0))
+    assert ".target sm_90" in text
+    assembled(ptxas(), text, (12, 0), tmp_path)
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+@pytest.mark.parametrize("text", BATCHES, ids=range(len(BATCHES)))
+def test_what_a_gpus_threads_are_told_has_the_bits_of_the_cpus(text: str, groups: int) -> None:
+    """70 fits by groups of 32 threads: some threads take two fits, or none."""
+    batch = batch_of(f"{text}\n{RECORD}")
+    kernel = kernel_of(batch.kind, batch.problems, batch.record)
+    places = np.arange(len(batch.lr))
+    some = (batch.problems, places, batch.start, batch.lr, batch.updates)
+    arrays = layout(kernel, *some, len(places))
+    integers = compiled._integers(kernel, arrays, len(places))
+    events = {"update": 0, "until": batch.kind.steps, "slot": 0}
+    by_threads(kernel, {**arrays, **integers, **events, "begin": 0, "end": len(places)}, groups)
+    want = batch.compiled()
+    assert arrays["final"].tobytes() == np.ascontiguousarray(want.coefficients_BM.T).tobytes()
+    assert arrays["taken"].tobytes() == want.steps_taken_B.tobytes()
+    assert arrays["status"].tolist() == want.status_B.tolist()
+    for name, values in want.recorded.items():
+        before = np.array(batch.updates)[:, None] < want.steps_taken_B
+        found = np.moveaxis(arrays[name], -1, 1)
+        assert found[before].tobytes() == values[before].tobytes()
+
+
+def test_initial_values_drawn_by_a_gpus_threads_have_the_bits_of_the_cpus() -> None:
+    seeds = np.arange(2**32 - 70, 2**32, dtype=np.uint32)
+    values, near = np.zeros((31, 70), dtype=np.float32), np.zeros(70, dtype=np.int32)
+    arrays = {"seeds": seeds, "values": values, "near": near}
+    by_threads(Twister(), {**arrays, "batch": 70, "begin": 0, "end": 70, "size": 31}, 2)
+    assert not near.any()
+    want = initial_values(seeds.astype(np.int64), 31, compiled=True)
+    assert np.ascontiguousarray(values.T).tobytes() == want.tobytes()
+
+
+def by_threads(kernel: Kernel, arguments: dict[str, Any], groups: int, size: int = 32) -> None:
+    """Run here what is written for a GPU, one thread of some groups after the other."""
+    text = gpu_text(kernel).replace(" addrspace(1)", "").replace("ptx_kernel ", "")
+    registers = ("tid.x", "ctaid.x", "ntid.x", "nctaid.x")
+    for register in registers:
+        read = f"call i32 @llvm.nvvm.read.ptx.sreg.{register}()"
+        assert read in text
+        text = text.replace(read, f"add i32 %{register}, 0")
+    numbers = ", ".join(f"i32 %{register}" for register in registers)
+    code = cpu.machine_code(text.replace("@run(", f"@run({numbers}, "))
+    function = cpu.Function(kernel, 1, code)
+    given = [
+        value if isinstance(value, int) else value.ctypes.data
+        for value in (arguments.get(name, 0) for name in kernel.arguments)
+    ]
+    kinds = [ctypes.c_int32] * 4 + [ctypes.c_int64] * len(given)
+    run = ctypes.CFUNCTYPE(None, *kinds)(function._engine.get_function_address("run"))
+    for group in range(groups):
+        for thread in range(size):
+            run(thread, group, size, groups, *given)
 
 
 def ptxas() -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import rows_of
+import torch
+from engines import CPU, rows_of
 
 from polyfit.plan import ENGINE
 
@@ -37,10 +38,11 @@ CASES = {
 }
 
 
-def digest(case: str) -> str:
+def digest(case: str, device: torch.device = CPU) -> str:
     """SHA-256 of all rows of a case, every number by its bits."""
     engine, text = CASES[case]
-    return hashlib.sha256(json.dumps(bits(rows_of(text, engine).to_pylist())).encode()).hexdigest()
+    rows = rows_of(text, engine, device).to_pylist()
+    return hashlib.sha256(json.dumps(bits(rows)).encode()).hexdigest()
 
 
 def bits(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """What holds on an accelerator: `make gpu-check` on a machine that has one."""
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
+from test_golden import CASES, GOLDEN, digest
 
 from polyfit import worker
 from polyfit.engine import compiled as compiled_engine
 from polyfit.engine import gpu
 from polyfit.engine.eager import Eager
 from polyfit.engine.fit import pick_device
+from polyfit.engine.initial import MAX_SIZE, initial_values
 from polyfit.engine.iteration import Iteration
 from polyfit.engine.model import Kind
 from polyfit.errors import ClusterError
@@ -102,6 +105,46 @@ def test_how_a_gpus_work_is_cut_into_calls_changes_no_bit(monkeypatch: pytest.Mo
     rows = both(text)[1]
     monkeypatch.setattr(compiled_engine, "CALL_SECONDS", 1e-9)
     same(rows, both(text)[1])
+
+
+@CUDA
+@pytest.mark.parametrize("case", [case for case in CASES if case != "affine"])
+def test_a_gpu_meets_the_digests_that_any_machine_must(case: str) -> None:
+    """Where the same test of the CPU in test_golden.py fails too, it is not for the GPU."""
+    assert digest(case, pick_device(accelerated=True)) == json.loads(GOLDEN.read_text())[case]
+
+
+@CUDA
+@pytest.mark.parametrize("size", [1, 4, 31, MAX_SIZE])
+def test_initial_values_have_all_bits_that_they_have_on_the_cpu(size: int) -> None:
+    anywhere = np.random.default_rng(0).integers(0, 2**32, 100_001)
+    device = pick_device(accelerated=True)
+    for seeds in (np.arange(100_001), anywhere, anywhere[:33]):
+        want = initial_values(seeds, size, compiled=True)
+        found = initial_values(seeds, size, compiled=True, device=device)
+        assert found.tobytes() == want.tobytes()
+
+
+@CUDA
+@pytest.mark.parametrize("objective", ["sse", "huber"])
+def test_batches_side_by_side_have_the_rows_of_one_after_the_other(
+    objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thread in a stream of its own, whose memory it and later threads use again."""
+    monkeypatch.setattr(worker, "LEAST_FITS", 500)
+    plan = Plan.of(
+        Spec.parse(
+            f"name: test\nengine: compiled\nfit: {{objective: {objective}, steps: 300, points: 70}}"
+            "\nsweep: {degree: [2, 3], noise_seed: [1, 2], noise: 0.1, seed: {count: 8000}}\n"
+            + RECORDED
+        )
+    )
+    shard, device = Shard(0, 0, plan.fits), pick_device(accelerated=True)
+    want = compute(plan, shard, CPU)
+    for _ in range(3):
+        assert compute(plan, shard, device, threads=8).equals(want)
+    assert len(gpu._IDLE) <= 9
+    assert all(stream.query() for stream in gpu._IDLE)
 
 
 @pytest.mark.parametrize("objective", ["sse", "huber", "log_cosh"])
@@ -204,7 +247,7 @@ def test_the_driver_has_what_it_refuses_in_a_clear_error(monkeypatch: pytest.Mon
     # Of a degree that no other test here has: functions are kept.
     kind = Kind(7, 50, "sse", Optimizer("gd"), 10, None, torch.float32)
     with pytest.raises(ClusterError, match=r"driver refuses a kernel: CUDA_ERROR_.*engine: eager"):
-        gpu.launcher(Iteration(kind, True, True, ()), {}, torch.device("cuda"))
+        gpu.run(Iteration(kind, True, True, ()), {}, (), (), torch.device("cuda"), bool)
 
 
 @CUDA

@@ -31,7 +31,7 @@ ROOMS = {
     "engine.emit": "numpy",
     "engine.kernel": "",
     "engine.cpu": "llvmlite torch numpy",
-    "engine.gpu": "llvmlite cuda torch",
+    "engine.gpu": "llvmlite cuda torch numpy",
     "engine.tape": "torch",
     "engine.points": "",
     "engine.symbol": "numpy",

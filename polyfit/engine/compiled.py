@@ -99,11 +99,15 @@ def _on_gpu(
     """The same on a GPU, all fits at a time, each in a thread."""
     count = len(fits)
     arrays = layout(kernel, problems, fits, start_BM, lr_B, updates, count)
-    tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-    call = gpu.launcher(kernel, {**tensors, **_integers(kernel, arrays, count)}, device)
-    Slices(kernel.kind, updates, count).bring(0, count, call)
-    results = ("final", "taken", "status", *kernel.record)
-    return {name: tensors[name].cpu().numpy() for name in results}
+    slices = Slices(kernel.kind, updates, count)
+    return gpu.run(
+        kernel,
+        {**arrays, **_integers(kernel, arrays, count)},
+        blank=("first", "last", "final", *kernel.record),
+        results=("final", "taken", "status", *kernel.record),
+        device=device,
+        calls=lambda call: slices.bring(0, count, call),
+    )
 
 
 def kernel_of(kind: Kind, problems: Problems, record: Sequence[str]) -> Iteration:

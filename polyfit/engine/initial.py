@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from polyfit import elementary
-from polyfit.engine import cpu
+from polyfit.engine import cpu, gpu
 from polyfit.engine.emit import Emitter, Loop
 from polyfit.engine.kernel import Kernel
 from polyfit.engine.symbol import Symbol
@@ -37,14 +37,17 @@ _MARGIN: Final = 1024
 and torch's doubles differ by few; a hundred times as much asks torch for 4 values in a million."""
 
 
+_CPU: Final = torch.device("cpu")
+
+
 def initial_values(
-    seeds: npt.NDArray[np.int64], size: int, compiled: bool
+    seeds: npt.NDArray[np.int64], size: int, compiled: bool, device: torch.device = _CPU
 ) -> npt.NDArray[np.float32]:
     """``size`` initial values per seed, shape (seeds, size), as torch draws them one by one.
 
     For each seed: ``torch.manual_seed(seed)``, then ``torch.randn(())`` ``size`` times, float32
     on the CPU. ``seeds`` has shape (seeds,), int64; as in torch, the low 32 bits count. No bit
-    depends on ``compiled``, whether a kernel may be used.
+    depends on ``compiled``, whether a kernel may be used, or on ``device``, where it runs.
 
     Raises:
         ValueError: ``size`` is not from 1 to ``MAX_SIZE``.
@@ -55,14 +58,23 @@ def initial_values(
     if not compiled or len(seeds) < _FEW:
         return asked(seeds, size)
     kernel, count = Twister(), len(seeds)
-    lanes = cpu.HOST.registers  # four registers of words hide the latency of their chain
+    # On the CPU four registers of words hide the latency of their chain.
+    lanes = cpu.HOST.registers if device.type == "cpu" else 1
     batch = -(-count // lanes) * lanes
     words = np.zeros(batch, dtype=np.uint32)
     words[:count] = seeds & 0xFFFFFFFF
     values, near = np.empty((size, batch), dtype=np.float32), np.empty(batch, dtype=np.int32)
-    cpu.load(kernel, lanes).bind(
-        {"seeds": words, "values": values, "near": near, "batch": batch, "size": size}
-    )(begin=0, end=batch)
+    arguments: dict[str, Any] = {
+        "seeds": words, "values": values, "near": near, "batch": batch, "size": size
+    }  # fmt: skip
+    if device.type == "cpu":
+        cpu.load(kernel, lanes).bind(arguments)(begin=0, end=batch)
+    else:
+        results = ("values", "near")
+        there = gpu.run(
+            kernel, arguments, results, results, device, lambda call: call(begin=0, end=batch)
+        )
+        values, near = there["values"], there["near"]
     found = values[:, :count].T
     doubtful = np.flatnonzero(near[:count])
     found[doubtful] = asked(seeds[doubtful], size)

@@ -78,8 +78,8 @@ def gpu_text(kernel: Kernel) -> str:
         for name in _REGISTERS
     )
     mine = e.integer("add", e.integer("add", e.integer("mul", group, size), thread), a["begin"])
+    shared = kernel.before(e, a)  # in the first block: memory taken there has a fixed size
     with e.when(e.compare("ult", mine, a["end"])):
-        shared = kernel.before(e, a)
         blocks = Loop(e, mine)
         kernel.block(e, a, shared, blocks.index)
         blocks.end(a["end"], e.integer("mul", size, groups))
