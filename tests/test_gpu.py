@@ -134,8 +134,8 @@ def test_batches_side_by_side_have_the_rows_of_one_after_the_other(
     monkeypatch.setattr(worker, "LEAST_FITS", 500)
     plan = Plan.of(
         Spec.parse(
-            f"name: test\nengine: compiled\nfit: {{objective: {objective}, steps: 300, points: 70}}"
-            "\nsweep: {degree: [2, 3], noise_seed: [1, 2], noise: 0.1, seed: {count: 8000}}\n"
+            f"name: test\nengine: compiled\nfit: {{objective: {objective}, steps: 300, points: 70, "
+            "noise: 0.1}\nsweep: {degree: [2, 3], noise_seed: [1, 2], seed: {count: 8000}}\n"
             + RECORDED
         )
     )
