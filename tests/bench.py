@@ -8,8 +8,8 @@ anything. All of a table warm up one after the other, and then take turns, round
 what else the machine does meets all of them; a rate is the median of the rounds, `spread` the
 distance between the fastest and the slowest. `all cores` is one process per core, each pinned, all
 at once. `off by` is the largest difference of the first fit's coefficients to those of the
-tutorial's loop: the proof that the same work was done. `once` is what the first run took more than
-a later one, such as compiling. Ratios are of numbers of one run.
+tutorial's loop: the proof that the same work was done. Ratios are of numbers of one run. What is
+made once, such as machine code, is made before the rounds; the section `kernels` times it.
 
 Peers are timed from start values in memory to coefficients in memory. Ours is timed as users run
 it, start values, problems, iteration, judgement of the ends and Arrow rows included; rows that end
@@ -23,6 +23,7 @@ import math
 import multiprocessing
 import os
 import platform
+import resource
 import secrets
 import shutil
 import signal
@@ -33,12 +34,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from peers import Work
@@ -50,6 +51,14 @@ CORES: Final = sorted(os.sched_getaffinity(0))
 ANSWER_S: Final = 3600.0
 """Longest wait for a warm-up or a round; beyond it the row says so and the bench goes on."""
 
+NARROW: Final = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+}
+"""Has torch and XLA use no more than AVX2; ``ours`` has our emitter do so as torch does."""
+
 POINT_STEPS: Final = 2000 * 2000
 """Updates times points of one fit of the tutorial."""
 
@@ -59,14 +68,21 @@ Table = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How much to measure."""
+    """How much to measure. ``rehearse`` runs the accelerator's section on the CPU, in small.
+
+    A row that has not begun at ``until`` (of the monotonic clock) is left out.
+    """
 
     quick: bool
     long: bool
+    rehearse: bool = False
+    most_rounds: int = 7
+    answer_s: float = ANSWER_S
+    until: float = math.inf
 
     @property
     def rounds(self) -> int:
-        return 2 if self.quick else 7
+        return 2 if self.quick else self.most_rounds
 
     @property
     def repeats(self) -> int:
@@ -86,13 +102,14 @@ class Contender:
     """A row of a table: ``maker`` ("module:function") returns its ``Work`` in its own process.
 
     ``cores`` is "one", "each" (one core, then a process on each), or "all" (one process that
-    uses all of them by itself).
+    uses all of them by itself). ``narrow``: with AVX2 at most.
     """
 
     name: str
     maker: str
     arguments: dict[str, Any] = field(default_factory=dict)
     cores: str = "one"
+    narrow: bool = False
 
 
 @dataclass(slots=True)
@@ -102,8 +119,6 @@ class Row:
     name: str
     rates: list[float] = field(default_factory=list)
     all_cores: list[float] = field(default_factory=list)
-    first_s: float = math.nan
-    units: float = math.nan
     peak_bytes: int = 0
     coefficients: list[float] | None = None
     note: str = ""
@@ -118,11 +133,6 @@ class Row:
         return statistics.median(self.all_cores) if self.all_cores else math.nan
 
     @property
-    def once_s(self) -> float:
-        """What the first run took more than a later one: compilation, above all."""
-        return max(0.0, self.first_s - self.units / self.rate)
-
-    @property
     def spread(self) -> float:
         return (max(self.rates) - min(self.rates)) / self.rate if self.rates else math.nan
 
@@ -133,8 +143,6 @@ class Row:
             "rates": self.rates,
             "rate_all_cores": _known(self.rate_all),
             "rates_all_cores": self.all_cores,
-            "first_run_s": _known(self.first_s),
-            "once_s": _known(self.once_s),
             "peak_bytes": self.peak_bytes,
             "coefficients": self.coefficients and [_known(one) for one in self.coefficients],
             "note": self.note,
@@ -149,18 +157,17 @@ class Failed(Exception):
 def _serve(pipe: Connection, contender: Contender, cores: Sequence[int]) -> None:
     """In the child: prepare, warm up, then one round per request until None comes."""
     os.sched_setaffinity(0, cores)  # before anything starts threads: they stay here too
+    if contender.narrow:
+        os.environ.update(NARROW)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 1)  # the table is told there; Ray Tune would write into it
     try:
         module, _, name = contender.maker.partition(":")
         work: Work = getattr(importlib.import_module(module), name)(**contender.arguments)
         try:
-            start = time.perf_counter()
             found = work.run()
-            first_s = time.perf_counter() - start
             first = None if found is None else [float(value) for value in found[0]]
-            told = {"first_s": first_s, "coefficients": first}
-            pipe.send({**told, "units": work.units, "note": work.note})
+            pipe.send({"coefficients": first, "note": work.note})
             while (round_s := pipe.recv()) is not None:
                 pipe.send({"rate": _one_round(work, round_s), "peak_bytes": _peak(os.getpid())})
         finally:
@@ -190,7 +197,10 @@ def _why(error: Exception) -> str:
 class Runner:
     """A contender's process, seen from here. It ends by its own handle."""
 
-    def __init__(self, contender: Contender, cores: Sequence[int]) -> None:
+    def __init__(
+        self, contender: Contender, cores: Sequence[int], answer_s: float = ANSWER_S
+    ) -> None:
+        self.answer_s = answer_s
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, contender, cores))
@@ -204,8 +214,8 @@ class Runner:
             Failed: the child failed, died, or takes too long.
         """
         try:
-            if not self.pipe.poll(ANSWER_S):
-                raise Failed(f"failed: no answer within {ANSWER_S:g} s")
+            if not self.pipe.poll(self.answer_s):
+                raise Failed(f"failed: no answer within {self.answer_s:.0f} s")
             told: Table = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(10)
@@ -238,8 +248,10 @@ def race(contenders: Sequence[Contender], options: Options) -> dict[str, Row]:
     runners: dict[str, Runner] = {}
     try:
         for one in alone:
+            if _left_out(rows[one.name], options):
+                continue
             _progress(f"warming up: {one.name}")
-            runners[one.name] = Runner(one, CORES[-1:])
+            runners[one.name] = Runner(one, CORES[-1:], options.answer_s)
             _attempt(rows[one.name], partial(_warm, rows[one.name], runners[one.name]))
         for number in range(options.rounds):
             for one in alone:
@@ -251,11 +263,19 @@ def race(contenders: Sequence[Contender], options: Options) -> dict[str, Row]:
         for runner in runners.values():
             runner.end()
     for one in contenders:
-        if one.cores != "one" and not rows[one.name].failed:
+        row = rows[one.name]
+        if one.cores != "one" and not row.failed and not _left_out(row, options):
             _progress(f"on all cores: {one.name}")
-            _attempt(rows[one.name], partial(_everywhere, rows[one.name], one, options))
+            _attempt(row, partial(_everywhere, row, one, options))
     _progress("")
     return rows
+
+
+def _left_out(row: Row, options: Options) -> bool:
+    if time.monotonic() < options.until:
+        return False
+    row.failed = row.failed or "left out: the section has had its time"
+    return True
 
 
 def _attempt(row: Row, measure: Callable[[], None]) -> None:
@@ -267,7 +287,6 @@ def _attempt(row: Row, measure: Callable[[], None]) -> None:
 
 def _warm(row: Row, runner: Runner) -> None:
     told = runner.answer()
-    row.first_s, row.units = told["first_s"], told["units"]
     row.coefficients, row.note = told["coefficients"], told["note"]
 
 
@@ -284,7 +303,7 @@ def _everywhere(row: Row, contender: Contender, options: Options) -> None:
     runners: list[Runner] = []
     try:
         for place in places:
-            runners.append(Runner(contender, place))
+            runners.append(Runner(contender, place, options.answer_s))
             told = runners[-1].answer()
             row.note, row.coefficients = row.note or told["note"], told["coefficients"]
         for _ in range(max(2, options.rounds // 2)):
@@ -333,7 +352,11 @@ def tutorial_spec(engine: str, fits: int, losses: bool = False, **fit: Any) -> S
 
 
 def ours(
-    spec: Spec, iteration_only: bool = False, in_flops: bool = False, accelerated: bool = False
+    spec: Spec,
+    iteration_only: bool = False,
+    in_flops: bool = False,
+    accelerated: bool = False,
+    threads: int = 1,
 ) -> "Work":
     """All fits of ``spec`` as one shard through ``compute``, the general code as users run it.
 
@@ -341,6 +364,7 @@ def ours(
     ``in_flops`` counts the operations of the updates taken instead of fits. ``accelerated`` takes
     the accelerator of the machine instead of the CPU.
     """
+    _narrow()
     import torch
     from peers import Work
 
@@ -350,7 +374,7 @@ def ours(
 
     plan = _plan(spec)
     shard = Shard(0, 0, plan.fits)
-    compute = partial(worker.compute, plan, shard, pick_device(accelerated))
+    compute = partial(worker.compute, plan, shard, pick_device(accelerated), threads)
     if not iteration_only:
         work = Work(plan.fits, lambda: None)
 
@@ -384,6 +408,51 @@ def ours(
         return outcomes[0].coefficients_BM
 
     return Work(plan.fits, iterate)
+
+
+def _narrow() -> None:
+    """Have our emitter take this CPU as one without AVX-512, where torch is told so.
+
+    The name of machine code in the cache holds a CPU's features, so that each finds its own.
+    """
+    if os.environ.get("ATEN_CPU_CAPABILITY") != NARROW["ATEN_CPU_CAPABILITY"]:
+        return
+    from polyfit.engine import cpu
+
+    name, features = cpu._host()
+    left_out = ("+avx512", "+avx10", "+evex512")
+    told = ",".join(
+        f"-{one[1:]}" if one.startswith(left_out) else one for one in features.split(",")
+    )
+    setattr(cpu, "_host", lambda: (name, told))  # noqa: B010 (no attribute that mypy knows as exported)
+
+
+def _wide() -> bool:
+    """Whether this CPU has AVX-512."""
+    with suppress(OSError):
+        return " avx512f " in Path("/proc/cpuinfo").read_text()
+    return False
+
+
+def twister(seeds: int) -> "Work":
+    """Initial values of seeds 0 to ``seeds`` - 1, four of each, by the kernel."""
+    _narrow()
+    return _initial(seeds, compiled=True)
+
+
+def asked(seeds: int) -> "Work":
+    """The same by torch, one seed after the other."""
+    return _initial(seeds, compiled=False)
+
+
+def _initial(seeds: int, compiled: bool) -> "Work":
+    import numpy as np
+    from peers import Work
+
+    from polyfit.engine.initial import initial_values
+
+    numbers = np.arange(seeds, dtype=np.int64)
+    return Work(seeds, partial(initial_values, numbers, 4, compiled))
 
 
 def _plan(spec: Spec) -> Any:
@@ -421,9 +490,13 @@ def _statuses(rows: Any) -> str:
 
 @dataclass(slots=True)
 class Ran:
-    """A process from its start to its end, and the most memory that it and its actors had."""
+    """A process from its start to its end, and the most memory that it and its actors had.
+
+    ``core_s`` is the time of cores that it took, with those of its children that it waited for.
+    """
 
     wall_s: float
+    core_s: float = math.nan
     driver_bytes: int = 0
     actor_bytes: dict[int, int] = field(default_factory=dict)
     driver_bytes_at_seal: int = 0
@@ -433,6 +506,7 @@ class Ran:
         """As JSON."""
         return {
             "wall_s": self.wall_s,
+            "process_core_s": _known(self.core_s),
             "sealed_s": _known(self.sealed_s),
             "driver_bytes": self.driver_bytes,
             "driver_bytes_at_seal": self.driver_bytes_at_seal,
@@ -456,7 +530,7 @@ def whole(
         Failed: it did not exit with ``code``.
     """
     with tempfile.TemporaryFile() as log:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), _children_s()
         process = subprocess.Popen(
             [sys.executable, *command],
             env=dict(env),
@@ -477,11 +551,18 @@ def whole(
             if process.poll() is None:
                 process.kill()
                 process.wait()
+        ran.core_s = _children_s() - before
         if process.returncode != code:
             log.seek(0)
             lines = log.read().decode(errors="replace").strip().splitlines()
             raise Failed(f"failed: exit {process.returncode}: {' '.join(lines[-3:])[-400:]}")
     return ran
+
+
+def _children_s() -> float:
+    """Time of cores of all processes that this one has waited for so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _look_on(
@@ -568,6 +649,11 @@ def surroundings() -> Iterator[tuple[Path, dict[str, str]]]:
     env = dict(os.environ)
     isolate(env)
     env["RAY_TMPDIR"] = str(folder)
+    # The peer of torch.compile leaves its kernels here.
+    env |= {
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch"),
+        "TRITON_CACHE_DIR": str(folder / "triton"),
+    }
     # Ray would leave a token of its own in the home folder, where it turns authentication on.
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
@@ -577,9 +663,8 @@ def surroundings() -> Iterator[tuple[Path, dict[str, str]]]:
 
 
 def _caches(folder: Path) -> dict[str, str]:
-    """A kernel cache of its own; torch's too, which a compiler behind ours would fill."""
-    place = folder / f"cache-{secrets.token_hex(4)}"
-    return {"POLYFIT_CACHE": str(place), "TORCHINDUCTOR_CACHE_DIR": str(place / "torch")}
+    """An empty cache of machine code."""
+    return {"POLYFIT_CACHE": str(folder / f"cache-{secrets.token_hex(4)}")}
 
 
 # --- the report ------------------------------------------------------------------------------
@@ -631,9 +716,9 @@ class Report:
         self.head(section, title)
         self.keep(section, rows)
         width = max(len(name) for name in rows) + 2
-        line = f"{{:<{width}}}" + "{:>14}{:>12}{:>8}{:>14}{:>11}{:>10}{:>10}  {}"
+        line = f"{{:<{width}}}" + "{:>14}{:>12}{:>8}{:>14}{:>10}{:>10}  {}"
         print(line.format("one core", "per second", "multiple", "spread", "all cores",
-                          "once", "memory", "off by", ""))  # fmt: skip
+                          "memory", "off by", ""))  # fmt: skip
         reference = rows[base]
         for row in rows.values():
             if row.failed:
@@ -645,7 +730,6 @@ class Report:
                 _number(rate / reference.rate),
                 f"{row.spread:.0%}" if row.rates else "-",
                 _number(row.rate_all),
-                f"{row.once_s:.2f} s" if row.rates else "-",
                 f"{row.peak_bytes >> 20} MiB" if row.rates else "-",
                 _off_by(row, reference) if same else "-",
             ]
@@ -736,27 +820,34 @@ RUNGS: Final = (
 
 def peers(options: Options, report: Report) -> None:
     """The tutorial's job, float32, 2000 steps: peers and ours."""
+    _peers(options, report)
+
+
+def _peers(options: Options, report: Report, narrow: bool = False) -> None:
+    """``narrow``: those that are compiled, and what they are compared with, at AVX2."""
     all_cores = {"cores": len(CORES)}
+    jax_points = Contender("JAX, all points, best form", "peers:jax_points", cores="each")
     jax_reduced = Contender("JAX, reduced, best form", "peers:jax_reduced", cores="each")
     lean = _ours("ours, compiled, iteration only", COMPILED.arguments["spec"], iteration_only=True)
     leaps = _ours(
         "ours, affine, 20 losses, iteration only", AFFINE.arguments["spec"], iteration_only=True
     )
     many = 1 << (13 if options.quick else 17)
+    losses = _ours("ours, compiled, 20 losses", tutorial_spec("compiled", many, True))
     contenders = [
         LOOP,
         Contender("the loop as Ray tasks", "peers:ray_tasks", all_cores, "all"),
         Contender("the loop in Ray Tune", "peers:ray_tune", all_cores, "all"),
         VMAP,
         Contender("JAX, all points, plain", "peers:jax_points", {"best": False}),
-        Contender("JAX, all points, best form", "peers:jax_points", cores="each"),
+        jax_points,
         jax_reduced,
         Contender("numpy.polyfit (closed form)", "peers:polyfits"),
         Contender("numpy.linalg.lstsq (closed form)", "peers:least_squares"),
         EAGER,
         COMPILED,
         lean,
-        _ours("ours, compiled, 20 losses", tutorial_spec("compiled", many, True)),
+        losses,
         AFFINE,
         leaps,
     ]
@@ -765,14 +856,28 @@ def peers(options: Options, report: Report) -> None:
             if engine != "affine" or name != "adam":
                 spec = tutorial_spec(engine, fits, engine == "affine", **change)
                 contenders.append(_ours(f"ours, {engine}, {name}", spec))
+    section, title, at = "peers", "Tutorial job: 2000 points, cubic, 2000 steps, float32", ""
+    if narrow:
+        section, title, at = "avx2", f"{title}, AVX2", ", AVX2"
+        contenders = _narrowed(
+            LOOP, VMAP, jax_points, jax_reduced, EAGER, COMPILED, lean, losses, AFFINE, leaps
+        )
     rows = race(contenders, options)
-    report.rates("peers", "Tutorial job: 2000 points, cubic, 2000 steps, float32", rows, LOOP.name)
-    report.ratio("compiled / tutorial's loop", rows, COMPILED, LOOP)
-    report.ratio("affine with 20 losses / tutorial's loop", rows, AFFINE, LOOP)
-    report.ratio("compiled / JAX best", rows, COMPILED, jax_reduced)
-    report.ratio("compiled, iteration only / JAX best", rows, lean, jax_reduced)
-    report.ratio("affine with 20 losses / JAX best", rows, AFFINE, jax_reduced)
-    report.ratio("affine with 20 losses / compiled, iteration only", rows, leaps, lean)
+    report.rates(section, title, rows, LOOP.name)
+    for name, of, to in (
+        ("compiled / tutorial's loop", COMPILED, LOOP),
+        ("affine with 20 losses / tutorial's loop", AFFINE, LOOP),
+        ("compiled / JAX best", COMPILED, jax_reduced),
+        ("compiled with 20 losses / JAX best", losses, jax_reduced),
+        ("compiled, iteration only / JAX best", lean, jax_reduced),
+        ("affine with 20 losses / JAX best", AFFINE, jax_reduced),
+        ("affine with 20 losses / compiled, iteration only", leaps, lean),
+    ):
+        report.ratio(f"{name}{at}", rows, of, to)
+
+
+def _narrowed(*contenders: Contender) -> list[Contender]:
+    return [replace(one, narrow=True, cores="one") for one in contenders]
 
 
 VARIANTS: Final[dict[str, dict[str, Any]]] = {
@@ -784,6 +889,12 @@ VARIANTS: Final[dict[str, dict[str, Any]]] = {
 
 def objectives(options: Options, report: Report) -> None:
     """Objectives that need every point: 2000 points, 2000 steps, one core."""
+    _objectives(options, report)
+
+
+def _objectives(options: Options, report: Report, narrow: bool = False) -> None:
+    """``narrow``: at AVX2."""
+    section, at = ("avx2", ", AVX2") if narrow else ("objectives", "")
     for objective in ("huber", "log_cosh", "l1"):
         here: Spec = {"objective": objective}
         torch_loop = Contender(f"a loop in torch, {objective}", "peers:loop", here)
@@ -792,33 +903,219 @@ def objectives(options: Options, report: Report) -> None:
         spec = tutorial_spec("compiled", 512, **here)
         compiled = _ours(f"ours, compiled, {objective}", spec)
         lean = _ours(f"ours, compiled, iteration only, {objective}", spec, iteration_only=True)
-        rows = race([torch_loop, jax, eager, compiled, lean], options)
-        report.rates("objectives", f"{objective} on all points", rows, torch_loop.name)
+        contenders = [torch_loop, jax, eager, compiled, lean]
+        rows = race(_narrowed(*contenders) if narrow else contenders, options)
+        report.rates(section, f"{objective} on all points{at}", rows, torch_loop.name)
         for ours in (compiled, lean):
-            report.ratio(f"{ours.name.removeprefix('ours, ')} / loop", rows, ours, torch_loop)
-            report.ratio(f"{ours.name.removeprefix('ours, ')} / JAX best", rows, ours, jax)
+            name = ours.name.removeprefix("ours, ")
+            report.ratio(f"{name} / loop{at}", rows, ours, torch_loop)
+            report.ratio(f"{name} / JAX best{at}", rows, ours, jax)
+
+
+def avx2(options: Options, report: Report) -> None:
+    """What is compiled, and its peers, with AVX2 at most, where the CPU has AVX-512."""
+    if not _wide():
+        report.line("\nAVX2: this CPU has no AVX-512; all other sections are at what it has")
+        return
+    _peers(options, report, narrow=True)
+    _objectives(options, report, narrow=True)
+
+
+def initial(options: Options, report: Report) -> None:
+    """Initial values: four of each seed, by the twister's kernel and by torch."""
+    torch_asked = Contender("torch, one by one", "bench:asked", {"seeds": 1 << 12})
+    kernel = Contender("the twister's kernel", "bench:twister", {"seeds": 1 << 18})
+    contenders = [torch_asked, kernel]
+    if _wide():
+        at = "the twister's kernel, AVX2"
+        contenders.append(replace(kernel, name=at, narrow=True))
+    rows = race(contenders, options)
+    report.rates("initial", "Initial values: seeds per second, four each", rows, torch_asked.name)
+    for one in contenders[1:]:
+        report.ratio(f"{one.name} / torch, one by one", rows, one, torch_asked)
+
+
+# The kernels of a kind, from nothing.
+
+
+class Clock:
+    """Time by stage, without that of the stages inside, which are told for themselves."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self._inside = [0.0]
+
+    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` as a part of ``stage``."""
+        self.spent.setdefault(stage, 0.0)
+
+        def wrapper(*arguments: Any, **named: Any) -> Any:
+            begun = time.perf_counter()
+            self._inside.append(0.0)
+            try:
+                return function(*arguments, **named)
+            finally:
+                took = time.perf_counter() - begun
+                self.spent[stage] += took - self._inside.pop()
+                self._inside[-1] += took
+
+        return wrapper
+
+    def replace(self, stage: str, owner: Any, path: str) -> None:
+        """Time what stands at ``path`` of ``owner``."""
+        *above, name = path.split(".")
+        owner = reduce(getattr, above, owner)
+        setattr(owner, name, self.timed(stage, getattr(owner, name)))
+
+    def blank(self) -> None:
+        """From here on."""
+        self.spent.update(dict.fromkeys(self.spent, 0.0))
+
+
+def kernels(options: Options, report: Report) -> None:
+    """From nothing to the first result of a kind: a new process, an empty cache, one core."""
+    title = "First result of a kind, empty cache: 64 fits of ten updates, one core; seconds"
+    report.head("kernels", title)
+    degrees = (3, 30) if options.quick else (3, 9, 30)
+    choices = [
+        (objective, optimizer)
+        for objective in ("sse", "mse", "huber", "log_cosh", "l1")
+        for optimizer in ("gd", "momentum", "adam")
+        if not options.quick or objective == "sse" or optimizer == "gd"
+    ]
+    width = 34
+    report.line(" " * width + "".join(f"{name:>13}" for name in (*IMPORTS, *MADE)))
+    with surroundings() as (folder, _):
+        for degree in degrees:
+            for objective, optimizer in choices:
+                fit = {"degree": degree, "objective": objective, "optimizer": optimizer}
+                name = f"degree {degree}, {objective}, {optimizer}"
+                _first(options, report, folder, name, {"fit": fit})
+        degrees_and_bases = {
+            "degree": list(range(1, 10)),
+            "basis": ["chebyshev", "legendre", "power"],
+        }
+        _first(options, report, folder, "nine degrees in three bases", {"sweep": degrees_and_bases})
+
+
+IMPORTS: Final = ("torch", "polyfit", "make_fx", "LLVM")
+MADE: Final = ("trace", "emit", "optimise", "machine code", "load", "rest", "first result", "warm")
+"""Stages of a first result, and that of a new process that finds the kernels in the cache."""
+
+
+def _first(options: Options, report: Report, folder: Path, name: str, change: Spec) -> None:
+    spec: Spec = {
+        "name": "bench-kernels",
+        "fit": {"steps": 10, "lr": 1e-6, **change.get("fit", {})},
+        "sweep": {**change.get("sweep", {}), "seed": {"count": 64}},
+        "record": {"every": 5, "of": ["loss"]},
+        "engine": "compiled",
+    }
+    with report.row("kernels", name):
+        found: list[dict[str, float]] = []
+        for _ in range(options.repeats):
+            with _changed_environment(_caches(folder)):
+                cold = in_child("bench:first_result", CORES[-1:], spec=spec, cold=True)
+                warm = in_child("bench:first_result", CORES[-1:], spec=spec, cold=False)
+                found.append({**cold, "warm": warm["first result"]})
+        middle = {key: statistics.median(one[key] for one in found) for key in found[0]}
+        report.fact("kernels", name, {**middle, "all": found})
+        cells = "".join(f"{middle[key]:>13.3f}" for key in (*IMPORTS, *MADE))
+        report.line(f"{name:<34}{cells}  {middle['kernels']:.0f} kernels")
+
+
+def first_result(spec: Spec, cold: bool) -> dict[str, float]:
+    """Seconds of imports, and of the stages of the first shard of this process.
+
+    What make_fx imports when it is first used is imported by a trace of ``x * x``, a hundredth of
+    a second; only ``cold``, since nothing is traced where the cache has all kernels.
+    """
+    clock = Clock()
+    begin = partial(clock.timed, function=importlib.import_module)
+    for name, module in (
+        ("torch", "torch"),
+        ("polyfit", "polyfit.worker"),
+        ("LLVM", "llvmlite.binding"),
+    ):
+        begin(name)(module)
+    import torch
+
+    from polyfit import worker
+    from polyfit.engine import cpu, trace
+    from polyfit.plan import Shard
+
+    if cold:
+        square = partial(torch.func.vjp, lambda x: x * x)
+        clock.timed("make_fx", trace.trace)(lambda x: square(x)[1](x)[0], 1, torch.float32)
+    for stage, owner, path in (
+        ("trace", trace, "trace"),
+        ("emit", cpu, "cpu_text"),
+        ("optimise", cpu, "optimised"),
+        ("machine code", cpu, "machine_code"),
+        ("load", cpu, "Function.__init__"),
+    ):
+        clock.replace(stage, owner, path)
+    plan = _plan(spec)
+    compute = clock.timed("rest", worker.compute)
+    begun = time.perf_counter()
+    compute(plan, Shard(0, 0, plan.fits), torch.device("cpu"))
+    total, folder = time.perf_counter() - begun, cpu.cache_folder()
+    made = len(list(folder.glob("*.o"))) if folder else 0
+    return {**clock.spent, "first result": total, "kernels": made}
 
 
 def accelerator(options: Options, report: Report) -> None:
-    """The accelerator of this machine, if it has one, beside one core of its CPU."""
-    name = in_child("bench:accelerator_name", CORES)
+    """The accelerator of this machine, if it has one: ours, JAX and torch.compile on it, and one
+    core of its CPU. It ends within ten minutes: a row that has no time left says so."""
+    name = "the CPU" if options.rehearse else in_child("bench:accelerator_name", CORES)
     if name is None:
         report.fact("accelerator", "none", {})
         report.line("\nAccelerator: this machine has none")
         return
-    many = 1 << 17
+    until = time.monotonic() + ACCELERATOR_S
+    shorter = replace(options, most_rounds=3, answer_s=ACCELERATOR_S / 4, until=until)
     for objective in ("sse", "huber") if options.quick else ("sse", "huber", "log_cosh", "l1"):
-        few = 512 if objective != "sse" else many
-        core = _ours("one core", tutorial_spec("compiled", few, objective=objective))
-        spec = tutorial_spec("compiled", many, objective=objective)
-        losses = tutorial_spec("compiled", many, True, objective=objective)
-        whole = _ours("accelerator", spec, accelerated=True)
-        lean = _ours("accelerator, iteration only", spec, iteration_only=True, accelerated=True)
-        told = _ours("accelerator, 20 losses", losses, accelerated=True)
-        rows = race([core, whole, lean, told], options)
-        title = f"{name}: the tutorial's job with {objective}, compiled, and a core that feeds it"
-        report.rates(f"accelerator, {objective}", title, rows, core.name)
-        report.ratio(f"accelerator / one core, {objective}", rows, whole, core)
+        with report.row("accelerator", objective):
+            _accelerated(shorter, report, name, objective)
+
+
+ACCELERATOR_S: Final = 400.0
+"""In which rows on the accelerator may begin."""
+
+
+def _accelerated(options: Options, report: Report, name: str, objective: str) -> None:
+    squared, here = objective == "sse", not options.rehearse
+    many, few = 1 << (20 if squared else 17), 1 << (17 if squared else 9)
+    peers, platform, device = (1 << 17, 1 << 20) if squared else (1 << 12, 1 << 15), "gpu", "cuda"
+    if options.rehearse:
+        many, few, platform, device = 1 << 6, 1 << 6, "cpu", "cpu"
+        peers = (1 << 5, 1 << 6)
+    core = _ours("one core", tutorial_spec("compiled", few, objective=objective))
+    spec = tutorial_spec("compiled", many, objective=objective)
+    losses = tutorial_spec("compiled", many, True, objective=objective)
+    whole = _ours("ours", spec, accelerated=here)
+    lean = _ours("ours, iteration only", spec, iteration_only=True, accelerated=here)
+    told = _ours("ours, 20 losses", losses, accelerated=here)
+    cores = min(8, len(CORES))
+    fed = _ours(f"ours, 20 losses, {cores} threads", losses, "all", accelerated=here, threads=cores)
+    contenders = [core, whole, lean, told, fed]
+    there = {"platform": platform, "batches": peers}
+    jax = Contender("JAX, best form", "peers:jax_reduced", {**there, "unrolled": (1, 10)})
+    if not squared:
+        jax = replace(jax, maker="peers:jax_points", arguments={**there, "objective": objective})
+    compiled = Contender(
+        "torch.compile", "peers:torch_compiled",
+        {"objective": objective, "device": device, "batch": peers[-1]},
+    )  # fmt: skip
+    ratios = [(whole, core)]
+    if objective in ("sse", "huber"):
+        contenders += [jax, compiled]
+        ratios += [(lean, jax), (told, jax), (lean, compiled)]
+    rows = race(contenders, options)
+    title = f"{name}: the tutorial's job with {objective}; fed by one core where not told otherwise"
+    report.rates(f"accelerator, {objective}", title, rows, core.name)
+    for of, to in ratios:
+        report.ratio(f"accelerator, {objective}: {of.name} / {to.name}", rows, of, to)
 
 
 def accelerator_name() -> str | None:
@@ -921,7 +1218,117 @@ def end(options: Options, report: Report) -> None:
                 )
                 times = loop_s * fits / core_s
                 report.number(f"{name}: tutorial's loop / ours, in core-seconds", times)
+        _cold_and_warm(options, report, folder, env, server)
         _cost(options, report, folder, env, server)
+
+
+def _cold_and_warm(
+    options: Options, report: Report, folder: Path, env: dict[str, str], server: "S3Server"
+) -> None:
+    """The same run with an empty cache and with one that has all kernels, in turns."""
+    fits = 20_000 if options.quick else 1_000_000
+    report.head("cold", f"{fits:,} tutorial fits, 20 losses, into SeaweedFS: cold beside warm")
+    spec = tutorial_spec("auto", fits, losses=True)
+    for executor, cores in (("inline", CORES[-1:]), ("ray", CORES[:2])):
+        name = f"{executor}, cores: {len(cores)}"
+        with report.row("cold", name):
+            walls: dict[str, list[float]] = {"cold": [], "warm": []}
+            for _ in range(options.repeats):
+                empty = {**env, **_caches(folder)}
+                for times in walls.values():
+                    times.append(_stored(spec, folder, empty, server, executor, cores).wall_s)
+            cold, warm = (statistics.median(times) for times in walls.values())
+            report.fact("cold", name, {"cold_s": walls["cold"], "warm_s": walls["warm"]})
+            report.line(f"{name}: cold {cold:.2f} s, warm {warm:.2f} s")
+            report.number(f"{fits:,} fits, {name}: cold / warm", cold / warm)
+
+
+def plan(options: Options, report: Report) -> None:
+    """What ``polyfit plan`` says of a job, beside what this machine takes for it.
+
+    Its seconds are those of one core: updates, evaluations, and kernels that are not in the cache.
+    Start-up and imports are not among them; a run of one fit of one update, its kernels in the
+    cache, tells how long these take. All other runs begin with an empty cache.
+    """
+    report.head("plan", "What plan says, in seconds of one core, and what whole runs take; seconds")
+    widths = "{:<34}{:>10}{:>12}{:>12}{:>12}{:>15}{:>15}"
+    report.line(widths.format("", "plan", "one core", "of cores", "as typed", "plan / cores",
+                              "without start"))  # fmt: skip
+    specs = {path.name: str(path) for path in sorted((ROOT / "jobs").glob("*.yaml"))}
+    with surroundings() as (folder, env):
+        env["CUDA_VISIBLE_DEVICES"] = ""  # a plan tells cores' time
+        for name, spec in _planned(options).items():
+            path = folder / f"{secrets.token_hex(4)}.yaml"
+            path.write_text(json.dumps(spec))
+            specs[name] = str(path)
+        one = folder / "one.yaml"
+        one.write_text(json.dumps({**_short(1), "name": "bench-start"}))
+        with report.row("plan", "the start of a process"):
+            cold = _whole_job(str(one), folder, env, "inline", CORES[-1:]).core_s
+            starts = [
+                _whole_job(str(one), folder, env, "inline", CORES[-1:]).core_s
+                for _ in range(options.repeats)
+            ]
+            start_s = statistics.median(starts)
+            report.fact("plan", "the start of a process", {"core_s": starts, "cold_core_s": cold})
+            report.line(
+                f"the start of a process: {start_s:.2f} s of one core; with an empty cache, which "
+                f"imports make_fx's packages, {cold:.2f}"
+            )
+            for name, place in specs.items():
+                _beside_plan(report, folder, env, name, place, start_s)
+
+
+def _planned(options: Options) -> dict[str, Spec]:
+    few = 1_000_000 if options.quick else 10_000_000
+    bell = {"target": "exp(-x**2)", "range": [-3, 3]}
+    degrees = {"degree": {"start": 0, "stop": 20}}
+    objectives = {"objective": ["sse", "mse", "huber", "log_cosh", "l1"]}
+    return {
+        "twenty fits of exp(-x**2)": {"name": "bench-bell", "fit": bell, "sweep": degrees},
+        "100 kinds, one fit each": {
+            "name": "bench-kinds",
+            "fit": {"lr": 1e-6},  # l1 has no rate of its own
+            "sweep": {**degrees, **objectives},
+        },
+        f"{few:,} tutorial fits": tutorial_spec("auto", few, losses=True),
+    }
+
+
+def _beside_plan(
+    report: Report, folder: Path, env: Mapping[str, str], name: str, path: str, start_s: float
+) -> None:
+    with report.row("plan", name):
+        told = _planned_seconds(path)
+        alone = _whole_job(path, folder, {**env, **_caches(folder)}, "inline", CORES[-1:])
+        typed = _whole_job(path, folder, {**env, **_caches(folder)}, "auto", CORES)
+        ratio, net = told / alone.core_s, told / max(alone.core_s - start_s, 0.01)
+        found = {"plan_s": told, "one_core": alone.told(), "as_typed": typed.told()}
+        report.fact("plan", name, {**found, "ratio": ratio, "ratio_without_start": net})
+        report.line(
+            f"{name:<34}{told:>10.2f}{alone.wall_s:>12.2f}{alone.core_s:>12.2f}"
+            f"{typed.wall_s:>12.2f}{ratio:>15.2f}{net:>15.2f}"
+        )
+
+
+def _planned_seconds(path: str) -> float:
+    """The seconds of one core that ``polyfit plan`` says."""
+    from polyfit.plan import Plan
+    from polyfit.spec import Spec as Read
+
+    return Plan.of(Read.load(path)).seconds
+
+
+def _whole_job(
+    path: str, folder: Path, env: Mapping[str, str], executor: str, cores: Sequence[int]
+) -> Ran:
+    """``polyfit run`` of a file into a new folder."""
+    store = folder / secrets.token_hex(4)
+    command = ["-m", "polyfit", "run", path, "--executor", executor, "--store", str(store)]
+    try:
+        return whole(command, env, cores)
+    finally:
+        shutil.rmtree(store, ignore_errors=True)
 
 
 def _stored(
@@ -1245,7 +1652,7 @@ def _stages(report: Report) -> None:
 STAGES: Final = {
     "initial values": ("_starts",),
     "problems": ("Setup.of", "Setup.problems", "_ShardWork._rates"),
-    "iteration": ("fit",),
+    "iteration": ("fit", "fit_affine"),
     "evaluation": ("_ShardWork._evaluate",),
     "rows": ("_ShardWork._store", "table"),
     "Parquet": ("to_parquet",),
@@ -1274,37 +1681,25 @@ def staged(spec: Spec, uri: str, places: list[int]) -> dict[str, float]:
     connection.close()
     found["end of Ray"] = clock() - begun
     os.sched_setaffinity(0, here)
-    spent = dict.fromkeys((*STAGES, "upload"), 0.0)
-
-    def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*arguments: Any, **named: Any) -> Any:
-            begun = clock()
-            try:
-                return function(*arguments, **named)
-            finally:
-                spent[stage] += clock() - begun
-
-        return wrapper
-
+    stages = Clock()
     for stage, parts in STAGES.items():
         for place in parts:
-            *path, name = place.split(".")
-            owner = reduce(getattr, path, cast(Any, worker))
-            setattr(owner, name, timed(stage, getattr(owner, name)))
+            stages.replace(stage, worker, place)
     totals = []
     for attempt in ("first", "second"):
         import torch
 
         store: Any = StoreAddress.of(f"{uri}/{attempt}").open()
         plan = _plan({**spec, "shard": spec["sweep"]["seed"]["count"]})
-        store.create = timed("upload", store.create)
-        spent.update(dict.fromkeys(spent, 0.0))
+        store.create = stages.timed("upload", store.create)
+        stages.blank()
         begun = clock()
         worker.run_shard(plan, 0, store, torch.device("cpu"))
         totals.append(clock() - begun)
     first, second = totals
-    found["once: make or load kernels"] = max(0.0, first - second)
-    return {**found, **spent, "rest": second - sum(spent.values()), "shard": second}
+    found["kernels, made or loaded"] = max(0.0, first - second)
+    rest = second - sum(stages.spent.values())
+    return {**found, **stages.spent, "rest": rest, "shard": second}
 
 
 @contextmanager
@@ -1322,8 +1717,12 @@ def _changed_environment(changes: Mapping[str, str]) -> Iterator[None]:
 SECTIONS: Final[dict[str, Callable[[Options, Report], None]]] = {
     "peers": peers,
     "objectives": objectives,
+    "avx2": avx2,
+    "initial": initial,
+    "kernels": kernels,
     "accelerator": accelerator,
     "mixed": mixed,
+    "plan": plan,
     "end": end,
     "start": start,
     "memory": memory,
@@ -1338,11 +1737,14 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller work: a look")
     parser.add_argument("--long", action="store_true", help="also the run of 10^8 fits")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="the accelerator's section on the CPU, in small"
+    )
     arguments = parser.parse_args()
     chosen = arguments.only.split(",")
     if unknown := set(chosen) - set(SECTIONS):
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
-    options = Options(arguments.quick, arguments.long)
+    options = Options(arguments.quick, arguments.long, arguments.rehearse)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # children and folders go
     report = Report(machine())
     print(json.dumps(report.machine, indent=1))

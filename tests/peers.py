@@ -3,14 +3,15 @@
 A peer is a function that prepares everything outside the clock and returns its ``Work``. The job
 is the tutorial's: 2000 points of sin(x) on [-pi, pi], a cubic in powers of x, 2000 steps of
 gradient descent at 1e-6, float32; an objective other than the sum of squares where one is named.
-Fit k starts from the four numbers that torch draws for seed k. Each peer imports its own
-framework, so that a process holds no other's threads.
+Fit k starts from the four numbers that torch draws for seed k (``starts``). Each peer imports
+its own framework, so that a process holds no other's threads.
 
 Run as a script this is the tutorial itself: ``python tests/peers.py``.
 """
 
 import logging
 import math
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -31,6 +32,7 @@ __all__ = [
     "polyfits",
     "ray_tasks",
     "ray_tune",
+    "torch_compiled",
     "torch_vmap",
     "tutorial",
 ]
@@ -43,6 +45,9 @@ SIZE: Final = DEGREE + 1
 
 TRIAL_STEPS: Final = 100
 """Steps of a try, where a peer has several forms and the fastest is kept."""
+
+DRAWN: Final = 1 << 14
+"""Seeds from 0 on that torch is asked for."""
 
 TRIES: Final = 3
 TRY_S: Final = 0.2
@@ -68,11 +73,17 @@ class Work:
 
 
 def starts(fits: int) -> Any:
-    """Start values of seeds 0 to ``fits`` - 1, as torch draws them: a tensor (fits, 4)."""
+    """Start values of seeds 0 to ``fits`` - 1, as torch draws them: a tensor (fits, 4).
+
+    From ``DRAWN`` on they repeat: what they are changes no time.
+    """
     import torch
 
     generator = torch.Generator()
-    return torch.stack([torch.randn(SIZE, generator=generator.manual_seed(k)) for k in range(fits)])
+    drawn = torch.stack(
+        [torch.randn(SIZE, generator=generator.manual_seed(k)) for k in range(min(fits, DRAWN))]
+    )
+    return drawn.repeat(-(-fits // DRAWN), 1)[:fits]
 
 
 # --- the tutorial's loop ---------------------------------------------------------------------
@@ -234,6 +245,93 @@ def torch_vmap(batches: Sequence[int] = (32, 128, 512)) -> Work:
     return Work(batch, partial(run, loss, starts(batch), STEPS), name)
 
 
+def torch_compiled(objective: str = "sse", device: str = "cpu", batch: int = 1 << 17) -> Work:
+    """One plain ``torch.compile`` of an update by autograd, all fits in one batch, in a loop.
+
+    The squared objective is reduced by QR, its rows written out; the others go over all points.
+    The forms: one update in a call, and ten.
+    """
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no processes beside this one
+    import torch
+
+    torch.set_num_threads(1)
+    loss = _torch_reduced() if objective == "sse" else _torch_points(objective, device)
+    start = starts(batch).T.contiguous().to(device)
+
+    def several(updates: int) -> Callable[[Any], Any]:
+        def call(w: Any) -> Any:
+            for _ in range(updates):
+                w = w - RATE * torch.func.grad(loss)(w)
+            return w
+
+        return torch.compile(call)
+
+    def run(call: Callable[[Any], Any], calls: int) -> Any:
+        w = start
+        for _ in range(calls):
+            w = call(w)
+        return w.T.cpu().numpy()
+
+    forms = {f"batch of {batch}, updates in a call: {k}": (k, several(k)) for k in (1, 10)}
+    name = fastest(
+        (name, batch, partial(run, call, TRIAL_STEPS // updates))
+        for name, (updates, call) in forms.items()
+    )
+    updates, call = forms[name]
+    return Work(batch, partial(run, call, STEPS // updates), name)
+
+
+def _torch_reduced() -> Callable[[Any], Any]:
+    """The loss of all fits together, of coefficients (4, fits), by the four rows of R."""
+    R, q = (found.tolist() for found in _reduced())
+
+    def loss(w: Any) -> Any:
+        total: Any = 0.0
+        for i in range(SIZE):
+            total = total + (sum(R[i][j] * w[j] for j in range(i, SIZE)) - q[i]).pow(2)
+        return total.sum()
+
+    return loss
+
+
+def _torch_points(objective: str, device: str) -> Callable[[Any], Any]:
+    """The loss of all fits together, of coefficients (4, fits), over all points."""
+    import torch
+
+    x = torch.linspace(-math.pi, math.pi, POINTS, device=device)
+    y = torch.sin(x)
+
+    def loss(w: Any) -> Any:
+        predicted = w[-1][:, None]
+        for k in reversed(range(SIZE - 1)):
+            predicted = predicted * x + w[k][:, None]
+        return _torch_loss(objective, predicted, y.expand_as(predicted))
+
+    return loss
+
+
+def _reduced() -> tuple[Any, Any]:
+    """R (4, 4) and q (4,), float32: the sum of squares is that of R c - q, and a constant."""
+    import numpy as np
+
+    x = np.linspace(-math.pi, math.pi, POINTS)
+    Q, R = np.linalg.qr(np.vander(x, SIZE, increasing=True))
+    return R.astype(np.float32), (Q.T @ np.sin(x)).astype(np.float32)
+
+
+def _jax_on(platform: str) -> None:
+    """Have JAX compute on "cpu" or "gpu", and leave the GPU's memory to others too.
+
+    Raises:
+        RuntimeError: this JAX has no such device.
+    """
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    import jax
+
+    jax.config.update("jax_default_device", jax.devices(platform)[0])
+    jax.config.update("jax_default_matmul_precision", "float32")  # a GPU would take less
+
+
 JaxForm = tuple[int, Callable[[int], Callable[[Any], Any]], Callable[[Any], Any]]
 """Fits, a program for so many steps, and the start values in the program's layout."""
 
@@ -281,12 +379,18 @@ def _jax_descent(gradient: Callable[[Any], Any], steps: int, unrolled: int, stat
     return jax.lax.fori_loop(0, steps // unrolled, body, state)
 
 
-def jax_points(objective: str = "sse", best: bool = True) -> Work:
+def jax_points(
+    objective: str = "sse",
+    best: bool = True,
+    platform: str = "cpu",
+    batches: Sequence[int] = (8, 16, 32, 64),
+) -> Work:
     """JAX over all points, ``jit(vmap(fori_loop))``; with ``best`` the fastest of several layouts.
 
     The layouts: a row of coefficients per fit times the design matrix, and one vector per
     coefficient with Horner's rule written out, at several batches and numbers of unrolled steps.
     """
+    _jax_on(platform)
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -321,7 +425,7 @@ def jax_points(objective: str = "sse", best: bool = True) -> Work:
     if not best:
         return _jax_work(plain, gather)
     tried: dict[str, JaxForm] = {}
-    for batch in (8, 16, 32, 64):
+    for batch in batches:
         for k in (1, 5):
             ending = f"batch of {batch}, steps unrolled: {k}"
             tried[f"rows times matrix, {ending}"] = (batch, partial(vmapped, k), jnp.asarray)
@@ -329,20 +433,22 @@ def jax_points(objective: str = "sse", best: bool = True) -> Work:
     return _jax_work(tried, gather)
 
 
-def jax_reduced() -> Work:
+def jax_reduced(
+    platform: str = "cpu",
+    batches: Sequence[int] = (2048, 8192, 16384),
+    unrolled: Sequence[int] = (1, 5, 10, 20),
+) -> Work:
     """JAX over the problem reduced by QR to four rows, in the fastest of several forms.
 
     The rows are written out. The forms: the state as one (4, B) array or as four vectors, one to
     twenty steps in the loop's body, several batches.
     """
+    _jax_on(platform)
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    x = np.linspace(-math.pi, math.pi, POINTS)
-    Q, R = np.linalg.qr(np.vander(x, SIZE, increasing=True))
-    q = (Q.T @ np.sin(x)).astype(np.float32)
-    R = R.astype(np.float32)
+    R, q = _reduced()
 
     def loss(w: Any) -> Any:
         total = 0.0
@@ -361,10 +467,10 @@ def jax_reduced() -> Work:
         return tuple(block(start))
 
     forms: dict[str, JaxForm] = {}
-    for batch in (2048, 8192, 16384):
-        for unrolled in (1, 5, 10, 20):
-            ending = f"batch of {batch}, steps unrolled: {unrolled}"
-            forms[f"one array, {ending}"] = (batch, partial(program, unrolled), block)
+    for batch in batches:
+        for k in unrolled:
+            ending = f"batch of {batch}, steps unrolled: {k}"
+            forms[f"one array, {ending}"] = (batch, partial(program, k), block)
         forms[f"vectors, batch of {batch}"] = (batch, partial(program, 1), vectors)
     return _jax_work(forms, lambda state: np.stack([np.asarray(row) for row in state], axis=1))
 
