@@ -998,7 +998,7 @@ def kernels(options: Options, report: Report) -> None:
         _first(options, report, folder, "nine degrees in three bases", {"sweep": degrees_and_bases})
 
 
-IMPORTS: Final = ("torch", "polyfit", "make_fx", "LLVM")
+IMPORTS: Final = ("torch", "polyfit", "LLVM", "autograd")
 MADE: Final = ("trace", "emit", "optimise", "machine code", "load", "rest", "first result", "warm")
 """Stages of a first result, and that of a new process that finds the kernels in the cache."""
 
@@ -1015,21 +1015,20 @@ def _first(options: Options, report: Report, folder: Path, name: str, change: Sp
         found: list[dict[str, float]] = []
         for _ in range(options.repeats):
             with _changed_environment(_caches(folder)):
-                cold = in_child("bench:first_result", CORES[-1:], spec=spec, cold=True)
-                warm = in_child("bench:first_result", CORES[-1:], spec=spec, cold=False)
+                run = partial(in_child, "bench:first_result", CORES[-1:], spec=spec)
+                cold, warm = run(cold=True), run(cold=False)
                 found.append({**cold, "warm": warm["first result"]})
         middle = {key: statistics.median(one[key] for one in found) for key in found[0]}
         report.fact("kernels", name, {**middle, "all": found})
         cells = "".join(f"{middle[key]:>13.3f}" for key in (*IMPORTS, *MADE))
-        report.line(f"{name:<34}{cells}  {middle['kernels']:.0f} kernels")
+        report.line(
+            f"{name:<34}{cells}  {middle['kernels']:.0f} kernels, {middle['late']:.0f} late imports"
+        )
 
 
 def first_result(spec: Spec, cold: bool) -> dict[str, float]:
-    """Seconds of imports, and of the stages of the first shard of this process.
-
-    What make_fx imports when it is first used is imported by a trace of ``x * x``, a hundredth of
-    a second; only ``cold``, since nothing is traced where the cache has all kernels.
-    """
+    """Seconds of imports, of the stages of the first shard of this process, and what that shard
+    imports yet: modules, a number. ``cold``: what autograd's first trace imports is apart."""
     clock = Clock()
     begin = partial(clock.timed, function=importlib.import_module)
     for name, module in (
@@ -1045,8 +1044,7 @@ def first_result(spec: Spec, cold: bool) -> dict[str, float]:
     from polyfit.plan import Shard
 
     if cold:
-        square = partial(torch.func.vjp, lambda x: x * x)
-        clock.timed("make_fx", trace.trace)(lambda x: square(x)[1](x)[0], 1, torch.float32)
+        clock.timed("autograd", trace.pullback)(lambda x: x * x, 1, (0,), torch.float32)
     for stage, owner, path in (
         ("trace", trace, "trace"),
         ("emit", cpu, "cpu_text"),
@@ -1057,11 +1055,16 @@ def first_result(spec: Spec, cold: bool) -> dict[str, float]:
         clock.replace(stage, owner, path)
     plan = _plan(spec)
     compute = clock.timed("rest", worker.compute)
-    begun = time.perf_counter()
+    begun, before = time.perf_counter(), len(sys.modules)
     compute(plan, Shard(0, 0, plan.fits), torch.device("cpu"))
     total, folder = time.perf_counter() - begun, cpu.cache_folder()
     made = len(list(folder.glob("*.o"))) if folder else 0
-    return {**clock.spent, "first result": total, "kernels": made}
+    return {
+        **clock.spent,
+        "first result": total,
+        "kernels": made,
+        "late": len(sys.modules) - before,
+    }
 
 
 def accelerator(options: Options, report: Report) -> None:
@@ -1272,8 +1275,7 @@ def plan(options: Options, report: Report) -> None:
             start_s = statistics.median(starts)
             report.fact("plan", "the start of a process", {"core_s": starts, "cold_core_s": cold})
             report.line(
-                f"the start of a process: {start_s:.2f} s of one core; with an empty cache, which "
-                f"imports make_fx's packages, {cold:.2f}"
+                f"the start of a process: {start_s:.2f} s of one core, {cold:.2f} without kernels"
             )
             for name, place in specs.items():
                 _beside_plan(report, folder, env, name, place, start_s)
