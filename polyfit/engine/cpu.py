@@ -247,9 +247,11 @@ def cache_folder() -> Path | None:
 def lanes_of(kernel: Kernel, values: int, machine: Machine = HOST) -> int:
     """Lanes for a kernel that changes ``values`` vectors in its innermost loop.
 
-    Two registers a vector hide the latency of dependent operations; where there are many values,
-    or few registers of a machine, one leaves them in registers.
+    Several registers a vector hide the latency of dependent operations; where there are many
+    values, or few registers of a machine, one leaves them in registers.
     """
-    wide = machine.registers == 64
-    most = 16 if wide else 6
-    return machine.registers // BYTES[kernel.real] * (2 if values <= most else 1)
+    if machine.registers == 64:
+        several = 4 if values <= 4 else 2 if values <= 16 else 1
+    else:
+        several = 2 if values <= 6 else 1
+    return machine.registers // BYTES[kernel.real] * several

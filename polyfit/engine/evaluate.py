@@ -30,6 +30,12 @@ _NUMBERS: Final = 1 << 16
 
 _CPU: Final = torch.device("cpu")
 
+_TOGETHER: Final = 4
+"""Fits of one problem that are evaluated at a time, each at the same points."""
+
+_LOW: Final = 8
+"""Coefficients of so many fits that registers, or the nearest cache, hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
@@ -122,7 +128,9 @@ def evaluate_compiled(
         functions = basis_functions(setup.basis, setup.degree, setup.grid.t())
         arrays["functions"] = np.stack(list(functions))
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    kernel = Evaluation(kind.degree, kind.objective, setup.basis == "power")
+    many = kind.squared and len(spread) == 1 and size <= _LOW
+    together = _TOGETHER if many else 1
+    kernel = Evaluation(kind.degree, kind.objective, setup.basis == "power", together)
     triangle = 0 if one_R else R.shape[1]
     cpu.load(kernel, LANES).bind(
         {**arrays, **results, "points": kind.points, "triangle": triangle}

@@ -28,6 +28,7 @@ class Evaluation(Kernel):
     Args:
         degree, objective: of the fits.
         in_x: whether their basis is that of the powers of x.
+        together: fits that are evaluated at a time; more than one where all have one problem.
 
     Arrays of float64: ``c`` and ``powers`` (B, M), the coefficients in the fits' basis and, where
     that is another, of the powers of x; ``R`` (P, T), or (T,) where ``triangle`` is 0, q (P, M)
@@ -42,6 +43,7 @@ class Evaluation(Kernel):
     degree: int
     objective: str
     in_x: bool
+    together: int = 1
 
     real = "double"
     arrays: ClassVar = (
@@ -53,10 +55,10 @@ class Evaluation(Kernel):
 
     @property
     def words(self) -> str:
-        return f"evaluation {self.degree} {self.objective} {self.in_x}"
+        return f"evaluation {self.degree} {self.objective} {self.in_x} {self.together}"
 
     def step(self, lanes: int) -> int:
-        return 1
+        return self.together
 
     def before(self, e: Emitter, a: dict[str, str]) -> object:
         return None
@@ -66,39 +68,46 @@ class Evaluation(Kernel):
 
 
 class _Block:
-    """Writes the evaluation of one fit."""
+    """Writes the evaluation of fits that begin at ``b``."""
 
     def __init__(self, kernel: Evaluation, e: Emitter, a: dict[str, str], b: str) -> None:
-        self.kernel, self.e, self.a, self.b = kernel, e, a, b
+        self.kernel, self.e, self.a = kernel, e, a
         self.size = kernel.degree + 1
         self.squared = kernel.objective in SQUARED
+        last = e.integer("sub", a["end"], 1)
+        # Where fewer fits are left, the last one is evaluated again.
+        self.fits = [e.smaller(e.integer("add", b, k), last) for k in range(kernel.together)]
+        self.problem = e.load(a["problem_of"], b, "i64")
 
     def write(self) -> None:
         e, a = self.e, self.a
-        self.problem = e.load(a["problem_of"], self.b, "i64")
         self.clean_row = self._row("clean_of")
         self.data_row = "0" if self.squared else self._row("data_of")
-        at = e.integer("mul", self.b, self.size)
-        places = [e.integer("add", at, k) for k in range(self.size)]
+        own, in_powers = [], []
         with e.width(1):
-            c = [e.load(a["c"], place) for place in places]
             self.middle = e.load(a["middle"], self.problem)
             self.half = e.load(a["half"], self.problem)
-            powers = c if self.kernel.in_x else [e.load(a["powers"], place) for place in places]
-            if self.squared:
-                self._reduced(c)
-        self._over_points(c, powers)
+            for fit in self.fits:
+                at = e.integer("mul", fit, self.size)
+                places = [e.integer("add", at, k) for k in range(self.size)]
+                c = [e.load(a["c"], place) for place in places]
+                powers = c if self.kernel.in_x else [e.load(a["powers"], place) for place in places]
+                if self.squared:
+                    self._reduced(fit, c)
+                own.append(c)
+                in_powers.append(powers)
+        self._over_points(own, in_powers)
 
     def _row(self, name: str) -> str:
         return self.e.integer(
             "mul", self.e.load(self.a[name], self.problem, "i64"), self.a["points"]
         )
 
-    def _store(self, name: str, value: str) -> None:
+    def _store(self, fit: str, name: str, value: str) -> None:
         with self.e.width(1):
-            self.e.store_lanes(value, self.a[name], self.b)
+            self.e.store_lanes(value, self.a[name], fit)
 
-    def _reduced(self, c: Values) -> None:
+    def _reduced(self, fit: str, c: Values) -> None:
         """Loss, excess and gradient norm of a squared objective, from its reduction."""
         e, a, size = self.e, self.a, self.size
         row = e.integer("mul", self.problem, a["triangle"])
@@ -111,67 +120,70 @@ class _Block:
             points = e.new(f"uitofp i64 {a['points']} to double")
         tape = Tape(e, torch.float64, c)
         loss = squared_loss(tape, R, q, rest, points, c)
-        self._store("loss", loss)
-        self._norm(tape.gradient(loss, c))
+        self._store(fit, "loss", loss)
+        self._norm(fit, tape.gradient(loss, c))
         whole = squared_loss(Tape(e, torch.float64, c), R, q, e.constant(0.0), points, c)
-        self._store("excess", whole)
+        self._store(fit, "excess", whole)
 
-    def _norm(self, g: Values) -> None:
+    def _norm(self, fit: str, g: Values) -> None:
         e = self.e
         with e.width(1):
             total = e.mul(g[0], g[0])
             for d in g[1:]:
                 total = e.add(total, e.mul(d, d))
-            self._store("gradient_norm", e.intrinsic("sqrt", total))
+            self._store(fit, "gradient_norm", e.intrinsic("sqrt", total))
 
-    def _over_points(self, c: Values, powers: Values) -> None:
-        e = self.e
-        spread, in_powers = [*map(e.splat, c)], [*map(e.splat, powers)]
+    def _over_points(self, own: list[Values], in_powers: list[Values]) -> None:
+        e, a = self.e, self.a
+        spread = [[*map(e.splat, c)] for c in own]
+        powers = [[*map(e.splat, c)] for c in in_powers]
         middle, half = e.splat(self.middle), e.splat(self.half)
         names, joined = ["max_error"], ["largest"]
         if not self.kernel.in_x:
             names, joined = [*names, "change"], [*joined, "largest"]
         if not self.squared:
-            names, joined = [*names, "squares"], [*joined, "add"]
-            joined += ["add"] * (1 + self.size)
+            names, joined = [*names, "squares", "loss"], [*joined, "add", "add"]
+            joined += ["add"] * self.size
 
         def terms(points: Points) -> Values:
-            x = e.add(middle, e.mul(half, points.load(self.a["t"])))
-            value = self._horner(in_powers, x)
-            functions = []
-            if self.kernel.in_x:
-                power = x
-                for _ in range(self.size - 1):
-                    functions.append(power)
-                    power = e.mul(power, x)
-                predicted = value
-            else:
-                for k in range(1, self.size):
-                    row = e.integer("mul", self.a["points"], k)
-                    functions.append(points.load(self.a["functions"], row))
-                predicted = spread[0]
-                for one, function in zip(spread[1:], functions, strict=True):
-                    predicted = e.add(predicted, e.mul(one, function))
-            clean = points.load(self.a["clean"], self.clean_row)
-            found = [points.only(e.sub(predicted, clean))]
-            if not self.kernel.in_x:
-                found.append(points.only(e.sub(value, predicted)))
-            if not self.squared:
-                y = points.load(self.a["y"], self.data_row)
-                off = e.sub(predicted, y)
-                found.append(e.mul(off, off))
-                tape = Tape(e, torch.float64, spread)
-                loss = tape(WRITTEN[self.kernel.objective], residual(tape, spread, functions, y))
-                found += [loss, *tape.gradient(loss, spread)]
+            x = e.add(middle, e.mul(half, points.load(a["t"])))
+            functions = self._functions(points, x)
+            clean = points.load(a["clean"], self.clean_row)
+            found = []
+            for c, c_in_powers in zip(spread, powers, strict=True):
+                value = predicted = self._horner(c_in_powers, x)
+                if not self.kernel.in_x:
+                    predicted = c[0]
+                    for one, function in zip(c[1:], functions, strict=True):
+                        predicted = e.add(predicted, e.mul(one, function))
+                found.append(points.only(e.sub(predicted, clean)))
+                if not self.kernel.in_x:
+                    found.append(points.only(e.sub(value, predicted)))
+                if not self.squared:
+                    y = points.load(a["y"], self.data_row)
+                    off = e.sub(predicted, y)
+                    tape = Tape(e, torch.float64, c)
+                    loss = tape(WRITTEN[self.kernel.objective], residual(tape, c, functions, y))
+                    found += [e.mul(off, off), loss, *tape.gradient(loss, c)]
             return found
 
-        found = over_points(e, self.a["points"], terms, joined)
-        for name, value in zip(names, found, strict=False):
-            self._store(name, value)
-        if not self.squared:
-            loss, *g = found[len(names) :]
-            self._store("loss", loss)
-            self._norm(g)
+        found = over_points(e, a["points"], terms, joined * len(own))
+        for k, fit in enumerate(self.fits):
+            results = found[k * len(joined) : (k + 1) * len(joined)]
+            for name, value in zip(names, results, strict=False):
+                self._store(fit, name, value)
+            if not self.squared:
+                self._norm(fit, results[len(names) :])
+
+    def _functions(self, points: Points, x: str) -> Values:
+        """The basis functions but the first."""
+        if self.kernel.in_x:
+            functions = [x][: self.size - 1]
+            while len(functions) < self.size - 1:
+                functions.append(self.e.mul(functions[-1], x))
+            return functions
+        rows = [self.e.integer("mul", self.a["points"], k) for k in range(1, self.size)]
+        return [points.load(self.a["functions"], row) for row in rows]
 
     def _horner(self, powers: Values, x: str) -> str:
         value = powers[-1]

@@ -129,14 +129,14 @@ class _Block:
     ) -> None:
         self.kernel, self.kind, self.e, self.a, self.b = kernel, kernel.kind, e, a, b
         self.parameters, self.triangle = parameters, triangle
-        self.whole = e.of_lanes("i64")
 
     def write(self) -> None:
-        e, a = self.e, self.a
-        taken = e.load_lanes(a["taken"], self.b, "i64")
-        with e.when(self._some_go_on(taken)):
+        e = self.e
+        taken = e.load_lanes(self.a["taken"], self.b, "i64")
+        going = e.where("slt", taken, e.same("i64", 0), "i64")
+        with e.when(e.any(going)):
             self._load()
-            self._iterate(taken)
+            self._iterate(going)
 
     # --- memory ------------------------------------------------------------------------------
 
@@ -165,17 +165,14 @@ class _Block:
             start = e.integer("mul", group, a["points"])
             self.data_at = e.integer("add", start, e.integer("sub", self.b, group))
 
-    def _some_go_on(self, taken: str) -> str:
-        return self.e.any(self.e.where("slt", taken, self.e.same("i64", 0), "i64"))
-
     # --- updates -----------------------------------------------------------------------------
 
-    def _iterate(self, taken: str) -> None:
+    def _iterate(self, going: str) -> None:
         """Events, and between them loops of updates."""
         e, a = self.e, self.a
         begin, leave = e.block, e.name("leave")
         first = [
-            ("i64", a["update"]), ("i64", a["slot"]), (self.whole, taken),
+            ("i64", a["update"]), ("i64", a["slot"]), (e.mask, going),
             (e.vector, e.load_lanes(a["last"], self.b)),
             *((e.vector, value) for value in self._rows("state", self.kernel.vectors)),
         ]  # fmt: skip
@@ -183,15 +180,15 @@ class _Block:
         e.jump(event)
         e.label(event)
         phis = [e.phi(kind, value, begin) for kind, value in first]
-        update, slot, taken, last, *state = [name for name, _ in phis]
+        update, slot, going, last, *state = [name for name, _ in phis]
         c = state[: self.kind.size]
         loss, g = self._gradient(c)
         slot = self._recorded(update, slot, c, loss, g)
-        taken, last = self._tested(update, taken, last, c, loss, g, leave)
+        going, last = self._tested(update, going, last, c, loss, g, leave)
         following = e.integer("add", update, 1)
         until = self._next_event(update, slot)
         state = self._updates(following, until, self._updated(update, state, g))
-        for (_, place), value in zip(phis, [until, slot, taken, last, *state], strict=True):
+        for (_, place), value in zip(phis, [until, slot, going, last, *state], strict=True):
             e.close(place, value)
         cut = e.logical(
             "and", e.compare("eq", until, a["until"]), e.compare("ult", until, a["steps"])
@@ -271,11 +268,12 @@ class _Block:
         return e.integer("add", slot, e.new(f"zext i1 {wanted} to i64"))
 
     def _tested(
-        self, update: str, taken: str, last: str, c: Values, loss: str, g: Values, leave: str
+        self, update: str, going: str, last: str, c: Values, loss: str, g: Values, leave: str
     ) -> tuple[str, str]:
         """Keep the first loss; test what has ended. With all ended control goes to ``leave``.
 
-        The answer is ``taken`` and the loss at the last test.
+        The answer is what goes on, and the loss at the last test. A coefficient that is not finite
+        makes the loss so: it is enough to look at that.
         """
         e, a = self.e, self.a
         zero = e.compare("eq", update, 0)
@@ -285,46 +283,40 @@ class _Block:
         tenth = e.compare("eq", e.integer("urem", update, CHECK_EVERY), 0)
         final = e.compare("eq", update, a["steps"])
         due = e.logical("or", e.logical("and", tenth, e.compare("ne", update, 0)), final)
-        before, test, after = e.block, e.name("test"), e.name("tested")
+        before, test, keep, after = e.block, e.name("test"), e.name("keep"), e.name("tested")
         e.branch(due, test, after)
         e.label(test)
-        now = self._ended(update, taken, last, c, loss, g, final)
-        tested = e.block
-        e.branch(self._some_go_on(now), after, leave)
+        unsound = e.where("uge", loss, e.constant(float("inf")))
+        good, ended = e.same("i64", COMPLETED), e.either(unsound, e.splat(final, "i1"))
+        if self.kind.stop is not None:
+            converged = self._stopped(last, loss, g)
+            good = e.select(converged, e.same("i64", CONVERGED), good, "i64")
+            ended = e.either(converged, ended)
+        ended = e.both(going, ended)
+        e.branch(e.any(ended), keep, after)
+        e.label(keep)
+        self._keep_ends(update, ended, unsound, good, c, loss)
+        left = e.both(going, e.inverse(ended))
+        e.branch(e.any(left), after, leave)
         e.label(after)
         return (
-            e.new(f"phi {self.whole} [{taken}, %{before}], [{now}, %{tested}]"),
-            e.new(f"phi {e.vector} [{last}, %{before}], [{loss}, %{tested}]"),
+            e.new(f"phi {e.mask} [{going}, %{before}], [{going}, %{test}], [{left}, %{keep}]"),
+            e.new(f"phi {e.vector} [{last}, %{before}], [{loss}, %{test}], [{loss}, %{keep}]"),
         )
 
-    def _ended(
-        self, update: str, taken: str, last: str, c: Values, loss: str, g: Values, final: str
-    ) -> str:
-        """Keep how fits ended that end here; the answer is ``taken``."""
-        e, a = self.e, self.a
-        sound = e.finite(loss)
-        for value in c:
-            sound = e.both(sound, e.finite(value))
-        unsound = e.inverse(sound)
-        good, ended = e.same("i64", COMPLETED), unsound
-        if self.kind.stop is not None:
-            converged = e.both(sound, self._stopped(last, loss, g))
-            good = e.select(converged, e.same("i64", CONVERGED), good, "i64")
-            ended = e.either(converged, unsound)
-        going = e.where("slt", taken, e.same("i64", 0), "i64")
-        ended = e.both(going, e.either(ended, e.splat(final, "i1")))
-        now = e.select(ended, e.splat(update, "i64"), taken, "i64")
-        with e.when(e.any(ended)):
-            first = e.load_lanes(a["first"], self.b)
-            most = e.new(f"fmul {e.vector} {first}, {e.constant(LOSS_GROWTH)}")
-            grown = e.where("ogt", loss, most)
-            diverged = e.either(unsound, grown)
-            status = e.select(diverged, e.same("i64", DIVERGED), good, "i64")
-            self._keep(ended, status, "status", 0, "i64")
-            for k, value in enumerate(c):
-                self._keep(ended, value, "final", k, e.real)
-            e.store_lanes(now, a["taken"], self.b, "i64")
-        return now
+    def _keep_ends(
+        self, update: str, ended: str, unsound: str, good: str, c: Values, loss: str
+    ) -> None:
+        """Keep how fits ended that end here."""
+        e = self.e
+        first = e.load_lanes(self.a["first"], self.b)
+        grown = e.where("ogt", loss, e.mul(first, e.constant(LOSS_GROWTH)))
+        diverged = e.either(unsound, grown)
+        status = e.select(diverged, e.same("i64", DIVERGED), good, "i64")
+        self._keep(ended, status, "status", 0, "i64")
+        self._keep(ended, e.splat(update, "i64"), "taken", 0, "i64")
+        for k, value in enumerate(c):
+            self._keep(ended, value, "final", k, e.real)
 
     def _keep(self, mask: str, value: str, name: str, k: int, kind: str) -> None:
         """Put ``value`` into row ``k`` of an array where ``mask`` holds."""
