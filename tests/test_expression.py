@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polyfit.elementary import power
 from polyfit.errors import FormulaError
 from polyfit.expression import FUNCTIONS, MAX_CHARACTERS, MAX_DEPTH, Formula, constant
 
@@ -271,6 +272,12 @@ class Floats(ast.NodeTransformer):
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         return ast.Call(ast.Name("float", ast.Load()), [node], [])
 
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        if not isinstance(node.op, ast.Pow):
+            return node
+        return ast.Call(ast.Name("power", ast.Load()), [node.left, node.right], [])
+
 
 @given(FORMULAS)
 @settings(max_examples=150, deadline=None)
@@ -282,8 +289,15 @@ def test_the_normal_form_is_its_own_normal_form(text: str) -> None:
 @given(FORMULAS)
 @settings(max_examples=150, deadline=None)
 def test_a_formula_and_its_normal_form_have_pythons_value(text: str) -> None:
-    """Python itself computes the text here."""
-    names = {**FUNCTIONS, "pi": math.pi, "e": math.e, "x": POINTS, "float": np.float64}
+    """Python itself computes the text here, but for its powers."""
+    names = {
+        **FUNCTIONS,
+        "power": power,
+        "pi": math.pi,
+        "e": math.e,
+        "x": POINTS,
+        "float": np.float64,
+    }
     tree = ast.fix_missing_locations(Floats().visit(ast.parse(text, mode="eval")))
     with np.errstate(all="ignore"):
         expected = eval(compile(tree, "formula", "eval"), {}, names)

@@ -491,7 +491,7 @@ def test_another_kind_of_cpu_is_no_error(copy: Run, show: Show) -> None:
     rewrite(copy, 0, scaled("loss", 1.5), cpu="abacus WOOD")
     code, out, err = show(copy.uri, 0, "--recompute")
     assert (code, err) == (0, "")
-    assert "the shard was on abacus WOOD: loss off by 0.33, " in out
+    assert "than the shard (abacus WOOD): loss off by 0.33, " in out
     assert out.endswith("beyond 0.001\n")
 
 
