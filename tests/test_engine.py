@@ -142,9 +142,8 @@ class Batch:
         """The results of its kernel for so many lanes, in an array of whole ``width``."""
         count = len(self.lr)
         kernel = kernel_of(self.kind, self.problems, self.record)
-        arrays = layout(
-            kernel, self.problems, np.arange(count), self.start, self.lr, self.updates, width
-        )
+        sound = np.ones(count, dtype=np.bool_)
+        arrays = layout(kernel, self.problems, sound, self.start, self.lr, self.updates, width)
         function = cpu.Function(kernel, lanes, cpu.machine_code(cpu_text(kernel, lanes), machine))
         call = function.bind({**arrays, **compiled._integers(kernel, arrays, width)})
         call(begin=0, end=len(arrays["taken"]), update=0, until=self.kind.steps, slot=0)
@@ -376,12 +375,12 @@ def test_what_a_gpus_threads_are_told_has_the_bits_of_the_cpus(text: str, groups
     """70 fits by groups of 32 threads: some threads take two fits, or none."""
     batch = batch_of(f"{text}\n{RECORD}")
     kernel = kernel_of(batch.kind, batch.problems, batch.record)
-    places = np.arange(len(batch.lr))
-    some = (batch.problems, places, batch.start, batch.lr, batch.updates)
-    arrays = layout(kernel, *some, len(places))
-    integers = compiled._integers(kernel, arrays, len(places))
+    count = len(batch.lr)
+    sound = np.ones(count, dtype=np.bool_)
+    arrays = layout(kernel, batch.problems, sound, batch.start, batch.lr, batch.updates, count)
+    integers = compiled._integers(kernel, arrays, count)
     events = {"update": 0, "until": batch.kind.steps, "slot": 0}
-    by_threads(kernel, {**arrays, **integers, **events, "begin": 0, "end": len(places)}, groups)
+    by_threads(kernel, {**arrays, **integers, **events, "begin": 0, "end": count}, groups)
     want = batch.compiled()
     assert arrays["final"].tobytes() == np.ascontiguousarray(want.coefficients_BM.T).tobytes()
     assert arrays["taken"].tobytes() == want.steps_taken_B.tobytes()

@@ -5,7 +5,7 @@ Calls are cut by time: a signal is answered between two of them. How they are cu
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import Any, Final
 
@@ -16,11 +16,13 @@ import torch
 from polyfit.engine import cpu, gpu
 from polyfit.engine.iteration import GOING, Iteration
 from polyfit.engine.model import Array, Kind, Problems, unbiasing
-from polyfit.engine.outcome import Index, Outcome, usable
+from polyfit.engine.outcome import Outcome, usable
 from polyfit.engine.status import DIVERGED
 from polyfit.problem import Grid, basis_functions
 
 __all__ = ["Slices", "fit_compiled", "kernel_of", "layout"]
+
+Arrays = dict[str, npt.NDArray[Any]]
 
 CALL_SECONDS: Final = 0.1
 """What a call is to take."""
@@ -45,65 +47,52 @@ def fit_compiled(
     device: torch.device,
 ) -> Outcome:
     """``fit`` by the compiled engine."""
-    outcome = Outcome.unstarted(kind, start_BM, updates, record)
-    fits = np.flatnonzero(usable(kind, problems, lr_B))
-    if not len(fits):
-        return outcome
-    kernel = kernel_of(kind, problems, record if updates else ())
+    sound_B = usable(kind, problems, lr_B)
+    if not sound_B.any():
+        return Outcome.unstarted(kind, start_BM, updates, record)
+    kernel, count = kernel_of(kind, problems, record), len(lr_B)
+    laid_out = partial(layout, kernel, problems, sound_B, start_BM, lr_B, updates)
     if device.type == "cpu":
-        arrays = _on_cpu(kernel, problems, fits, start_BM, lr_B, updates)
+        arrays = _on_cpu(kernel, laid_out, count, updates)
     else:
-        arrays = _on_gpu(kernel, problems, fits, start_BM, lr_B, updates, device)
-    count = len(fits)
-    outcome.coefficients_BM[fits] = arrays["final"][:, :count].T
-    outcome.steps_taken_B[fits] = arrays["taken"][:count]
-    outcome.status_B[fits] = arrays["status"][:count]
-    for name in kernel.record:
-        kept = np.moveaxis(arrays[name][..., :count], -1, 1)
-        if count == len(lr_B):
-            outcome.recorded[name] = kept
-        else:
-            outcome.recorded[name][:, fits] = kept
-    return outcome
+        arrays = _on_gpu(kernel, laid_out, count, updates, device)
+    return Outcome(
+        arrays["final"][:, :count].T,
+        arrays["taken"][:count],
+        arrays["status"][:count].astype(np.int8),
+        {name: np.moveaxis(arrays[name][..., :count], -1, 1) for name in record},
+    )
 
 
 def _on_cpu(
-    kernel: Iteration,
-    problems: Problems,
-    fits: Index,
-    start_BM: npt.NDArray[np.float32],
-    lr_B: Array,
-    updates: Sequence[int],
-) -> dict[str, npt.NDArray[Any]]:
+    kernel: Iteration, laid_out: Callable[[int], Arrays], count: int, updates: Sequence[int]
+) -> Arrays:
     kind = kernel.kind
     values = kernel.vectors + (0 if kernel.one_design else kind.size)
     lanes = cpu.lanes_of(kernel, values if kind.squared else _POINTWISE_VALUES)
-    arrays = layout(kernel, problems, fits, start_BM, lr_B, updates, lanes)
+    arrays = laid_out(lanes)
     call = cpu.load(kernel, lanes).bind({**arrays, **_integers(kernel, arrays, lanes)})
     slices = Slices(kind, updates, lanes)
     begin = 0
-    while begin < len(fits):
-        begin = slices.bring(begin, len(fits), call)
+    while begin < count:
+        begin = slices.bring(begin, count, call)
     return arrays
 
 
 def _on_gpu(
     kernel: Iteration,
-    problems: Problems,
-    fits: Index,
-    start_BM: npt.NDArray[np.float32],
-    lr_B: Array,
+    laid_out: Callable[[int], Arrays],
+    count: int,
     updates: Sequence[int],
     device: torch.device,
-) -> dict[str, npt.NDArray[Any]]:
+) -> Arrays:
     """The same on a GPU, all fits at a time, each in a thread."""
-    count = len(fits)
-    arrays = layout(kernel, problems, fits, start_BM, lr_B, updates, count)
+    arrays = laid_out(count)
     slices = Slices(kernel.kind, updates, count)
     return gpu.run(
         kernel,
         {**arrays, **_integers(kernel, arrays, count)},
-        blank=("first", "last", "final", *kernel.record),
+        blank=("first", "last", *kernel.record),
         results=("final", "taken", "status", *kernel.record),
         device=device,
         calls=lambda call: slices.bring(0, count, call),
@@ -125,42 +114,46 @@ def kernel_of(kind: Kind, problems: Problems, record: Sequence[str]) -> Iteratio
 def layout(
     kernel: Iteration,
     problems: Problems,
-    fits: Index,
+    sound_B: npt.NDArray[np.bool_],
     start_BM: npt.NDArray[np.float32],
     lr_B: Array,
     updates: Sequence[int],
     width: int,
-) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of ``kernel`` for these fits of a batch, their vectors filled up to ``width``."""
-    kind, count = kernel.kind, len(fits)
+) -> Arrays:
+    """The arrays of ``kernel`` for a batch, their vectors filled up to ``width``.
+
+    Fits that are not sound have ended where they start, and so has what fills up.
+    """
+    kind, count = kernel.kind, len(lr_B)
     dtype = np.float32 if kind.dtype == torch.float32 else np.float64
-    batch, of = -(-count // width) * width, problems.of_B[fits]
+    batch, of = -(-count // width) * width, problems.of_B
 
     def rows(values: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
         """(fits, number) as (number, batch)."""
         filled = np.zeros((number, batch), dtype=dtype)
-        filled[: values.shape[1], :count] = values.T
+        with np.errstate(over="ignore"):  # of fits that are not sound
+            filled[: values.shape[1], :count] = values.T
         return filled
 
-    slots, stop = len(updates) if kernel.record else 0, kind.stop
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "state": rows(start_BM[fits], kernel.vectors),
-        "lr": rows(lr_B[fits, None], 1),
-        "taken": np.zeros(batch, dtype=np.int64),  # what fills up has ended
+    stop = kind.stop
+    arrays: Arrays = {
+        "state": rows(start_BM, kernel.vectors),
+        "lr": rows(lr_B[:, None], 1),
+        "taken": np.zeros(batch, dtype=np.int64),
         "status": np.full(batch, DIVERGED, dtype=np.int64),
         "first": np.zeros(batch, dtype=dtype),
         "last": np.zeros(batch, dtype=dtype),
-        "final": np.zeros((kind.size, batch), dtype=dtype),
+        "final": rows(start_BM, kind.size),
         "records": np.array([*updates, _BEYOND], dtype=np.int64),
         "unbias": _divisors(kind.optimizer.name, kind.steps).astype(dtype),
         "parameters": np.array(
             [kind.points, kind.optimizer.beta, stop.tolerance if stop else 0.0], dtype=dtype
         ),
     }
-    arrays["taken"][:count] = GOING
+    arrays["taken"][:count][sound_B] = GOING
     shapes = {"loss": (), "gradient_norm": (), "coefficients": (kind.size,)}
     for name in kernel.record:
-        arrays[name] = np.zeros((slots, *shapes[name], batch), dtype=dtype)
+        arrays[name] = np.zeros((len(updates), *shapes[name], batch), dtype=dtype)
     if kind.squared:
         upper = np.triu_indices(kind.size)
         R = problems.R_PMM[:, upper[0], upper[1]]
@@ -199,7 +192,7 @@ def _functions(grid: Grid, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return np.ascontiguousarray(np.stack(rows, axis=1), dtype=dtype)
 
 
-def _integers(kernel: Iteration, arrays: dict[str, npt.NDArray[Any]], width: int) -> dict[str, int]:
+def _integers(kernel: Iteration, arrays: Arrays, width: int) -> dict[str, int]:
     return {
         "batch": len(arrays["taken"]),
         "points": kernel.kind.points,

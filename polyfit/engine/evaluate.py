@@ -105,10 +105,8 @@ def evaluate_compiled(
     one_R = len(setup.design.R_MM) == 1
     R = problems.R_PMM[: 1 if one_R else None, upper[0], upper[1]]
     spread = np.zeros(len(setup.low_P))
-    results = {
-        name: np.full(count, np.nan)
-        for name in ("loss", "excess", "gradient_norm", "max_error", "change", "squares")
-    }
+    results = {name: np.empty(count) for name in ("loss", "gradient_norm", "max_error")}
+    results |= {name: np.full(count, np.nan) for name in ("excess", "change", "squares")}
     arrays: dict[str, Any] = {
         "c": final_BM,
         "powers": converted,
