@@ -304,7 +304,7 @@ def plan(spec: str, strict: bool, as_json: bool) -> None:
 
     loaded = Spec.load(spec)
     made = Plan.of(loaded)
-    found = _check(loaded, made, strict)
+    found, cores = _check(loaded, made, strict), _cores()
     facts = {
         "name": loaded.name,
         "fits": made.fits,
@@ -314,6 +314,7 @@ def plan(spec: str, strict: bool, as_json: bool) -> None:
         "engine": made.engine,
         "projected_bytes": made.projected_bytes,
         "projected_core_seconds": made.seconds,
+        "projected_seconds": made.wall_seconds(cores),
         "plan_hash": made.hash,
         "run_id": made.run_id,
         "cannot_start": {
@@ -332,6 +333,7 @@ def plan(spec: str, strict: bool, as_json: bool) -> None:
         ("shards", f"{made.shards:,} of {made.shard_fits:,} fits"),
         ("engine", made.engine),
         ("work", f"{_duration(made.seconds)} on one core, nominal"),
+        ("time", f"about {_duration(_rough(made.wall_seconds(cores)))} here, on {cores} cores"),
         ("bytes", f"{_bytes(made.projected_bytes)} projected, before compression"),
         ("plan hash", made.hash),
         ("run id", made.run_id),
@@ -984,6 +986,16 @@ def _bytes(number: float) -> str:
             return f"{number:,.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"
         number /= 1024
     return f"{number:,.1f} TiB"
+
+
+def _rough(seconds: float) -> float:
+    return float(f"{seconds:.2g}")
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    known = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(known(0)) if known else os.cpu_count() or 1
 
 
 def _duration(seconds: float) -> str:

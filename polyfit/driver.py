@@ -70,9 +70,6 @@ RAY_KILLS_AFTER_S: Final = 3.0
 """Seconds from SIGTERM to SIGKILL in ``ray job stop``, unless RAY_JOB_STOP_WAIT_TIME_S is set where
 the job's head or the job itself starts."""
 
-INLINE_BELOW_S: Final = 10.0
-"""Nominal work, in seconds of one core, that is done before a Ray could have started."""
-
 DEFAULT_STORE: Final = "./runs"
 
 
@@ -287,7 +284,7 @@ def _choose(executor: str, address: str | None, plan: Plan) -> str:
     if executor == "inline":
         return executor
     named = named_cluster(address)
-    if executor == "auto" and named is None and plan.seconds < INLINE_BELOW_S:
+    if executor == "auto" and named is None and plan.inline:
         return "inline"
     return "ray"
 

@@ -27,7 +27,7 @@ from polyfit.sweep import Sweep
 
 __all__ = ["ENGINE", "MAX_SHARDS", "SCHEMA", "Plan", "Shard", "dump_json", "mend"]
 
-ENGINE: Final = 5
+ENGINE: Final = 6
 """Raised whenever a golden test of bits changes; rows of two engines are never mixed.
 
 It stands here and not beside the engine because a plan is made without torch.
@@ -45,6 +45,15 @@ MAX_FITS: Final = 2**63 - 1
 
 MAX_SHARDS: Final = 1_000_000
 """Shard keys have six digits."""
+
+INLINE_BELOW_S: Final = 10.0
+"""Up to so much work it is done in the driver's own process."""
+
+INLINE_START_S: Final = 1.8
+"""Of a process that fits: mostly torch's imports."""
+
+RAY_START_S: Final = 6.0
+"""Of Ray on this machine, its actors, and its end."""
 
 SHARD_SECONDS: Final = 20.0
 SHARD_BYTES: Final = 64 << 20
@@ -133,6 +142,20 @@ class Plan:
     def seconds(self) -> float:
         """Nominal work in seconds of one core; for planning, not a promise."""
         return _seconds(self.sweep, self.engine, self.shards)
+
+    @property
+    def inline(self) -> bool:
+        """Whether Ray takes longer to start than it could save."""
+        return self.seconds < INLINE_BELOW_S
+
+    def wall_seconds(self, cores: int) -> float:
+        """Nominal time of a whole run that chooses its executor itself, from its start to its end.
+
+        On machines without an accelerator, one actor a core.
+        """
+        if self.inline:
+            return INLINE_START_S + self.seconds
+        return RAY_START_S + self.seconds / min(cores, self.shards)
 
     @cached_property
     def projected_bytes(self) -> int:
@@ -279,7 +302,7 @@ def nominal_seconds(
 ) -> float:
     """One fit's nominal time on one core, seconds; constants measured on one kind of machine."""
     size = degree + 1
-    end = 2e-9 * points * size + 5e-6 if engine == "eager" else 1.2e-10 * points * size + 2e-6
+    end = 2e-9 * points * size + 5e-6 if engine == "eager" else 6e-11 * points * size + 2e-6
     if optimizer.name == "newton":
         return end + min(steps, _NEWTON_STEPS) * _newton_step(size, points, objective)
     if engine == "affine":
@@ -308,13 +331,11 @@ def _compiled_step(size: int, points: int, objective: str, optimizer: str) -> fl
     update = {"momentum": 4 * size, "adam": 50 * size}.get(optimizer, 2 * size)
     if objective in SQUARED:
         return 2e-11 * (2 * size * (size + 1) + update)
-    point = 1.2e-11 * (4 * size + 10) + (9e-10 if objective == "log_cosh" else 0.0)
+    point = 6e-12 * (4 * size + 10) + (3e-10 if objective == "log_cosh" else 0.0)
     return point * points + 2e-11 * update
 
 
 _STEP: Final = {"eager": _eager_step, "compiled": _compiled_step}
-_KERNEL_SECONDS: Final = 0.3
-"""To make the machine code that one kind of fit needs: its iteration and its evaluation."""
 
 
 def _seconds(sweep: Sweep, engine: str, shards: int) -> float:
@@ -322,15 +343,18 @@ def _seconds(sweep: Sweep, engine: str, shards: int) -> float:
     seconds = _total(sweep, lambda *values: nominal_seconds(*values, engine=engine))
     if engine == "eager":
         return seconds + shards * _total(sweep, _batch_seconds) / sweep.size
-    return seconds + _kinds(sweep) * _KERNEL_SECONDS
+    return seconds + _compiling_seconds(sweep)
 
 
-def _kinds(sweep: Sweep) -> int:
-    """At most so many kinds of fit are compiled apart."""
-    return prod(len(set(_kind_of(sweep, name))) for name in _COMPILED_APART)
+def _compiling_seconds(sweep: Sweep) -> float:
+    """To make machine code of every kind of fit, each once, where none is kept from before."""
+    sizes = {degree + 1 for degree in sweep.values("degree")}
+    others = prod(len(set(_kind_of(sweep, name))) for name in _COMPILED_APART)
+    return 0.6 + others * float(sum(0.04 + 6e-4 * size * size for size in sizes))
 
 
-_COMPILED_APART: Final = ("degree", "objective", "optimizer", "dtype")
+_COMPILED_APART: Final = ("objective", "optimizer", "dtype")
+"""What kinds differ by, besides their degree."""
 
 
 def _kind_of(sweep: Sweep, name: str) -> Sequence[Any]:

@@ -849,11 +849,14 @@ def test_plan_as_json_is_one_object(command: Command, spec: Path) -> None:
 
 def test_plan_says_in_words_what_it_says_in_json(command: Command, spec: Path) -> None:
     facts = json.loads(command("plan", spec, "--json").out)
-    lines = dict(line.split(None, 1) for line in command("plan", spec).out.splitlines()[:4])
+    lines = dict(line.split(None, 1) for line in command("plan", spec).out.splitlines())
     assert lines["fits"] == "20"
     assert lines["axes"] == "degree 2 x seed 10"
     assert lines["shards"] == "2 of 10 fits"
     assert lines["engine"] == facts["engine"]
+    work, time = (facts[f"projected_{name}seconds"] for name in ("core_", ""))
+    assert lines["work"] == f"{work:.3g} s on one core, nominal"
+    assert re.fullmatch(rf"about {time:.2g} s here, on \d+ cores", lines["time"])
 
 
 NOT_FINITE = """\

@@ -31,9 +31,17 @@ KINDS = {
 STOPS = (
     "fit: {degree: 3, steps: 300, points: 50, stop: {gradient: 0.5}}\nsweep: {seed: {count: 99}}"
 )
+TARGETS = (
+    "fit: {degree: 3, points: 60, steps: 20, range: [0.5, 1]}\n"
+    "sweep: {target: [exp(x), log(x), tan(x), asin(x), acos(x), atan(x), sinh(x), cosh(x), "
+    "tanh(x), x**2.5, 2**x, sign(x - 0.7) * sqrt(x), sin(x), cos(1e7 * x)], seed: {count: 3}}"
+)
+NEWTON = KINDS["sse gd"].replace("optimizer: gd", "optimizer: newton")
 CASES = {
     **{kind: ("compiled", text) for kind, text in KINDS.items()},
     "stop": ("compiled", STOPS),
+    "targets": ("compiled", TARGETS),
+    "newton": ("compiled", NEWTON),
     "affine": ("affine", KINDS["sse gd"]),
 }
 

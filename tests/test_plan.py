@@ -495,6 +495,29 @@ def test_the_projected_time_is_that_of_all_fits_and_of_the_shards_batches(
         assert once - (twice - once) == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_run_of_little_work_needs_no_ray_and_one_of_much_is_shared_by_cores() -> None:
+    little, much = (plan_of(f"sweep: {{seed: {{count: {count}}}}}") for count in (1, 10**7))
+    assert little.inline
+    assert little.wall_seconds(16) == little.wall_seconds(1) > little.seconds
+    assert not much.inline
+    starts = {much.wall_seconds(n) - much.seconds / n for n in (1, 2, 16)}
+    assert max(starts) - min(starts) < 1e-6
+    assert much.wall_seconds(10**6) == much.wall_seconds(much.shards)
+
+
+def test_every_kind_of_fit_is_compiled_apart() -> None:
+    """Some seconds for a hundred kinds, and more for those of a high degree."""
+    one, many, high = (
+        plan_of(f"fit: {{steps: 1}}\nsweep: {{{sweep}}}").seconds
+        for sweep in (
+            "degree: [3]",
+            "degree: [3, 4], objective: [sse, mse, huber], optimizer: [gd, adam]",
+            "degree: [29, 30], objective: [sse, mse, huber], optimizer: [gd, adam]",
+        )
+    )
+    assert one < many < high
+
+
 def test_the_projected_bytes_grow_with_what_is_recorded() -> None:
     texts = ["none", "{every: 100}", "{every: 10}", "{every: 10, of: [loss, coefficients]}"]
     sizes = [plan_of(f"record: {text}").projected_bytes for text in texts]
