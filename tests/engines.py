@@ -1,13 +1,15 @@
 """Kinds of fit that tests of the engines go through."""
 
 from dataclasses import asdict, dataclass
+from unittest.mock import patch
 
 import pyarrow as pa
 import torch
 
+from polyfit import worker
+from polyfit.engine import setup
 from polyfit.plan import Plan, Shard
 from polyfit.spec import Spec
-from polyfit.worker import compute
 
 __all__ = ["CPU", "IN_POWERS", "KINDS", "KindOfFit", "plan_of", "rows_of"]
 
@@ -56,7 +58,8 @@ def plan_of(text: str, engine: str) -> Plan:
     return Plan.of(Spec.parse(f"name: test\nengine: {engine}\n{text}"))
 
 
-def rows_of(text: str, engine: str = "eager", device: torch.device = CPU) -> pa.Table:
-    """All rows of a spec's plan, computed here as one shard."""
+def rows_of(text: str, engine: str = "eager", device: torch.device = CPU, few: int = 0) -> pa.Table:
+    """All rows of a spec's plan, computed here as one shard; below ``few`` without kernels."""
     plan = plan_of(text, engine)
-    return compute(plan, Shard(0, 0, plan.fits), device)
+    with patch.object(setup, "FEW", few), patch.object(worker, "FEW", few):
+        return worker.compute(plan, Shard(0, 0, plan.fits), device)

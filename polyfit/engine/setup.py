@@ -20,9 +20,12 @@ from polyfit.expression import Formula
 from polyfit.problem import Design, Grid, design, noisy, reduce, target_values
 from polyfit.sweep import Column
 
-__all__ = ["PROBLEM_FIELDS", "Setup"]
+__all__ = ["FEW", "PROBLEM_FIELDS", "Setup"]
 
 Array = npt.NDArray[np.float64]
+
+FEW: Final = 64
+"""Below this many data, or fits, numpy has done its work before a kernel is made."""
 
 PROBLEM_FIELDS: Final = ("range", "points", "degree", "basis", "target", "noise", "noise_seed")
 
@@ -101,7 +104,7 @@ class Setup:
 
     def problems(self, of_B: Index, squared: bool) -> Problems:
         """The problems in the form the engine takes."""
-        by = reduce_compiled if self.compiled else reduce
+        by = reduce_compiled if self.compiled and len(self.y_DN) >= FEW else reduce
         q_DM, rest_D = by(self.degree, self.y_DN)
         of = self.data_of_P
         return Problems(
