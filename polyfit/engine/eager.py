@@ -47,7 +47,9 @@ def _waits(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def objective_of(kind: Kind, problems: Problems, fits: Index, device: torch.device) -> Objective:
+def objective_of(
+    kind: Kind, problems: Problems, fits: Index, device: torch.device, halved: bool = False
+) -> Objective:
     """The objective of the named fits of the batch: their losses, shape (fits,)."""
     select = torch.tensor(problems.of_B[fits]).to(device)
 
@@ -63,7 +65,7 @@ def objective_of(kind: Kind, problems: Problems, fits: Index, device: torch.devi
         entries = [spread(R[:, i, j], one) for i in range(size) for j in range(i, size)]
         values = [spread(q[:, i], one) for i in range(size)]
         mean = kind.points if kind.objective == "mse" else None
-        return squared(entries, values, spread(problems.rest_P, one), mean)
+        return squared(entries, values, spread(problems.rest_P, one), mean, halved)
     functions = problems.functions_PMN
     rows = [spread(functions[:, k], len(functions) == 1) for k in range(kind.size)]
     y = spread(problems.y_PN, len(problems.y_PN) == 1)
@@ -128,7 +130,7 @@ class Eager:
 
     def _begin(self, fits: Index, start_BM: Numbers, lr_B: Numbers) -> None:
         self.c = [self._vector(column) for column in start_BM.T]
-        self.lr = self._vector(lr_B)
+        self.lr = self._vector(lr_B) * (2.0 if self.kind.halved else 1.0)
         self.moments = [
             [torch.zeros_like(v) for v in self.c] for _ in range(MOMENTS[self.kind.optimizer.name])
         ]
@@ -143,7 +145,9 @@ class Eager:
         self.status = torch.zeros_like(self.lr, dtype=torch.int8)
         self.ends = self.c
         if len(fits):
-            self.objective = objective_of(self.kind, self.problems, fits, self.device)
+            self.objective = objective_of(
+                self.kind, self.problems, fits, self.device, self.kind.halved
+            )
 
     def _vector(self, values: Numbers) -> Tensor:
         return torch.tensor(np.ascontiguousarray(values)).to(self.device)
@@ -178,7 +182,13 @@ class Eager:
         stop = self.kind.stop
         if stop is None:
             return torch.zeros_like(losses, dtype=torch.bool)
-        return _stopped_by(stop.kind, losses, self.last_loss, g, stop.tolerance)
+        if stop.kind == "gradient":
+            return self._norm(g) <= stop.tolerance
+        return (self.last_loss - losses).abs() <= stop.tolerance * self.last_loss.abs()
+
+    def _norm(self, g: Coefficients) -> Tensor:
+        """Of the whole gradient."""
+        return norm(g) * 2.0 if self.kind.halved else norm(g)
 
     def _test(self, update: int, losses: Tensor, g: Coefficients) -> None:
         """Note how fits ended that have diverged, converged or come to their last update."""
@@ -218,7 +228,7 @@ class Eager:
     def _record(self, slot: int, losses: Tensor, g: Coefficients) -> None:
         self._keep("loss", slot, losses)
         if "gradient_norm" in self.recorded:
-            self._keep("gradient_norm", slot, norm(g))
+            self._keep("gradient_norm", slot, self._norm(g))
         if "coefficients" in self.recorded:
             self._keep("coefficients", slot, torch.stack(self.c, dim=1))
 
@@ -236,12 +246,3 @@ def _finite(c: Coefficients, losses: Tensor) -> Tensor:
     for value in c:
         sound = sound & torch.isfinite(value)
     return sound
-
-
-def _stopped_by(
-    rule: str, losses: Tensor, last: Tensor, g: Coefficients, tolerance: Tensor | float
-) -> Tensor:
-    """Which fits meet the stop rule, shape (B,), bool."""
-    if rule == "gradient":
-        return norm(g) <= tolerance
-    return (last - losses).abs() <= tolerance * last.abs()

@@ -150,6 +150,8 @@ class _Block:
     def _load(self) -> None:
         e, a, kernel = self.e, self.a, self.kernel
         self.lr = e.load_lanes(a["lr"], self.b)
+        if self.kind.halved:
+            self.lr = e.add(self.lr, self.lr)
         if self.kind.squared:
             if not kernel.one_design:
                 self.triangle = self._rows("R", self.kind.size * (self.kind.size + 1) // 2)
@@ -338,17 +340,18 @@ class _Block:
         total = squares[0]
         for square in squares[1:]:
             total = e.add_alone(total, square)
-        return e.intrinsic("sqrt", total)
+        norm = e.intrinsic("sqrt", total)
+        return e.add(norm, norm) if self.kind.halved else norm
 
     # --- objectives --------------------------------------------------------------------------
 
     def _gradient(self, c: Values) -> tuple[str, Values]:
-        """The loss at ``c`` and its gradient; what is not used LLVM leaves out."""
+        """The loss at ``c`` and its gradient, or half of it; what is not used LLVM leaves out."""
         if not self.kind.squared:
             return self._over_points(c)
         tape = Tape(self.e, self.kind.dtype, c)
         points = self.parameters["points"] if self.kind.objective == "mse" else None
-        loss = squared_loss(tape, self.triangle, self.q, self.rest, points, c)
+        loss = squared_loss(tape, self.triangle, self.q, self.rest, points, c, self.kind.halved)
         return loss, tape.gradient(loss, c)
 
     def _over_points(self, c: Values) -> tuple[str, Values]:

@@ -74,6 +74,15 @@ class Kind:
     def squared(self) -> bool:
         return self.objective in SQUARED
 
+    @property
+    def halved(self) -> bool:
+        """Whether updates take half the gradient, and twice the rate.
+
+        The coefficients have the same bits, as factors of two are exact, and no residual is
+        doubled on the way. Adam's and Newton's updates need the gradient itself.
+        """
+        return self.squared and self.optimizer.name in ("gd", "momentum")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Problems:
@@ -102,10 +111,14 @@ class Problems:
 
 
 def squared(
-    R: Sequence[Tensor], q: Sequence[Tensor], rest: Tensor, points: Scalar | None
+    R: Sequence[Tensor],
+    q: Sequence[Tensor],
+    rest: Tensor,
+    points: Scalar | None,
+    halved: bool = False,
 ) -> Objective:
     """The reduced sum of squares as a function of the coefficients; see ``squared_loss``."""
-    return lambda c: squared_loss(_directly, R, q, rest, points, c)
+    return lambda c: squared_loss(_directly, R, q, rest, points, c, halved)
 
 
 def squared_loss(
@@ -115,6 +128,7 @@ def squared_loss(
     rest: Any,
     points: Any,
     c: Sequence[Any],
+    halved: bool = False,
 ) -> Any:
     """The reduced sum of squares: M rows of at most M terms.
 
@@ -126,14 +140,15 @@ def squared_loss(
             gradient.
         points: N for the mean (mse), None for the sum (sse).
         c: the M coefficients.
+        halved: whether autograd is to find half the gradient.
     """
-    entries = iter(R)
+    entries, squares = iter(R), _square_of_half_slope if halved else _square
     total = None
     for i in range(len(q)):
         row = apply(_term, next(entries), c[i])
         for value in c[i + 1 :]:
             row = apply(_and_term, row, next(entries), value)
-        square = apply(_square, row, q[i])
+        square = apply(squares, row, q[i])
         total = square if total is None else apply(_sum, total, square)
     total = apply(_sum, total, rest)
     return total if points is None else apply(_share, total, points)
@@ -154,6 +169,11 @@ def _and_term(total: Tensor, entry: Tensor, value: Tensor) -> Tensor:
 def _square(total: Tensor, q: Tensor) -> Tensor:
     difference = total - q
     return difference * difference
+
+
+def _square_of_half_slope(total: Tensor, q: Tensor) -> Tensor:
+    difference = total - q
+    return difference.detach() * difference  # one of the two is held fixed
 
 
 def _sum(total: Tensor, more: Tensor) -> Tensor:
