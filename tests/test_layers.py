@@ -46,6 +46,7 @@ ROOMS = {
     "engine.fit": "torch numpy",
     "engine.affine": "torch numpy",
     "engine.setup": "numpy",
+    "engine.screening": "numpy",
     "engine.evaluation": "torch",
     "engine.evaluate": "torch numpy",
     "rows": "pyarrow numpy",

@@ -17,6 +17,7 @@ from polyfit.engine.evaluation import Evaluation
 from polyfit.engine.model import Array, Kind, Problems, gradient, norm
 from polyfit.engine.outcome import Index
 from polyfit.engine.points import LANES
+from polyfit.engine.screening import FROM_POINTS, blocks_of
 from polyfit.engine.setup import Setup
 from polyfit.problem import Grid, basis_functions, in_powers, sum_of
 
@@ -125,15 +126,18 @@ def evaluate_compiled(
     if setup.basis != "power":
         functions = basis_functions(setup.basis, setup.degree, setup.grid.t())
         arrays["functions"] = np.stack(list(functions))
+    one, in_x = kind.squared and len(spread) == 1, setup.basis == "power"
+    screened = one and in_x and kind.points >= FROM_POINTS
+    if screened:
+        arrays |= blocks_of(arrays["t"], setup.clean_CN[0])
+    together = _TOGETHER if one and size <= _LOW else 1
+    kernel = Evaluation(kind.degree, kind.objective, in_x, together, screened)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    many = kind.squared and len(spread) == 1 and size <= _LOW
-    together = _TOGETHER if many else 1
-    kernel = Evaluation(kind.degree, kind.objective, setup.basis == "power", together)
     triangle = 0 if one_R else R.shape[1]
     cpu.load(kernel, LANES).bind(
         {**arrays, **results, "points": kind.points, "triangle": triangle}
     )(begin=0, end=count)
-    if setup.basis == "power":
+    if in_x:
         results["change"][:] = 0.0
     return _evaluated(
         kind, setup, problems, results["loss"], results["excess"], results["gradient_norm"],

@@ -13,6 +13,7 @@ from polyfit.engine.emit import Emitter
 from polyfit.engine.kernel import Kernel
 from polyfit.engine.model import WRITTEN, residual, squared_loss
 from polyfit.engine.points import Points, over_points
+from polyfit.engine.screening import ARRAYS, horner, largest_errors
 from polyfit.engine.tape import Tape
 from polyfit.fields import SQUARED
 
@@ -29,11 +30,14 @@ class Evaluation(Kernel):
         degree, objective: of the fits.
         in_x: whether their basis is that of the powers of x.
         together: fits that are evaluated at a time; more than one where all have one problem.
+        screened: whether points that cannot matter are passed over; where that is possible, for
+            fits of one problem with a squared objective in powers of x.
 
     Arrays of float64: ``c`` and ``powers`` (B, M), the coefficients in the fits' basis and, where
     that is another, of the powers of x; ``R`` (P, T), or (T,) where ``triangle`` is 0, q (P, M)
     and ``rest`` (P,); the basis functions (M, N), t (N,), ``middle`` and ``half`` (P,); ``clean``
-    (C, N) and y (D, N). Of int64: ``problem_of`` (B,), ``clean_of`` and ``data_of`` (P,).
+    (C, N) and y (D, N); those of ``screening``. Of int64: ``problem_of`` (B,), ``clean_of`` and
+    ``data_of`` (P,).
 
     Results of float64, shape (B,): ``loss``, ``excess`` over the optimum (squared objectives),
     ``gradient_norm``; ``max_error`` against the clean target, ``change`` of a prediction by the
@@ -44,18 +48,21 @@ class Evaluation(Kernel):
     objective: str
     in_x: bool
     together: int = 1
+    screened: bool = False
 
     real = "double"
     arrays: ClassVar = (
         "c", "powers", "R", "q", "rest", "functions", "t", "middle", "half", "clean", "y",
         "problem_of", "clean_of", "data_of", "loss", "excess", "gradient_norm", "max_error",
-        "change", "squares",
+        "change", "squares", *ARRAYS,
     )  # fmt: skip
     integers: ClassVar = ("points", "triangle")
 
     @property
     def words(self) -> str:
-        return f"evaluation {self.degree} {self.objective} {self.in_x} {self.together}"
+        return (
+            f"evaluation {self.degree} {self.objective} {self.in_x} {self.together} {self.screened}"
+        )
 
     def step(self, lanes: int) -> int:
         return self.together
@@ -96,7 +103,12 @@ class _Block:
                     self._reduced(fit, c)
                 own.append(c)
                 in_powers.append(powers)
-        self._over_points(own, in_powers)
+        if self.kernel.screened:
+            errors = largest_errors(e, a, self.clean_row, self.middle, self.half, own)
+            for fit, error in zip(self.fits, errors, strict=True):
+                self._store(fit, "max_error", error)
+        else:
+            self._over_points(own, in_powers)
 
     def _row(self, name: str) -> str:
         return self.e.integer(
@@ -151,7 +163,7 @@ class _Block:
             clean = points.load(a["clean"], self.clean_row)
             found = []
             for c, c_in_powers in zip(spread, powers, strict=True):
-                value = predicted = self._horner(c_in_powers, x)
+                value = predicted = horner(e, c_in_powers, x)
                 if not self.kernel.in_x:
                     predicted = c[0]
                     for one, function in zip(c[1:], functions, strict=True):
@@ -184,9 +196,3 @@ class _Block:
             return functions
         rows = [self.e.integer("mul", self.a["points"], k) for k in range(1, self.size)]
         return [points.load(self.a["functions"], row) for row in rows]
-
-    def _horner(self, powers: Values, x: str) -> str:
-        value = powers[-1]
-        for power in reversed(powers[:-1]):
-            value = self.e.add(self.e.mul(value, x), power)
-        return value
