@@ -343,14 +343,18 @@ def _seconds(sweep: Sweep, engine: str, shards: int) -> float:
     seconds = _total(sweep, lambda *values: nominal_seconds(*values, engine=engine))
     if engine == "eager":
         return seconds + shards * _total(sweep, _batch_seconds) / sweep.size
-    return seconds + _compiling_seconds(sweep)
+    return seconds + shards * _OF_A_SHARD + _compiling_seconds(sweep)
+
+
+_OF_A_SHARD: Final = 0.05
+"""However few fits it holds: its batches, its file, the store."""
 
 
 def _compiling_seconds(sweep: Sweep) -> float:
     """To make machine code of every kind of fit, each once, where none is kept from before."""
     sizes = {degree + 1 for degree in sweep.values("degree")}
     others = prod(len(set(_kind_of(sweep, name))) for name in _COMPILED_APART)
-    return 0.6 + others * float(sum(0.04 + 6e-4 * size * size for size in sizes))
+    return 0.6 + others * float(sum(0.08 + 6e-4 * size * size for size in sizes))
 
 
 _COMPILED_APART: Final = ("objective", "optimizer", "dtype")

@@ -1249,14 +1249,15 @@ def _cold_and_warm(
 def plan(options: Options, report: Report) -> None:
     """What ``polyfit plan`` says of a job, beside what this machine takes for it.
 
-    Its seconds are those of one core: updates, evaluations, and kernels that are not in the cache.
-    Start-up and imports are not among them; a run of one fit of one update, its kernels in the
-    cache, tells how long these take. All other runs begin with an empty cache.
+    Its time is of a whole run that chooses its executor itself, with no kernel in the cache; its
+    work is of one core, without the start of a process.
     """
-    report.head("plan", "What plan says, in seconds of one core, and what whole runs take; seconds")
-    widths = "{:<34}{:>10}{:>12}{:>12}{:>12}{:>15}{:>15}"
-    report.line(widths.format("", "plan", "one core", "of cores", "as typed", "plan / cores",
-                              "without start"))  # fmt: skip
+    report.head(
+        "plan", "What plan says, and what runs take that begin with an empty cache; seconds"
+    )
+    widths = "{:<34}{:>12}{:>12}{:>12}{:>12}{:>12}{:>14}"
+    report.line(widths.format("", "plan: time", "as typed", "plan / it", "plan: work", "one core",
+                              "of its cores"))  # fmt: skip
     specs = {path.name: str(path) for path in sorted((ROOT / "jobs").glob("*.yaml"))}
     with surroundings() as (folder, env):
         env["CUDA_VISIBLE_DEVICES"] = ""  # a plan tells cores' time
@@ -1264,21 +1265,9 @@ def plan(options: Options, report: Report) -> None:
             path = folder / f"{secrets.token_hex(4)}.yaml"
             path.write_text(json.dumps(spec))
             specs[name] = str(path)
-        one = folder / "one.yaml"
-        one.write_text(json.dumps({**_short(1), "name": "bench-start"}))
-        with report.row("plan", "the start of a process"):
-            cold = _whole_job(str(one), folder, env, "inline", CORES[-1:]).core_s
-            starts = [
-                _whole_job(str(one), folder, env, "inline", CORES[-1:]).core_s
-                for _ in range(options.repeats)
-            ]
-            start_s = statistics.median(starts)
-            report.fact("plan", "the start of a process", {"core_s": starts, "cold_core_s": cold})
-            report.line(
-                f"the start of a process: {start_s:.2f} s of one core, {cold:.2f} without kernels"
-            )
-            for name, place in specs.items():
-                _beside_plan(report, folder, env, name, place, start_s)
+        for name, place in specs.items():
+            with report.row("plan", name):
+                _beside_plan(report, folder, env, name, place)
 
 
 def _planned(options: Options) -> dict[str, Spec]:
@@ -1298,27 +1287,22 @@ def _planned(options: Options) -> dict[str, Spec]:
 
 
 def _beside_plan(
-    report: Report, folder: Path, env: Mapping[str, str], name: str, path: str, start_s: float
+    report: Report, folder: Path, env: Mapping[str, str], name: str, path: str
 ) -> None:
-    with report.row("plan", name):
-        told = _planned_seconds(path)
-        alone = _whole_job(path, folder, {**env, **_caches(folder)}, "inline", CORES[-1:])
-        typed = _whole_job(path, folder, {**env, **_caches(folder)}, "auto", CORES)
-        ratio, net = told / alone.core_s, told / max(alone.core_s - start_s, 0.01)
-        found = {"plan_s": told, "one_core": alone.told(), "as_typed": typed.told()}
-        report.fact("plan", name, {**found, "ratio": ratio, "ratio_without_start": net})
-        report.line(
-            f"{name:<34}{told:>10.2f}{alone.wall_s:>12.2f}{alone.core_s:>12.2f}"
-            f"{typed.wall_s:>12.2f}{ratio:>15.2f}{net:>15.2f}"
-        )
-
-
-def _planned_seconds(path: str) -> float:
-    """The seconds of one core that ``polyfit plan`` says."""
     from polyfit.plan import Plan
     from polyfit.spec import Spec as Read
 
-    return Plan.of(Read.load(path)).seconds
+    made = Plan.of(Read.load(path))
+    time_s, work_s = made.wall_seconds(len(CORES)), made.seconds
+    alone = _whole_job(path, folder, {**env, **_caches(folder)}, "inline", CORES[-1:])
+    typed = _whole_job(path, folder, {**env, **_caches(folder)}, "auto", CORES)
+    ratio = time_s / typed.wall_s
+    found = {"time_s": time_s, "work_s": work_s, "one_core": alone.told(), "ratio": ratio}
+    report.fact("plan", name, {**found, "as_typed": typed.told()})
+    report.line(
+        f"{name:<34}{time_s:>12.2f}{typed.wall_s:>12.2f}{ratio:>12.2f}{work_s:>12.2f}"
+        f"{alone.wall_s:>12.2f}{alone.core_s:>14.2f}"
+    )
 
 
 def _whole_job(
