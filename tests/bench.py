@@ -1253,7 +1253,7 @@ def plan(options: Options, report: Report) -> None:
     work is of one core, without the start of a process.
     """
     report.head(
-        "plan", "What plan says, and what runs take that begin with an empty cache; seconds"
+        "plan", "What plan says, and what runs take with an empty cache; seconds"
     )
     widths = "{:<34}{:>12}{:>12}{:>12}{:>12}{:>12}{:>14}"
     report.line(widths.format("", "plan: time", "as typed", "plan / it", "plan: work", "one core",
