@@ -3,7 +3,8 @@
 So whoever computes them, numpy array by array or a kernel, finds the same bits on every machine.
 They are written with numpy's arithmetic, comparisons, ``where``, ``rint``, ``sqrt``, ``copysign``,
 ``frexp`` and ``ldexp``, for numbers, arrays, and whatever answers to these. Outside of a function's
-domain the value is NaN or infinite. Each is within ``ULPS`` units in the last place.
+domain the value is NaN or infinite. Each is within ``ULPS`` units in the last place, a power near
+the largest or smallest numbers within 16.
 
 Cody and Waite, Software Manual for the Elementary Functions (1980): the reductions of arguments.
 Dekker, A floating-point technique for extending the available precision (1971): exact products.

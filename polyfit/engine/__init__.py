@@ -2,6 +2,7 @@
 
 ``model`` says what one update is, ``trace`` and ``tape`` find its gradient by autograd, ``emit``
 and ``kernel`` write it as LLVM IR, ``cpu`` and ``gpu`` make machine code of that. ``iteration``,
-``evaluation``, ``data``, ``initial`` and ``affine`` hold the kernels; ``compiled`` and ``eager``
-bring a batch from its initial values to its ends, ``fit`` chooses. No Ray, no store.
+``evaluation`` with ``screening``, ``data``, ``initial`` and ``affine`` hold the kernels;
+``compiled`` and ``eager`` bring a batch from its initial values to its ends, ``fit`` chooses. No
+Ray, no store.
 """
