@@ -49,7 +49,7 @@ serve-s3: .venv/run ## Start the local S3 server, or find it running; its keys a
 stop-s3: ## Stop the local S3 server; its data stay
 	@[ ! -d $(S3) ] || $(or $(and $(SOUND),$(BIN)/python),$(PYTHON)) deploy/local_s3.py stop --folder $(S3)
 
-bench: .venv/bench ## Speed beside peers, an hour; ARGS="--quick --only peers" goes to tests/bench.py
+bench: .venv/bench ## Speed beside peers, an hour and a half; ARGS="--quick --only peers" goes to tests/bench.py
 	$(BIN)/python tests/bench.py $(ARGS)
 
 gpu-check: .venv/gpu ## On a machine with a GPU, ten minutes: its bits beside the CPU's, then its speed
