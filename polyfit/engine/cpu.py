@@ -126,7 +126,7 @@ def optimised(text: str, machine: Machine) -> Any:
 
     module = llvm.parse_assembly(text)
     module.verify()
-    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
+    tuning = llvm.create_pipeline_tuning_options(speed_level=1)
     tuning.slp_vectorization = tuning.loop_vectorization = tuning.loop_unrolling = False
     passes = llvm.create_pass_builder(_target(machine), tuning)
     passes.getModulePassManager().run(module, passes)
