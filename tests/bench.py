@@ -1252,9 +1252,7 @@ def plan(options: Options, report: Report) -> None:
     Its time is of a whole run that chooses its executor itself, with no kernel in the cache; its
     work is of one core, without the start of a process.
     """
-    report.head(
-        "plan", "What plan says, and what runs take with an empty cache; seconds"
-    )
+    report.head("plan", "What plan says, and what runs take with an empty cache; seconds")
     widths = "{:<34}{:>12}{:>12}{:>12}{:>12}{:>12}{:>14}"
     report.line(widths.format("", "plan: time", "as typed", "plan / it", "plan: work", "one core",
                               "of its cores"))  # fmt: skip
