@@ -3,8 +3,7 @@
 So whoever computes them, numpy array by array or a kernel, finds the same bits on every machine.
 They are written with numpy's arithmetic, comparisons, ``where``, ``rint``, ``sqrt``, ``copysign``,
 ``frexp`` and ``ldexp``, for numbers, arrays, and whatever answers to these. Outside of a function's
-domain the value is NaN or infinite. Each is within ``ULPS`` units in the last place, a power near
-the largest or smallest numbers within 16.
+domain the value is NaN or infinite. Each is within ``ULPS`` units in the last place.
 
 Cody and Waite, Software Manual for the Elementary Functions (1980): the reductions of arguments.
 Dekker, A floating-point technique for extending the available precision (1971): exact products.
@@ -41,6 +40,13 @@ ULPS: Final = 6
 
 LIMIT: Final = 1.6e6
 """Of the argument of sine, cosine and tangent: up to here twice its multiple of pi has 20 bits."""
+
+
+_PI_LOW: Final = float.fromhex("0x1.1a62633145c07p-53")
+"""Pi less the float64 nearest to it."""
+
+_PI_LEAST: Final = float.fromhex("-0x1.f1976b7ed8fbcp-109")
+"""What is left of pi."""
 
 
 def _series(coefficients: tuple[float, ...], z: Any) -> Any:
@@ -114,18 +120,38 @@ def _sine(r: Any) -> Any:
 
 def _anywhere(x: Any, within: Any, quarters: int) -> Any:
     value = within(x)
-    far = ~(np.abs(x) <= LIMIT)
+    far = (np.abs(x) > LIMIT) & (np.abs(x) < np.inf)
     if not np.any(far):
         return value
     value = np.array(value)
-    value[far] = [_sine_far(one, quarters) for one in np.asarray(x)[far].tolist()]
+    value[far] = _sine_far(np.asarray(x)[far], quarters)
     return value
 
 
-def _sine_far(x: float, quarters: int) -> float:
-    """sin(x + ``quarters`` pi / 2) by whole numbers, which hold any float64 and enough of pi."""
-    if not np.isfinite(x):
-        return float("nan")
+def _sine_far(x: Any, quarters: int) -> Any:
+    """sin(x + ``quarters`` pi / 2) for an array of finite numbers."""
+    quarter = 0.5 * quarters
+    turns = np.rint(x * (1.0 / np.pi) + quarter) - quarter
+    product, lost = _product(turns, np.pi)
+    more, least = _product(turns, _PI_LOW)
+    total, first = _sum(x - product, -lost)  # the difference is exact
+    total, second = _sum(total, -more)
+    r = total + ((first + second) - (least + turns * _PI_LEAST))
+    whole = turns + quarter
+    odd = whole - 2.0 * np.rint(whole * 0.5 - 0.25)
+    value = _sine(r) * (1.0 - 2.0 * odd)
+    beyond = np.abs(x) > _FARTHER
+    if np.any(beyond):
+        value[beyond] = [_sine_by_whole_numbers(one, quarters) for one in x[beyond].tolist()]
+    return value
+
+
+_FARTHER: Final = 1e15
+"""Up to here twice the multiple of pi is a number of 50 bits."""
+
+
+def _sine_by_whole_numbers(x: float, quarters: int) -> float:
+    """The same by whole numbers, which hold any float64 and enough of pi."""
     numerator, denominator = x.as_integer_ratio()
     half = _pi_scaled() // 2
     scaled = (numerator << _BITS) // denominator + quarters * half
@@ -160,8 +186,12 @@ _LOG_2: Final = (float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef
 _EXPONENTIAL: Final = tuple(1.0 / float(np.prod(range(1, k + 1))) for k in range(2, 14))
 """(exp(r) - 1 - r) / r^2 by Taylor, for |r| up to log(2) / 2: its error is 4e-18."""
 
-_LOGARITHM: Final = tuple(2.0 / (2 * k + 3) for k in range(11))
-"""(2 artanh(s) - 2 s) / s^3 in s^2 by Taylor, for |s| up to 0.172."""
+_LOGARITHM: Final = tuple(2.0 / (2 * k + 5) for k in range(10))
+"""(2 artanh(s) - 2 s - 2/3 s^3) / s^5 in s^2 by Taylor, for |s| up to 0.172."""
+
+_TWO_THIRDS: Final = 2.0 / 3.0
+_TWO_THIRDS_LOW: Final = float.fromhex("0x1.5555555555555p-55")
+"""2/3 less the float64 nearest to it."""
 
 _SPLIT: Final = 134217729.0
 """2^27 + 1: Dekker's constant, which halves the bits of a number."""
@@ -204,7 +234,7 @@ def log(x: Any) -> Any:
 
 
 def _logarithm(x: Any) -> tuple[Any, Any]:
-    """The logarithm of finite positive numbers as a sum of two, to some 60 bits.
+    """The logarithm of finite positive numbers as a sum of two, to some 65 bits.
 
     Twice the inverse hyperbolic tangent of (m - 1) / (m + 1) for x = m 2^n with m near 1.
     """
@@ -217,14 +247,23 @@ def _logarithm(x: Any) -> tuple[Any, Any]:
     d = 2.0 + f
     s = f / d
     product, lost = _product(s, d)
-    rest = (((f - product) - lost) - s * ((2.0 - d) + f)) / d
-    z = s * s
-    rest = 2.0 * rest + s * z * _series(_LOGARITHM, z)
-    whole = n * _LOG_2[0]
-    high = whole + 2.0 * s
-    low = ((whole - high) + 2.0 * s) + (rest + n * _LOG_2[1])
-    total = high + low
-    return total, (high - total) + low
+    s_low = (((f - product) - lost) - s * ((2.0 - d) + f)) / d
+    # 2 s, 2/3 s^3 and the rest: the first two as sums of two numbers.
+    z, z_low = _product(s, s)
+    cube, cube_low = _product(s, z)
+    third, third_low = _product(cube, _TWO_THIRDS)
+    third_low = third_low + (_TWO_THIRDS * (cube_low + s * z_low) + _TWO_THIRDS_LOW * cube)
+    low = 2.0 * s_low * (1.0 + z) + (third_low + cube * z * _series(_LOGARITHM, z))
+    high, first = _sum(n * _LOG_2[0], 2.0 * s)
+    high, second = _sum(high, third)
+    return _sum(high, (first + second) + (low + n * _LOG_2[1]))
+
+
+def _sum(a: Any, b: Any) -> tuple[Any, Any]:
+    """a + b as a sum of two numbers, exactly (Knuth)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
 
 
 def _product(a: Any, b: Any) -> tuple[Any, Any]:
@@ -292,10 +331,6 @@ def atan(x: Any) -> Any:
     value = np.where(turned, np.pi / 6.0, 0.0) + (u + u * (z * _series(_ARCTANGENT, z)))
     value = np.where(beyond, (np.pi / 2.0 - value) + _PI_LOW / 2.0, value)
     return np.copysign(value, x)
-
-
-_PI_LOW: Final = float.fromhex("0x1.1a62633145c07p-53")
-"""Pi less the float64 nearest to it."""
 
 
 def asin(x: Any) -> Any:

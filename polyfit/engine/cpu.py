@@ -176,18 +176,23 @@ _DIGEST: Final = hashlib.sha256().digest_size
 
 
 def _cached(kernel: Kernel, lanes: int) -> bytes:
-    folder = cache_folder()
-    place = folder / f"{_named(kernel, lanes)}.o" if folder else None
+    folder, name = cache_folder(), _named(kernel, lanes)
+    place = folder / f"{name}.o" if folder else None
     if place:
         with contextlib.suppress(OSError):
             data = place.read_bytes()
-            if hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
+            if _digest(name, data[_DIGEST:]) == data[:_DIGEST]:
                 return data[_DIGEST:]
     code = machine_code(cpu_text(kernel, lanes))
     if place:
         with contextlib.suppress(OSError):  # a full disk: it is made again next time
-            _write(place, hashlib.sha256(code).digest() + code)
+            _write(place, _digest(name, code) + code)
     return code
+
+
+def _digest(name: str, code: bytes) -> bytes:
+    """Of machine code under its name: another kernel's has another."""
+    return hashlib.sha256(name.encode() + code).digest()
 
 
 def _write(place: Path, data: bytes) -> None:

@@ -53,7 +53,8 @@ class Target(Kernel):
         def terms(points: Points) -> list[str]:
             x = e.add(middle, e.mul(half, points.load(a["t"])))
             turned: list[str] = []
-            value = Formula(self.text).of(Symbol(e, x), _functions(turned))
+            with np.errstate(all="ignore"):  # of its constants
+                value = Formula(self.text).of(Symbol(e, x), _functions(turned))
             y = value.text if isinstance(value, Symbol) else e.constant(float(value))
             points.store(y, a["y"], row)
             reach = e.constant(0.0)

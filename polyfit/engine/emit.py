@@ -251,10 +251,12 @@ class Emitter:
         return self.new(f"bitcast {whole} {a} to {self.vector}")
 
     def power_of_two(self, a: str) -> str:
-        """2 to the power of whole numbers for which the result is a normal number."""
+        """2 to the power of whole numbers where that is a normal number; of NaN anything."""
         scalar, bits, bias = _SIGNED[self.real]
         whole = self.of_lanes(scalar)
-        exponent = self.new(f"fptosi {self.vector} {a} to {whole}")
+        # Of NaN an integer is undefined, and what depends on it LLVM may leave out: any will do.
+        undefined = self.new(f"fptosi {self.vector} {a} to {whole}")
+        exponent = self.new(f"freeze {whole} {undefined}")
         biased = self.new(f"add {whole} {exponent}, {self.same(scalar, bias)}")
         return self.from_bits(self.new(f"shl {whole} {biased}, {self.same(scalar, bits)}"))
 
