@@ -41,8 +41,7 @@ from polyfit.dispatch import (
     named_cluster,
 )
 from polyfit.engine import cpu
-from polyfit.engine.data import Target
-from polyfit.engine.points import LANES
+from polyfit.engine.initial import Twister
 from polyfit.errors import ClusterError, PolyfitError, StoreError, UsageError
 from polyfit.ledger import lease_key
 from polyfit.plan import Plan
@@ -133,10 +132,11 @@ def test_a_log_says_while_actors_compile_that_they_do(tmp_path: Path) -> None:
     """With kept machine code that comes through a pipe, for which the actor has to wait."""
     cache, path = tmp_path / "cache", tmp_path / "compiled.yaml"
     cache.mkdir(mode=0o700)
-    pipe = cache / f"{cpu._named(Target('sin(x)'), LANES)}.o"
+    pipe = cache / f"{cpu._named(Twister(), cpu.HOST.registers)}.o"
     os.mkfifo(pipe)
     path.write_text(
-        "name: compiled\nengine: compiled\nfit: {steps: 20}\nresources: {actors: {max: 1}}\n"
+        "name: compiled\nengine: compiled\nfit: {steps: 20}\nsweep: {seed: {count: 40}}\n"
+        "resources: {actors: {max: 1}}\n"
     )
     running = subprocess.Popen(
         command("run", str(path), "--store", str(tmp_path / "runs"), "--executor", "ray"),
@@ -146,7 +146,7 @@ def test_a_log_says_while_actors_compile_that_they_do(tmp_path: Path) -> None:
     with running as process:
         try:
             assert process.stderr is not None
-            stage = "0 of 1 fit, 0 of 1 shard at rest; compiling on 1 of 1 actors"
+            stage = "0 of 40 fits, 0 of 1 shard at rest; compiling on 1 of 1 actors"
             assert any(stage in line for line in process.stderr), "it ended without a word of it"
             (status,) = tmp_path.rglob("status.json")
             wait_for(
