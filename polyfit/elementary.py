@@ -2,8 +2,9 @@
 
 So whoever computes them, numpy array by array or a kernel, finds the same bits on every machine.
 They are written with numpy's arithmetic, comparisons, ``where``, ``rint``, ``sqrt``, ``copysign``,
-``frexp`` and ``ldexp``, for numbers, arrays, and whatever answers to these. Outside of a function's
-domain the value is NaN or infinite. Each is within ``ULPS`` units in the last place.
+``frexp`` and ``ldexp``. Each takes a number of float64, an array of any shape, or what answers to
+these, and gives the same. Outside of a function's domain the value is NaN or infinite; nothing is
+raised, but numpy may warn. Each is within ``ULPS`` units in the last place.
 
 Cody and Waite, Software Manual for the Elementary Functions (1980): the reductions of arguments.
 Dekker, A floating-point technique for extending the available precision (1971): exact products.
@@ -40,7 +41,6 @@ ULPS: Final = 6
 
 LIMIT: Final = 1.6e6
 """Of the argument of sine, cosine and tangent: up to here twice its multiple of pi has 20 bits."""
-
 
 _PI_LOW: Final = float.fromhex("0x1.1a62633145c07p-53")
 """Pi less the float64 nearest to it."""
@@ -108,7 +108,11 @@ def tan_within(x: Any) -> Any:
 def _sine_less(x: Any, turns: Any, quarter: float = 0.0) -> Any:
     """The sine of x - ``turns`` pi, with the sign of an even or odd number of half turns."""
     r = ((x - turns * _PI[0]) - turns * _PI[1]) - turns * _PI[2]
-    whole = turns + quarter
+    return _turned(r, turns + quarter)
+
+
+def _turned(r: Any, whole: Any) -> Any:
+    """The sine of ``r`` and a whole number of half turns."""
     odd = whole - 2.0 * np.rint(whole * 0.5 - 0.25)
     return _sine(r) * (1.0 - 2.0 * odd)
 
@@ -137,9 +141,7 @@ def _sine_far(x: Any, quarters: int) -> Any:
     total, first = _sum(x - product, -lost)  # the difference is exact
     total, second = _sum(total, -more)
     r = total + ((first + second) - (least + turns * _PI_LEAST))
-    whole = turns + quarter
-    odd = whole - 2.0 * np.rint(whole * 0.5 - 0.25)
-    value = _sine(r) * (1.0 - 2.0 * odd)
+    value = _turned(r, turns + quarter)
     beyond = np.abs(x) > _FARTHER
     if np.any(beyond):
         value[beyond] = [_sine_by_whole_numbers(one, quarters) for one in x[beyond].tolist()]

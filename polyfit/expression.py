@@ -90,9 +90,9 @@ class Formula:
 
     @property
     def cost(self) -> int:
-        """Of one value, in additions: a function or a power counts as ten."""
+        """Of one value, in additions: a function or a power counts as a hundred."""
         nodes = ast.walk(_tree(self.text))
-        return sum(10 if isinstance(node, ast.Call | ast.Pow) else 1 for node in nodes)
+        return sum(100 if isinstance(node, ast.Call | ast.Pow) else 1 for node in nodes)
 
     def of(self, x: Any, functions: Functions = FUNCTIONS) -> Any:
         """The formula of ``x``, which knows operators and what ``functions`` do with it."""

@@ -350,11 +350,15 @@ _OF_A_SHARD: Final = 0.05
 """However few fits it holds: its batches, its file, the store."""
 
 
+_FIRST_KERNEL: Final = 0.6
+"""What torch imports to trace autograd, and LLVM."""
+
+
 def _compiling_seconds(sweep: Sweep) -> float:
     """To make machine code of every kind of fit, each once, where none is kept from before."""
     sizes = {degree + 1 for degree in sweep.values("degree")}
     others = prod(len(set(_kind_of(sweep, name))) for name in _COMPILED_APART)
-    return 0.6 + others * float(sum(0.08 + 6e-4 * size * size for size in sizes))
+    return _FIRST_KERNEL + others * float(sum(0.08 + 6e-4 * size * size for size in sizes))
 
 
 _COMPILED_APART: Final = ("objective", "optimizer", "dtype")

@@ -484,10 +484,9 @@ class _ShardWork:
         """Everything a row says of the final coefficients, in float64 over all points."""
         rows, at = self.rows, batch.at
         stored = rows.power_coefficients.values.dtype
-        soon = (
-            kind.squared and len(at) < FEW
-        )  # the bits are the same; of sums by torch they are not
-        by = evaluate_compiled if self.compiled and not soon else evaluate_eager
+        # Both ways have the same bits, but for sums over all points, which torch adds otherwise.
+        few = kind.squared and len(at) < FEW
+        by = evaluate_compiled if self.compiled and not few else evaluate_eager
         found = by(kind, setup, problems, final_BM, stored)
         rows.scalars["loss"][at] = found.loss
         rows.scalars["gradient_norm"][at] = found.gradient_norm

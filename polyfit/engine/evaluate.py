@@ -126,11 +126,12 @@ def evaluate_compiled(
     if setup.basis != "power":
         functions = basis_functions(setup.basis, setup.degree, setup.grid.t())
         arrays["functions"] = np.stack(list(functions))
-    one, in_x = kind.squared and len(spread) == 1, setup.basis == "power"
-    screened = one and in_x and kind.points >= FROM_POINTS
+    in_x = setup.basis == "power"
+    one_problem = kind.squared and len(spread) == 1
+    screened = one_problem and in_x and kind.points >= FROM_POINTS
     if screened:
         arrays |= blocks_of(arrays["t"], setup.clean_CN[0])
-    together = _TOGETHER if one and size <= _LOW else 1
+    together = _TOGETHER if one_problem and size <= _LOW else 1
     kernel = Evaluation(kind.degree, kind.objective, in_x, together, screened)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     triangle = 0 if one_R else R.shape[1]

@@ -442,6 +442,7 @@ def unbiasing(update: int) -> tuple[float, float]:
 
 
 _UNBIASED: Final = 1024
+"""Updates whose divisors are computed at a time."""
 
 
 @lru_cache(maxsize=64)

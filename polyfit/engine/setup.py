@@ -151,7 +151,7 @@ def _of_target(target: str, grid: Grid, compiled: bool) -> tuple[Array, Array]:
     return y, scale
 
 
-_MUCH: Final = 1 << 21
+_MUCH: Final = 1 << 27
 """Additions that numpy has done before a kernel is made."""
 
 
