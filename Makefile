@@ -55,7 +55,7 @@ bench: .venv/bench ## Speed beside peers, an hour and a half; ARGS="--quick --on
 gpu-check: .venv/gpu ## On a machine with a GPU, ten minutes: its bits beside the CPU's, then its speed
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.accelerator.is_available())' \
 		|| { echo 'torch sees no accelerator on this machine: nothing to check' >&2; exit 1; }
-	$(BIN)/python -m pytest tests/test_golden.py tests/test_gpu.py
+	$(BIN)/python -m pytest tests/engine/test_golden.py tests/engine/test_gpu.py
 	$(BIN)/python tests/bench.py --only accelerator --quick $(ARGS)
 
 image-check: .venv/test ## As root, on Debian: build the image without a container engine, run a job in it

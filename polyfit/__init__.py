@@ -7,21 +7,26 @@ The four names a program needs are here; each is loaded when it is first used, s
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from polyfit.driver import execute
-    from polyfit.plan import Plan
-    from polyfit.results import Run
-    from polyfit.spec import Spec
+    from polyfit.run.results import Run
+    from polyfit.spec.plan import Plan
+    from polyfit.spec.spec import Spec
+    from polyfit.work.driver import execute
 
 __all__ = ["Plan", "Run", "Spec", "__version__", "execute"]
 
 __version__ = "0.1.0"
 
-_HOMES = {"Spec": "spec", "Plan": "plan", "Run": "results", "execute": "driver"}
+_MODULES = {
+    "Spec": "spec.spec",
+    "Plan": "spec.plan",
+    "Run": "run.results",
+    "execute": "work.driver",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'polyfit' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"polyfit.{_HOMES[name]}"), name)
+    return getattr(import_module(f"polyfit.{_MODULES[name]}"), name)

@@ -26,7 +26,7 @@ def program() -> NoReturn:
         if signal.getsignal(number) != signal.SIG_IGN:  # as after a script's `&`
             signal.signal(number, _leave)
     try:
-        from polyfit.cli import program as command
+        from polyfit.cli.app import program as command
     except ImportError as error:  # what a command needs is loaded later, and told there
         os.write(2, f"polyfit: {not_loaded(error)}\n".encode())
         sys.exit(Exit.USAGE)

@@ -368,9 +368,9 @@ def ours(
     import torch
     from peers import Work
 
-    from polyfit import worker
     from polyfit.engine.fit import pick_device
-    from polyfit.plan import Shard
+    from polyfit.spec.plan import Shard
+    from polyfit.work import worker
 
     plan = _plan(spec)
     shard = Shard(0, 0, plan.fits)
@@ -456,8 +456,8 @@ def _initial(seeds: int, compiled: bool) -> "Work":
 
 
 def _plan(spec: Spec) -> Any:
-    from polyfit.plan import Plan
-    from polyfit.spec import Spec as Read
+    from polyfit.spec.plan import Plan
+    from polyfit.spec.spec import Spec as Read
 
     return Plan.of(Read.parse(json.dumps(spec)))  # JSON is YAML
 
@@ -1033,15 +1033,15 @@ def first_result(spec: Spec, cold: bool) -> dict[str, float]:
     begin = partial(clock.timed, function=importlib.import_module)
     for name, module in (
         ("torch", "torch"),
-        ("polyfit", "polyfit.worker"),
+        ("polyfit", "polyfit.work.worker"),
         ("LLVM", "llvmlite.binding"),
     ):
         begin(name)(module)
     import torch
 
-    from polyfit import worker
     from polyfit.engine import cpu, trace
-    from polyfit.plan import Shard
+    from polyfit.spec.plan import Shard
+    from polyfit.work import worker
 
     if cold:
         clock.timed("autograd", trace.pullback)(lambda x: x * x, 1, (0,), torch.float32)
@@ -1287,8 +1287,8 @@ def _planned(options: Options) -> dict[str, Spec]:
 def _beside_plan(
     report: Report, folder: Path, env: Mapping[str, str], name: str, path: str
 ) -> None:
-    from polyfit.plan import Plan
-    from polyfit.spec import Spec as Read
+    from polyfit.spec.plan import Plan
+    from polyfit.spec.spec import Spec as Read
 
     made = Plan.of(Read.load(path))
     time_s, work_s = made.wall_seconds(len(CORES)), made.seconds
@@ -1500,7 +1500,7 @@ def watched() -> None:
     """The command ``polyfit`` that writes its listings and requests into the file ``NOTES``."""
     import atexit
 
-    from polyfit import cli
+    from polyfit.cli import app as cli
 
     notes = _watch()
     atexit.register(lambda: Path(os.environ[NOTES]).write_text(json.dumps(notes)))
@@ -1509,8 +1509,8 @@ def watched() -> None:
 
 def _watch() -> Table:
     """From now on: how often each operation was called, and what each listing of shards took."""
-    from polyfit import store
-    from polyfit.ledger import Ledger
+    from polyfit.run.ledger import Ledger
+    from polyfit.store import store
 
     calls: dict[str, int] = {}
     notes: Table = {"calls": calls, "listings": []}
@@ -1540,8 +1540,8 @@ def _many_keys(keys: int, report: Report, uri: str) -> None:
     """A run of so many shards, its keys under objects of a few bytes, as a driver meets it."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from polyfit.ledger import shard_key
-    from polyfit.store import StoreAddress
+    from polyfit.run.ledger import shard_key
+    from polyfit.store.store import StoreAddress
 
     spec = {**_short(keys * 1000), "shard": 1000}
     plan, store = _checked(spec), StoreAddress.of(uri).open()
@@ -1562,11 +1562,11 @@ def _many_keys(keys: int, report: Report, uri: str) -> None:
 
 def driven(uri: str, spec: Spec) -> Table:
     """What a driver holds of a run whose shards are all at rest, without its Ray."""
-    from polyfit.dispatch import Job
-    from polyfit.driver import _Drive, _Signals
-    from polyfit.heartbeat import Heartbeat
-    from polyfit.ledger import Ledger, Receipt
-    from polyfit.store import StoreAddress
+    from polyfit.run.ledger import Ledger, Receipt
+    from polyfit.store.store import StoreAddress
+    from polyfit.work.dispatch import Job
+    from polyfit.work.driver import _Drive, _Signals
+    from polyfit.work.heartbeat import Heartbeat
 
     notes, plan, address = _watch(), _plan(spec), StoreAddress.of(uri)
     ledger, quiet = Ledger(address.open(), plan), lambda *rest: None
@@ -1641,7 +1641,7 @@ STAGES: Final = {
     "rows": ("_ShardWork._store", "table"),
     "Parquet": ("to_parquet",),
 }
-"""Stages by what of ``polyfit.worker`` does them; what is not named is in the rest."""
+"""Stages by what of ``polyfit.work.worker`` does them; what is not named is in the rest."""
 
 
 def staged(spec: Spec, uri: str, places: list[int]) -> dict[str, float]:
@@ -1651,9 +1651,9 @@ def staged(spec: Spec, uri: str, places: list[int]) -> dict[str, float]:
     """
     clock = time.perf_counter
     begun = clock()
-    from polyfit import worker
-    from polyfit.dispatch import connect
-    from polyfit.store import StoreAddress
+    from polyfit.store.store import StoreAddress
+    from polyfit.work import worker
+    from polyfit.work.dispatch import connect
 
     found = {"imports": clock() - begun}
     here = os.sched_getaffinity(0)

@@ -44,8 +44,8 @@ from proxy import FAULTS, Chance, Proxy, proxied
 from servers import ROOT, Birth, S3Server, descendants, isolate, seaweedfs
 
 from polyfit.errors import Exit
-from polyfit.plan import Plan
-from polyfit.spec import Spec
+from polyfit.spec.plan import Plan
+from polyfit.spec.spec import Spec
 
 TEXT: Final = """\
 name: chaos
@@ -89,7 +89,7 @@ from importlib.machinery import PathFinder
 
 class Impatient:
     def find_spec(name, path=None, target=None):
-        if name != "polyfit.store":
+        if name != "polyfit.store.store":
             return None
         found = PathFinder.find_spec(name, path)
         load = found.loader.exec_module

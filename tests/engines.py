@@ -6,10 +6,10 @@ from unittest.mock import patch
 import pyarrow as pa
 import torch
 
-from polyfit import worker
 from polyfit.engine import setup
-from polyfit.plan import Plan, Shard
-from polyfit.spec import Spec
+from polyfit.spec.plan import Plan, Shard
+from polyfit.spec.spec import Spec
+from polyfit.work import worker
 
 __all__ = ["CPU", "IN_POWERS", "KINDS", "KindOfFit", "plan_of", "rows_of"]
 

@@ -1,6 +1,6 @@
 """The kinds of store that tests run on: a folder, and five S3 servers that differ.
 
-What is different is asserted under the store's name (``tests/test_store.py``) and stands in a
+What is different is asserted under the store's name (``tests/store/test_store.py``) and stands in a
 table in ``deploy/FAULTS.md``.
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from servers import S3Server
 
-from polyfit import store as module
-from polyfit.store import Checks, Store, StoreAddress
+from polyfit.store import store as module
+from polyfit.store.store import Checks, Store, StoreAddress
 
 __all__ = ["PLACES", "SERVERS", "Place", "place_called", "use"]
 

@@ -32,9 +32,6 @@ from unittest.mock import patch
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 from greenlet import getcurrent, greenlet
 
-from polyfit import driver, heartbeat, lease, ledger, store, worker
-from polyfit.answers import DIGEST
-from polyfit.dispatch import IN_FLIGHT, Outcome, Task
 from polyfit.errors import (
     DamagedRun,
     FailedShards,
@@ -43,11 +40,16 @@ from polyfit.errors import (
     RunHeld,
     StoreError,
 )
-from polyfit.lease import LOOK_AGAIN_S, RENEW_EVERY_S, TIME_TO_LIVE_S, Holder
-from polyfit.ledger import LEASES, MANIFEST, Manifest, Receipt, shard_key
-from polyfit.plan import Plan
-from polyfit.spec import Spec
-from polyfit.store import S3Store, StoreAddress
+from polyfit.run import lease, ledger
+from polyfit.run.lease import LOOK_AGAIN_S, RENEW_EVERY_S, TIME_TO_LIVE_S, Holder
+from polyfit.run.ledger import LEASES, MANIFEST, Manifest, Receipt, shard_key
+from polyfit.spec.plan import Plan
+from polyfit.spec.spec import Spec
+from polyfit.store import store
+from polyfit.store.answers import DIGEST
+from polyfit.store.store import S3Store, StoreAddress
+from polyfit.work import driver, heartbeat, worker
+from polyfit.work.dispatch import IN_FLIGHT, Outcome, Task
 
 TEXT: Final = "name: simulated\nshard: 10\nfit: {steps: 12}\nsweep: {seed: {count: 45}}\n"
 SPEC: Final = Spec.parse(TEXT)

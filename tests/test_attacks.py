@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from limits import HANG_S
 
 import polyfit
-from polyfit.document import MAX_BYTES, MAX_VALUES
 from polyfit.errors import Exit, FormulaError, SpecError, UsageError
-from polyfit.expression import FUNCTIONS, MAX_CHARACTERS, Formula
-from polyfit.fields import CANONICAL_ORDER
-from polyfit.plan import Plan
-from polyfit.spec import MAX_PROBLEMS, MAX_TOLD, Spec
-from polyfit.store import StoreAddress
+from polyfit.numerics.formula import FUNCTIONS, MAX_CHARACTERS, Formula
+from polyfit.spec.document import MAX_BYTES, MAX_VALUES
+from polyfit.spec.fields import CANONICAL_ORDER
+from polyfit.spec.plan import Plan
+from polyfit.spec.spec import MAX_PROBLEMS, MAX_TOLD, Spec
+from polyfit.store.store import StoreAddress
 
 """A child that has not ended after this long hangs; what it does takes seconds."""
 
@@ -227,9 +227,9 @@ LIMITED = """
 import json, resource, sys
 import numpy as np
 from polyfit.errors import UsageError
-from polyfit.expression import Formula
-from polyfit.plan import Plan
-from polyfit.spec import Spec
+from polyfit.numerics.formula import Formula
+from polyfit.spec.plan import Plan
+from polyfit.spec.spec import Spec
 
 Plan.of(Spec.parse("name: a"))
 with open("/proc/self/statm") as statm:
@@ -316,7 +316,7 @@ YAMLS: dict[str, tuple[str | bytes, str]] = {
     ),
     "a tag in full": ("name: !<tag:yaml.org,2002:python/name:os.system> ''", "a tag"),
     "a tag of a key": ("!!str name: a", "a tag"),
-    "the tag of the top": ("!!python/object:polyfit.spec.Spec\nname: a", "a tag"),
+    "the tag of the top": ("!!python/object:polyfit.spec.spec.Spec\nname: a", "a tag"),
     "an unknown handle": ("name: !a!b c", "undefined tag handle"),
     "tags that escape": ("name: !%1b%5b2J a", r"a tag (!\x1b[2J)"),
     "flow lists": ("fit: " + "[" * 5000 + "]" * 5000, "nested deeper than 12 levels"),

@@ -1,91 +1,130 @@
-"""The house: which module may import which, and what is loaded when."""
+"""The house: which wing and which module may import which, and what is loaded when.
+
+Each rule is a function of a package's folder that lists its breaches. One test per rule finds
+none in ours; another plants one in a copy and sees it found.
+"""
 
 import ast
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import polyfit
 
-HOUSE = Path(polyfit.__file__).parent
+PACKAGE = Path(polyfit.__file__).parent
 
-# In order: a module imports, also inside its functions, only from the lines above its own, and
-# of third parties only what stands beside it.
-ROOMS = {
-    "errors": "",
-    "elementary": "numpy",
-    "expression": "numpy",
-    "address": "",
-    "document": "yaml",
-    "fields": "",
-    "spec": "pydantic pydantic_core",
-    "sweep": "numpy",
-    "problem": "numpy",
-    "precheck": "numpy",
-    "plan": "numpy",
-    "engine.status": "",
-    "engine.trace": "torch",
-    "engine.emit": "numpy",
-    "engine.kernel": "",
-    "engine.cpu": "llvmlite torch numpy",
-    "engine.gpu": "llvmlite cuda torch numpy",
-    "engine.tape": "torch",
-    "engine.points": "",
-    "engine.symbol": "numpy",
-    "engine.initial": "torch numpy",
-    "engine.data": "numpy",
-    "engine.model": "torch numpy",
-    "engine.outcome": "torch numpy",
-    "engine.iteration": "torch",
-    "engine.compiled": "torch numpy",
-    "engine.eager": "torch numpy",
-    "engine.newton": "torch numpy",
-    "engine.fit": "torch numpy",
-    "engine.affine": "torch numpy",
-    "engine.setup": "numpy",
-    "engine.screening": "numpy",
-    "engine.evaluation": "torch",
-    "engine.evaluate": "torch numpy",
-    "rows": "pyarrow numpy",
-    "aws": "botocore",
-    "answers": "botocore mypy_boto3_s3",
-    "store": "boto3 botocore mypy_boto3_s3",
-    "ledger": "",
-    "lease": "",
-    "heartbeat": "",
-    "reuse": "pyarrow numpy",
-    "worker": "torch numpy pyarrow",
-    "dispatch": "grpc ray torch",
-    "results": "pyarrow numpy pandas",
-    "driver": "",
-    "show": "torch numpy",
-    "cli": "click rich",
+# In order: a wing imports only from the wings above its own, a module of a wing only from the
+# modules above its own; also inside functions. Of third parties a module imports only what stands
+# beside it.
+WINGS = {
+    "numerics": {
+        "elementary": "numpy",
+        "formula": "numpy",
+    },
+    "store": {
+        "address": "",
+        "aws": "botocore",
+        "answers": "botocore mypy_boto3_s3",
+        "store": "boto3 botocore mypy_boto3_s3",
+    },
+    "spec": {
+        "document": "yaml",
+        "fields": "",
+        "spec": "pydantic pydantic_core",
+        "sweep": "numpy",
+        "problem": "numpy",
+        "precheck": "numpy",
+        "plan": "numpy",
+    },
+    "engine": {
+        "status": "",
+        "trace": "torch",
+        "emit": "numpy",
+        "kernel": "",
+        "cpu": "llvmlite torch numpy",
+        "gpu": "llvmlite cuda torch numpy",
+        "tape": "torch",
+        "points": "",
+        "symbol": "numpy",
+        "initial": "torch numpy",
+        "data": "numpy",
+        "model": "torch numpy",
+        "outcome": "torch numpy",
+        "iteration": "torch",
+        "compiled": "torch numpy",
+        "eager": "torch numpy",
+        "newton": "torch numpy",
+        "fit": "torch numpy",
+        "affine": "torch numpy",
+        "setup": "numpy",
+        "screening": "numpy",
+        "evaluation": "torch",
+        "evaluate": "torch numpy",
+    },
+    "run": {
+        "rows": "pyarrow numpy",
+        "ledger": "",
+        "lease": "",
+        "reuse": "pyarrow numpy",
+        "results": "pyarrow numpy pandas",
+    },
+    "work": {
+        "heartbeat": "",
+        "worker": "torch numpy pyarrow",
+        "dispatch": "grpc ray torch",
+        "driver": "",
+    },
+    "show": {
+        "show": "torch numpy",
+    },
+    "cli": {
+        "app": "click rich",
+    },
 }
-ORDER = list(ROOMS)
-WINGS = {name.split(".")[0] for name in ORDER if "." in name}
-DOORS = {"__init__", "__main__"}  # they open onto every room
-FOR_TYPES = {"cli": {"pyarrow"}}  # only under TYPE_CHECKING
+ENTRANCES = {"__init__", "__main__"}  # of the package: they may import every module
+ORDER = ["errors", *(f"{wing}.{module}" for wing in WINGS for module in WINGS[wing])]
+FOR_TYPES = {"cli.app": {"pyarrow"}}  # only under TYPE_CHECKING
 
 
-def imports(tree: ast.AST) -> Iterator[str]:
+def sources(package: Path) -> dict[str, ast.Module]:
+    """Every module by its dotted name within the package; a wing's ``__init__`` is ``wing``."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package).with_suffix("").parts
+        if len(parts) > 1 and parts[-1] == "__init__":
+            parts = parts[:-1]
+        found[".".join(parts)] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def imports(tree: ast.AST, modules: set[str]) -> Iterator[str]:
     """The full name of every module that is imported anywhere in ``tree``."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            if node.module == "polyfit":
-                yield from (f"polyfit.{alias.name}" for alias in node.names)
-            elif node.module == "polyfit.engine":
-                yield from (f"polyfit.engine.{alias.name}" for alias in node.names)
-            else:
-                yield str(node.module)
+            for alias in node.names:  # a module of a package, or a name in a module
+                full = f"{node.module}.{alias.name}"
+                yield full if full.removeprefix("polyfit.") in modules else str(node.module)
 
 
-def without_types(tree: ast.AST) -> ast.AST:
+def of_polyfit(tree: ast.AST, modules: set[str]) -> set[str]:
+    """The modules of the package that ``tree`` imports, by their names within it."""
+    names = {name for name in imports(tree, modules) if name.startswith("polyfit.")}
+    return {name.removeprefix("polyfit.") for name in names}
+
+
+def third_parties(tree: ast.AST) -> set[str]:
+    first = {name.partition(".")[0] for name in imports(tree, set())}
+    return first - {"polyfit"} - set(sys.stdlib_module_names)
+
+
+def when_running(tree: ast.Module) -> ast.Module:
     """``tree`` without what stands under ``if TYPE_CHECKING``."""
 
     class Running(ast.NodeTransformer):
@@ -94,66 +133,200 @@ def without_types(tree: ast.AST) -> ast.AST:
             hidden = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
             return node.orelse if hidden else node
 
-    return Running().visit(tree)  # type: ignore[no-any-return]
+    return Running().visit(ast.parse(ast.unparse(tree)))  # type: ignore[no-any-return]
 
 
-def tree_of(module: str) -> ast.AST:
-    return ast.parse((HOUSE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+def exported(tree: ast.AST) -> list[str]:
+    """The value of ``__all__``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
+    return []
 
 
-def ours_in(module: str) -> set[str]:
-    """The modules of the house that a module imports, or names of them."""
-    found = set()
-    for name in imports(tree_of(module)):
-        first, _, rest = name.partition(".")
-        if first == "polyfit":
-            parts = rest.split(".")
-            found.add(".".join(parts[: 2 if parts[0] in WINGS else 1]))
-    return found
+# --- the rules -------------------------------------------------------------------------------
 
 
-def test_every_module_has_its_line_in_the_house() -> None:
-    found = {
-        ".".join(path.relative_to(HOUSE).with_suffix("").parts)
-        for path in HOUSE.rglob("*.py")
-        if path.name != "__init__.py" or path.parent == HOUSE
+def modules_without_a_line(package: Path) -> list[str]:
+    """Every module stands in WINGS, and what stands there exists."""
+    return sorted({*sources(package)} ^ {*ORDER, *WINGS, *ENTRANCES})
+
+
+def imports_from_below(package: Path) -> list[str]:
+    """A wing imports from the wings above it, a module from the modules above it."""
+    trees = sources(package)
+    modules = set(trees)
+    return [
+        f"{module} imports {name}"
+        for module in ORDER
+        for name in sorted(of_polyfit(trees[module], modules))
+        if name not in ORDER[: ORDER.index(module)]
+    ]
+
+
+def wings_entered_past_their_all(package: Path) -> list[str]:
+    """Other wings import those modules of a wing that its ``__all__`` names."""
+    trees = sources(package)
+    modules = set(trees)
+    return [
+        f"{module} imports {name}"
+        for module in [*ORDER, *ENTRANCES]
+        for name in sorted(of_polyfit(trees[module], modules))
+        if (wing := name.partition(".")[0]) in WINGS
+        and wing != module.partition(".")[0]
+        and name.partition(".")[2] not in exported(trees[wing])
+    ]
+
+
+def modules_that_no_other_wing_needs(package: Path) -> list[str]:
+    """What a wing's ``__all__`` names is imported by another wing."""
+    trees = sources(package)
+    modules = set(trees)
+    used = {
+        name
+        for module in [*ORDER, *ENTRANCES]
+        for name in of_polyfit(trees[module], modules)
+        if name.partition(".")[0] != module.partition(".")[0]
     }
-    assert found == {*ORDER, *DOORS}
+    named = {f"{wing}.{module}" for wing in WINGS for module in exported(trees[wing])}
+    return sorted(named - used)
 
 
-def test_the_wings_are_the_packages_within_the_package() -> None:
-    assert {path.name for path in HOUSE.iterdir() if (path / "__init__.py").exists()} == WINGS
+def third_parties_elsewhere(package: Path) -> list[str]:
+    """A third party is imported only where WINGS says so, in a wing's ``__init__`` nowhere."""
+    trees = sources(package)
+    allowed = {f"{w}.{m}": {*WINGS[w][m].split()} for w in WINGS for m in WINGS[w]}
+    return [
+        f"{module} imports {name}"
+        for module, tree in trees.items()
+        for name in sorted(third_parties(tree))
+        if name not in allowed.get(module, set()) | FOR_TYPES.get(module, set())
+    ]
 
 
-@pytest.mark.parametrize("module", ORDER)
-def test_a_module_imports_only_from_the_lines_above_its_own(module: str) -> None:
-    assert ours_in(module) - {"__version__"} <= set(ORDER[: ORDER.index(module)])
+def third_parties_never_imported(package: Path) -> list[str]:
+    """What WINGS allows a module to import is imported there."""
+    trees = sources(package)
+    return [
+        f"{wing}.{module} does not import {name}"
+        for wing, rooms in WINGS.items()
+        for module, names in rooms.items()
+        for name in names.split()
+        if name not in third_parties(trees[f"{wing}.{module}"])
+    ]
 
 
-@pytest.mark.parametrize("module", [*ORDER, *DOORS])
-def test_a_third_party_package_appears_only_in_its_rooms(module: str) -> None:
-    others = {
-        name.split(".")[0] for name in imports(tree_of(module)) if not name.startswith("polyfit.")
-    }
-    allowed = {*ROOMS.get(module, "").split(), *FOR_TYPES.get(module, ())}
-    assert others - set(sys.stdlib_module_names) <= allowed
+def imported_when_running(package: Path) -> list[str]:
+    """What is imported for its types alone is not imported when running."""
+    trees = sources(package)
+    return [
+        f"{module} imports {name}"
+        for module, names in FOR_TYPES.items()
+        for name in sorted(names & third_parties(when_running(trees[module])))
+    ]
 
 
-@pytest.mark.parametrize("module", FOR_TYPES)
-def test_what_is_imported_for_types_is_not_imported_when_running(module: str) -> None:
-    running = {name.split(".")[0] for name in imports(without_types(tree_of(module)))}
-    assert not running & FOR_TYPES[module]
+def classes_named_as_modules(package: Path) -> list[str]:
+    """No exported name equals a module's."""
+    trees = sources(package)
+    names = {name.rpartition(".")[2] for name in trees}
+    return [
+        f"{module} has {node.name}"
+        for module, tree in trees.items()
+        for node in ast.iter_child_nodes(tree)
+        if isinstance(node, ast.ClassDef) and node.name in names
+    ]
 
 
-@pytest.mark.parametrize("module", ORDER)
-def test_no_exported_name_equals_a_modules(module: str) -> None:
-    exported = {
-        node.name
-        for node in ast.iter_child_nodes(tree_of(module))
-        if isinstance(node, ast.ClassDef)
-    }
-    assert not exported & {*ORDER, *DOORS}
+RULES: list[Callable[[Path], list[str]]] = [
+    modules_without_a_line,
+    imports_from_below,
+    wings_entered_past_their_all,
+    modules_that_no_other_wing_needs,
+    third_parties_elsewhere,
+    third_parties_never_imported,
+    imported_when_running,
+    classes_named_as_modules,
+]
 
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_house_keeps_the_rule(rule: Callable[[Path], list[str]]) -> None:
+    assert rule(PACKAGE) == []
+
+
+BREACHES = [
+    # rule, the file that is changed, what is added to it, what is found
+    (modules_without_a_line, "engine/attic.py", "", "engine.attic"),
+    (modules_without_a_line, "attic/__init__.py", "", "attic"),
+    (
+        imports_from_below,  # a wing below
+        "spec/plan.py",
+        "import polyfit.run.rows",
+        "spec.plan imports run.rows",
+    ),
+    (
+        imports_from_below,  # a module below, in a function
+        "engine/trace.py",
+        "def late():\n    from polyfit.engine.emit import Emitter",
+        "engine.trace imports engine.emit",
+    ),
+    (
+        imports_from_below,  # a wing as a whole
+        "run/rows.py",
+        "from polyfit import store",
+        "run.rows imports store",
+    ),
+    (
+        wings_entered_past_their_all,
+        "run/rows.py",
+        "from polyfit.engine import tape",
+        "run.rows imports engine.tape",
+    ),
+    (
+        modules_that_no_other_wing_needs,
+        "engine/__init__.py",
+        "__all__ = ['tape']",
+        "engine.tape",
+    ),
+    (third_parties_elsewhere, "spec/plan.py", "import torch.nn", "spec.plan imports torch"),
+    (third_parties_elsewhere, "store/__init__.py", "import boto3", "store imports boto3"),
+    (third_parties_elsewhere, "errors.py", "def f():\n    import ray", "errors imports ray"),
+    (
+        third_parties_never_imported,
+        "numerics/formula.py",
+        None,
+        "numerics.formula does not import numpy",
+    ),
+    (imported_when_running, "cli/app.py", "import pyarrow", "cli.app imports pyarrow"),
+    (classes_named_as_modules, "errors.py", "class errors: ...", "errors has errors"),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "file", "added", "found"), BREACHES, ids=lambda v: getattr(v, "__name__", "")
+)
+def test_a_planted_breach_is_found(
+    tmp_path: Path,
+    rule: Callable[[Path], list[str]],
+    file: str,
+    added: str | None,
+    found: str,
+) -> None:
+    package = tmp_path / "polyfit"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    path = package / file
+    path.parent.mkdir(exist_ok=True)
+    before = path.read_text(encoding="utf-8") if path.exists() and added is not None else ""
+    path.write_text(f"{added or ''}\n{before}".strip("\n") + "\n", encoding="utf-8")
+    assert found in rule(package)
+
+
+def test_every_rule_has_a_planted_breach() -> None:
+    assert {breach[0] for breach in BREACHES} == set(RULES)
+
+
+# --- what is loaded when ---------------------------------------------------------------------
 
 HEAVY = {"torch", "ray", "pyarrow", "pandas", "boto3", "pydantic"}
 
@@ -162,9 +335,9 @@ HEAVY = {"torch", "ray", "pyarrow", "pandas", "boto3", "pydantic"}
     "statement",
     [
         "import polyfit; polyfit.__version__",
-        "import polyfit.cli",
-        "sys.argv = ['polyfit', '--help']; from polyfit.cli import main; main()",
-        "sys.argv = ['polyfit', '--version']; from polyfit.cli import main; main()",
+        "import polyfit.cli.app",
+        "sys.argv = ['polyfit', '--help']; from polyfit.cli.app import main; main()",
+        "sys.argv = ['polyfit', '--version']; from polyfit.cli.app import main; main()",
     ],
     ids=["import", "cli", "help", "version"],
 )

@@ -6,3 +6,5 @@ and ``kernel`` write it as LLVM IR, ``cpu`` and ``gpu`` make machine code of tha
 ``compiled`` and ``eager`` bring a batch from its initial values to its ends, ``fit`` chooses. No
 Ray, no store.
 """
+
+__all__ = ["affine", "cpu", "evaluate", "fit", "initial", "model", "outcome", "setup", "status"]

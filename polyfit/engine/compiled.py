@@ -18,7 +18,7 @@ from polyfit.engine.iteration import GOING, Iteration
 from polyfit.engine.model import Array, Kind, Problems, unbiasing
 from polyfit.engine.outcome import Outcome, usable
 from polyfit.engine.status import DIVERGED
-from polyfit.problem import Grid, basis_functions
+from polyfit.spec.problem import Grid, basis_functions
 
 __all__ = ["Slices", "fit_compiled", "kernel_of", "layout"]
 

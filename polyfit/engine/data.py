@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from polyfit import elementary
 from polyfit.engine import cpu
 from polyfit.engine.emit import Emitter
 from polyfit.engine.kernel import Kernel
 from polyfit.engine.points import LANES, Points, over_points
 from polyfit.engine.symbol import Symbol
-from polyfit.expression import FUNCTIONS, Formula, Functions
-from polyfit.problem import Grid, frame
+from polyfit.numerics import elementary
+from polyfit.numerics.formula import FUNCTIONS, Formula, Functions
+from polyfit.spec.problem import Grid, frame
 
 __all__ = ["Reduction", "Target", "reduce_compiled", "target_compiled"]
 

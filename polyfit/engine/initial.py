@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from polyfit import elementary
 from polyfit.engine import cpu, gpu
 from polyfit.engine.emit import Emitter, Loop
 from polyfit.engine.kernel import Kernel
 from polyfit.engine.symbol import Symbol
+from polyfit.numerics import elementary
 
 __all__ = ["MAX_SIZE", "Twister", "asked", "initial_values"]
 

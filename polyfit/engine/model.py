@@ -22,9 +22,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from polyfit.elementary import power
-from polyfit.fields import SQUARED, Optimizer, Stop
-from polyfit.problem import Grid, functions_on
+from polyfit.numerics.elementary import power
+from polyfit.spec.fields import SQUARED, Optimizer, Stop
+from polyfit.spec.problem import Grid, functions_on
 
 __all__ = [
     "MOMENTS",

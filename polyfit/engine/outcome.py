@@ -9,7 +9,7 @@ import torch
 
 from polyfit.engine.model import Array, Kind, Problems
 from polyfit.engine.status import DIVERGED
-from polyfit.problem import holds_problem, holds_rate
+from polyfit.spec.problem import holds_problem, holds_rate
 
 __all__ = ["Index", "Numbers", "Outcome", "usable"]
 

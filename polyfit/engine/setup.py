@@ -12,13 +12,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from polyfit.elementary import LIMIT
 from polyfit.engine.data import reduce_compiled, target_compiled
 from polyfit.engine.model import Problems
 from polyfit.engine.outcome import Index
-from polyfit.expression import Formula
-from polyfit.problem import Design, Grid, design, noisy, reduce, target_values
-from polyfit.sweep import Column
+from polyfit.numerics.elementary import LIMIT
+from polyfit.numerics.formula import Formula
+from polyfit.spec.problem import Design, Grid, design, noisy, reduce, target_values
+from polyfit.spec.sweep import Column
 
 __all__ = ["FEW", "PROBLEM_FIELDS", "Setup"]
 

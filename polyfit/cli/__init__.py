@@ -1,0 +1,3 @@
+"""The ``polyfit`` command. Third parties: click and rich."""
+
+__all__ = ["app"]

@@ -1,0 +1,6 @@
+"""What is asked: from YAML text to a frozen, hashed plan.
+
+Made without torch, Ray and the network, so that a plan can be made anywhere.
+"""
+
+__all__ = ["fields", "plan", "precheck", "problem", "spec", "sweep"]

@@ -1,0 +1,420 @@
+"""Rows and their bytes: the schema, what becomes null, and Parquet that others read."""
+
+import json
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import polyfit
+from polyfit.run.rows import (
+    FOOTER,
+    SCALARS,
+    Ragged,
+    Rows,
+    list_dtype,
+    read_footer,
+    schema,
+    table,
+    to_parquet,
+)
+from polyfit.spec.fields import CANONICAL_ORDER
+from polyfit.spec.plan import Plan
+from polyfit.spec.spec import Spec
+
+STATUSES = ("completed", "converged", "diverged")
+FOOTER_OF_TEST = {"plan": "0" * 64, "fits": [0, 12], "statuses": {"completed": 12}}
+
+
+def plan_of(fields: str = "", record: str = "{every: 10, of: [loss]}") -> Plan:
+    """Twelve fits, one shard: degrees 1 and 3, six seeds."""
+    return Plan.of(
+        Spec.parse(
+            f"name: rows\nshard: 12\nfit: {{steps: 30, points: 20}}\nrecord: {record}\n"
+            f"sweep: {{degree: [1, 3], seed: {{count: {3 if fields else 6}}} {fields}}}"
+        )
+    )
+
+
+def ints(*values: int) -> npt.NDArray[np.int64]:
+    return np.array(values, dtype=np.int64)
+
+
+def rows_of(plan: Plan) -> Rows:
+    """Results made up, every number finite and different."""
+    fits = np.arange(plan.fits, dtype=np.int64)
+    numbers = fits.astype(np.float64)
+    columns = {name: plan.sweep.column(name, fits) for name in CANONICAL_ORDER}
+    size = columns["degree"].array(np.int64) + 1
+    recorded = {
+        name: np.full(plan.fits, 3) * (size if name == "coefficients" else 1)
+        for name in plan.record.of
+    }
+
+    def ragged(lengths: npt.NDArray[np.int64]) -> Ragged:
+        return Ragged((np.arange(lengths.sum()) + 0.1).astype(list_dtype(plan)), lengths)
+
+    return Rows(
+        parameters=columns,
+        lr=numbers + 0.25,
+        statuses=STATUSES,
+        status=(fits % 3).astype(np.int8),
+        steps_taken=30 - fits,
+        scalars={name: numbers + 100 * k for k, name in enumerate(SCALARS)},
+        coefficients=ragged(size),
+        power_coefficients=ragged(size),
+        power_known=np.ones(plan.fits, dtype=np.bool_),
+        histories={name: ragged(lengths) for name, lengths in recorded.items()},
+    )
+
+
+def made(plan: Plan, **changes: Any) -> pa.Table:
+    return table(plan, plan.shard(0), replace(rows_of(plan), **changes))
+
+
+# --- lists of unequal length -----------------------------------------------------------------
+
+
+def test_empty_lists_hold_their_lengths_in_nan() -> None:
+    ragged = Ragged.empty(ints(2, 0, 1), np.float32)
+    assert ragged.values.dtype == np.float32
+    assert np.isnan(ragged.values).all()
+    assert ragged.offsets.tolist() == [0, 2, 2, 3]
+
+
+def test_put_fills_each_list_to_its_own_length() -> None:
+    ragged = Ragged.empty(ints(1, 3, 0, 2), np.float64)
+    ragged.put(ints(3, 0), np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+    np.testing.assert_array_equal(ragged.values, [4.0, np.nan, np.nan, np.nan, 1.0, 2.0])
+
+
+def test_put_of_short_values_leaves_the_rest_as_it_was() -> None:
+    ragged = Ragged.empty(ints(3, 1), np.float64)
+    ragged.put(ints(0), np.array([[1.0, 2.0]]))
+    np.testing.assert_array_equal(ragged.values, [1.0, 2.0, np.nan, np.nan])
+
+
+@pytest.mark.parametrize("order", [*permutations(range(4)), (0, 3), (2, 0, 1), (3,)], ids=str)
+def test_put_takes_lists_of_one_length_in_any_order(order: tuple[int, ...]) -> None:
+    ragged = Ragged.empty(ints(2, 2, 2, 2), np.float64)
+    ragged.put(ints(*order), np.array([[row, row + 0.5] for row in order]))
+    expected = np.full((4, 2), np.nan)
+    for row in order:
+        expected[row] = row, row + 0.5
+    np.testing.assert_array_equal(ragged.values.reshape(4, 2), expected)
+
+
+def test_put_of_nothing_changes_nothing() -> None:
+    ragged = Ragged.empty(ints(2), np.float64)
+    ragged.put(ints(0), np.empty((1, 0)))
+    ragged.put(ints(), np.empty((0, 2)))
+    assert np.isnan(ragged.values).all()
+
+
+def test_cut_keeps_the_first_values_of_each_list() -> None:
+    ragged = Ragged(np.arange(6.0), ints(3, 1, 2))
+    cut = ragged.cut(ints(1, 0, 2))
+    assert (cut.values.tolist(), cut.lengths.tolist()) == ([0.0, 4.0, 5.0], [1, 0, 2])
+
+
+# --- the schema ------------------------------------------------------------------------------
+
+WORD = "dictionary<values=string, indices=int32, ordered=0>"
+
+
+def test_a_rows_columns_and_types() -> None:
+    found = [(f.name, str(f.type), f.nullable) for f in schema(plan_of())]
+    assert found == [
+        ("fit", "int64", False),
+        ("degree", "int32", False),
+        ("points", "int32", False),
+        ("basis", WORD, False),
+        ("range_low", "double", False),
+        ("range_high", "double", False),
+        ("objective", WORD, False),
+        ("dtype", WORD, False),
+        ("target", WORD, False),
+        ("noise", "double", False),
+        ("noise_seed", "uint64", False),
+        ("steps", "int64", False),
+        ("stop", WORD, True),
+        ("optimizer", WORD, False),
+        ("lr", "double", True),
+        ("seed", "int64", False),
+        ("status", WORD, False),
+        ("steps_taken", "int64", False),
+        ("loss", "double", True),
+        ("optimum_loss", "double", True),
+        ("excess_loss", "double", True),
+        ("gradient_norm", "double", True),
+        ("rmse", "double", True),
+        ("max_error", "double", True),
+        ("coefficients", "list<item: float>", False),
+        ("power_coefficients", "list<item: float>", True),
+        ("loss_history", "list<item: float>", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "expected"),
+    [
+        ("[float32]", "float"),
+        ("[float64]", "double"),
+        ("[float32, float64]", "double"),
+    ],
+)
+def test_lists_are_float32_where_every_fit_of_the_plan_is(dtypes: str, expected: str) -> None:
+    plan = plan_of(f", dtype: {dtypes}")
+    for name in ("coefficients", "power_coefficients", "loss_history"):
+        assert str(schema(plan).field(name).type) == f"list<item: {expected}>"
+
+
+def test_what_is_not_recorded_has_no_column() -> None:
+    names = schema(plan_of(record="none")).names
+    assert not [name for name in names if name.endswith("_history")]
+
+
+def test_what_is_recorded_has_a_column_each_in_the_records_order() -> None:
+    plan = plan_of(record="{every: 10, of: [loss, coefficients, gradient_norm]}")
+    assert set(schema(plan).names[-3:]) == {
+        "loss_history",
+        "coefficients_history",
+        "gradient_norm_history",
+    }
+    assert str(schema(plan).field("coefficients_history").type) == "list<item: list<item: float>>"
+
+
+def test_a_table_has_the_schema_and_a_row_per_fit() -> None:
+    plan = plan_of()
+    rows = made(plan)
+    assert rows.schema.equals(schema(plan))
+    assert rows["fit"].to_pylist() == list(range(12))
+
+
+def test_a_row_has_the_parameters_of_its_fit() -> None:
+    plan = plan_of(", optimizer: [gd, {momentum: {beta: 0.5}}], stop: [null]")
+    for number, row in enumerate(made(plan).to_pylist()):
+        fit = plan.sweep.fit(number)
+        for name in ("degree", "points", "basis", "objective", "dtype", "target", "seed", "steps"):
+            assert row[name] == getattr(fit, name)
+        assert row["optimizer"] == str(fit.optimizer)
+        assert (row["range_low"], row["range_high"]) == fit.range
+
+
+def test_a_momentums_parameter_stands_in_its_name() -> None:
+    plan = plan_of(", optimizer: [gd, {momentum: {beta: 0.5}}]")
+    assert set(made(plan)["optimizer"].to_pylist()) == {"gd", "momentum(beta=0.5)"}
+
+
+def test_a_fit_without_a_stop_has_null_there() -> None:
+    plan = plan_of(", stop: [null, {gradient: 0.001}]")
+    assert set(made(plan)["stop"].to_pylist()) == {None, "gradient=0.001"}
+
+
+def test_a_noise_seed_beyond_int64_is_kept() -> None:
+    plan = plan_of(f", noise_seed: [{2**64 - 1}]")
+    assert set(made(plan)["noise_seed"].to_pylist()) == {2**64 - 1}
+
+
+def test_a_later_shard_numbers_its_fits_on() -> None:
+    plan = replace(plan_of(), shard_fits=5)
+    shard = plan.shard(2)
+    assert (shard.start, shard.stop) == (10, 12)
+    whole = rows_of(plan)
+    fits = np.arange(10, 12)
+    rows = replace(
+        whole,
+        parameters={name: plan.sweep.column(name, fits) for name in CANONICAL_ORDER},
+        **{name: getattr(whole, name)[10:] for name in ("lr", "status", "steps_taken")},
+        power_known=whole.power_known[10:],
+        scalars={name: values[10:] for name, values in whole.scalars.items()},
+        coefficients=Ragged(np.arange(8, dtype=np.float32), ints(4, 4)),
+        power_coefficients=Ragged(np.arange(8, dtype=np.float32), ints(4, 4)),
+        histories={"loss": Ragged(np.arange(2, dtype=np.float32), ints(1, 1))},
+    )
+    found = table(plan, shard, rows)
+    assert (found["fit"].to_pylist(), found["seed"].to_pylist()) == ([10, 11], [4, 5])
+
+
+# --- what is not finite ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_scalar_that_is_not_finite_becomes_null(value: float) -> None:
+    plan = plan_of()
+    rows = rows_of(plan)
+    for values in (rows.lr, *rows.scalars.values()):
+        values[3] = value
+    found = made(plan, lr=rows.lr, scalars=rows.scalars)
+    for name in ("lr", *SCALARS):
+        assert [k for k, v in enumerate(found[name].to_pylist()) if v is None] == [3]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_coefficient_that_is_not_finite_becomes_null_in_its_place(value: float) -> None:
+    plan = plan_of()
+    coefficients = rows_of(plan).coefficients
+    coefficients.values[[1, 2]] = value  # the last of fit 0 and the first of fit 1
+    found = made(plan, coefficients=coefficients)["coefficients"].to_pylist()
+    assert [[v is None for v in numbers] for numbers in found[:3]] == [
+        [False, True],
+        [True, False],
+        [False, False],
+    ]
+
+
+def test_unknown_power_coefficients_are_null_and_their_neighbours_stay() -> None:
+    plan = plan_of()
+    known = np.ones(12, dtype=np.bool_)
+    known[[0, 7]] = False
+    found = made(plan, power_known=known)["power_coefficients"].to_pylist()
+    whole = made(plan)["power_coefficients"].to_pylist()
+    assert found == [None if k in (0, 7) else numbers for k, numbers in enumerate(whole)]
+
+
+def test_a_record_that_ended_early_is_a_shorter_list() -> None:
+    plan = plan_of()
+    lengths = ints(*range(4), *range(4), *range(4))
+    history = Ragged(np.arange(lengths.sum()).astype(np.float32), lengths)
+    found = made(plan, histories={"loss": history})["loss_history"].to_pylist()
+    assert found[:4] == [[], [0.0], [1.0, 2.0], [3.0, 4.0, 5.0]]
+
+
+def test_recorded_coefficients_are_a_list_per_update_of_the_fits_own_size() -> None:
+    plan = plan_of(record="{every: 10, of: [coefficients]}")
+    counts = ints(*[3, 0, 1] * 4)
+    size = np.repeat([2, 4], 6)
+    history = Ragged(np.arange((counts * size).sum()).astype(np.float32), counts * size)
+    found = made(plan, histories={"coefficients": history})["coefficients_history"].to_pylist()
+    assert found[:3] == [[[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], [], [[6.0, 7.0]]]
+    assert [[len(one) for one in lists] for lists in found[6:9]] == [[4, 4, 4], [], [4]]
+
+
+# --- bytes -----------------------------------------------------------------------------------
+
+
+def written(plan: Plan) -> bytes:
+    return to_parquet(made(plan), FOOTER_OF_TEST)
+
+
+def test_the_same_table_gives_the_same_bytes() -> None:
+    assert written(plan_of()) == written(plan_of())
+
+
+def test_a_table_comes_back_as_it_was_written() -> None:
+    plan = plan_of(record="{every: 10, of: [loss, coefficients]}")
+    rows = made(plan)
+    back = pq.read_table(pa.BufferReader(to_parquet(rows, FOOTER_OF_TEST)))
+    assert back.equals(rows)
+    assert back.schema.equals(rows.schema)
+
+
+def test_the_footer_says_what_it_was_given() -> None:
+    assert read_footer(pq.read_metadata(pa.BufferReader(written(plan_of())))) == FOOTER_OF_TEST
+
+
+def test_a_footer_that_is_no_json_is_not_written() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_parquet(made(plan_of()), {"loss": float("inf")})
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, {}, {b"other": b"{}"}, {FOOTER: b"{"}, {FOOTER: b"[1]"}, {FOOTER: b"\xff"}]
+)
+def test_a_footer_that_says_nothing_readable_is_refused(metadata: dict[bytes, bytes]) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"fit": [0]}).replace_schema_metadata(metadata), sink)
+    with pytest.raises(ValueError):  # noqa: PT011 -- JSON's own messages
+        read_footer(pq.read_metadata(pa.BufferReader(sink.getvalue())))
+
+
+def test_every_column_is_compressed_with_zstd() -> None:
+    group = pq.read_metadata(pa.BufferReader(written(plan_of()))).row_group(0)
+    assert {group.column(k).compression for k in range(group.num_columns)} == {"ZSTD"}
+
+
+@pytest.mark.parametrize("column", ["fit", "loss", "status", "coefficients.list.element"])
+def test_a_flipped_byte_in_a_page_is_detected_by_its_checksum(column: str) -> None:
+    """The last byte of each column's pages: data, not a page's header."""
+    data = bytearray(written(plan_of()))
+    group = pq.read_metadata(pa.BufferReader(data)).row_group(0)
+    chunks = {group.column(k).path_in_schema: group.column(k) for k in range(group.num_columns)}
+    chunk = chunks[column]
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    data[start + chunk.total_compressed_size - 1] ^= 0x01
+    with pytest.raises(OSError, match=r"(?i)crc|checksum"):
+        pq.read_table(pa.BufferReader(bytes(data)), page_checksum_verification=True)
+
+
+def test_an_intact_shard_passes_its_checksums() -> None:
+    data = pa.BufferReader(written(plan_of()))
+    assert pq.read_table(data, page_checksum_verification=True).num_rows == 12
+
+
+# --- read by others --------------------------------------------------------------------------
+
+
+def asked(query: str, path: str) -> tuple[Any, ...]:
+    found = duckdb.execute(query.format(rows=f"read_parquet('{path}')")).fetchone()
+    assert found is not None
+    return tuple(found)
+
+
+def test_duckdb_reads_a_shard(tmp_path: Path) -> None:
+    plan = plan_of(record="{every: 10, of: [loss, coefficients]}")
+    path = tmp_path / "shard.parquet"
+    path.write_bytes(written(plan))
+    found = asked(
+        "select count(*), sum(fit), sum(loss), count(distinct status), sum(coefficients[1]), "
+        "sum(len(coefficients_history)) from {rows}",
+        str(path),
+    )
+    rows = made(plan).to_pylist()
+    assert found == (
+        12,
+        sum(range(12)),
+        sum(row["loss"] for row in rows),
+        3,
+        pytest.approx(sum(row["coefficients"][0] for row in rows)),
+        36,
+    )
+
+
+def test_duckdb_reads_our_footer(tmp_path: Path) -> None:
+    (tmp_path / "shard.parquet").write_bytes(written(plan_of()))
+    (text,) = asked(
+        "select value from parquet_kv_metadata('{rows}') where key = 'polyfit'".replace(
+            "{rows}", str(tmp_path / "shard.parquet")
+        ),
+        "",
+    )
+    assert json.loads(bytes(text)) == FOOTER_OF_TEST
+
+
+def test_duckdb_reads_a_whole_run(tmp_path: Path) -> None:
+    """Shards of one run have one schema, and together every fit once."""
+    spec = Spec.parse(
+        "name: duck\nshard: 7\nfit: {steps: 20, points: 30}\n"
+        "sweep: {degree: [1, 3], lr: [auto, 100.0], seed: {count: 5}}"
+    )
+    run = polyfit.execute(spec, store=str(tmp_path), executor="inline")
+    found = asked(
+        "select count(*), count(distinct fit), sum(steps_taken), count(loss), sum(excess_loss) "
+        "from {rows}",
+        f"{run.uri}/shards/*.parquet",
+    )
+    frame = run.to_pandas()
+    assert found == (
+        20,
+        20,
+        int(frame["steps_taken"].sum()),
+        int(frame["loss"].count()),
+        pytest.approx(float(frame["excess_loss"].sum()), rel=1e-12),
+    )
