@@ -24,14 +24,14 @@ from polyfit.engine.kernel import Kernel
 from polyfit.engine.model import (
     MOMENTS,
     Array,
-    Hyper,
-    Kind,
+    BatchConfig,
+    Hyperparameters,
     Problems,
     squared,
     squared_loss,
     updated,
 )
-from polyfit.engine.outcome import Outcome, usable
+from polyfit.engine.outcome import BatchResult, usable
 from polyfit.engine.status import COMPLETED, DIVERGED, LOSS_GROWTH
 from polyfit.engine.tape import Tape
 
@@ -51,13 +51,13 @@ Values = list[str]
 
 
 def fit_affine(
-    kind: Kind,
+    kind: BatchConfig,
     problems: Problems,
     start_BM: npt.NDArray[np.float32],
     lr_B: Array,
     updates: Sequence[int],
     record: Sequence[str],
-) -> Outcome:
+) -> BatchResult:
     """``fit`` for a squared objective with gd or momentum and no stop rule, on the CPU.
 
     Raises:
@@ -83,7 +83,7 @@ def fit_affine(
     return outcome
 
 
-def tolerance(kind: Kind) -> float:
+def tolerance(kind: BatchConfig) -> float:
     """How far an iteration may be from the maps: some roundings per update, all one way.
 
     Momentum remembers each of them for 1 / (1 - beta) updates.
@@ -92,7 +92,7 @@ def tolerance(kind: Kind) -> float:
     return 8.0 * max(kind.steps, 100) * memory * torch.finfo(kind.dtype).eps
 
 
-def difference(one: Outcome, other: Outcome) -> float:
+def difference(one: BatchResult, other: BatchResult) -> float:
     """The largest difference of coefficients, relative to the largest of each fit.
 
     Fits that have diverged are left out: their growth amplifies every rounding.
@@ -108,13 +108,13 @@ def difference(one: Outcome, other: Outcome) -> float:
 
 
 def _in_halves(
-    kind: Kind,
+    kind: BatchConfig,
     problems: Problems,
     start_BM: npt.NDArray[np.float32],
     lr_B: Array,
     updates: Sequence[int],
     record: Sequence[str],
-) -> Outcome:
+) -> BatchResult:
     """The same, half the fits at a time, where the maps of all would fill too much memory."""
     cut, of = len(lr_B) // 2, problems.of_B
     first, second = (
@@ -123,7 +123,7 @@ def _in_halves(
         )
         for some in (slice(cut), slice(cut, None))
     )
-    return Outcome(
+    return BatchResult(
         np.concatenate([first.coefficients_BM, second.coefficients_BM]),
         np.concatenate([first.steps_taken_B, second.steps_taken_B]),
         np.concatenate([first.status_B, second.status_B]),
@@ -279,13 +279,13 @@ class _Block:
 
 
 def _powers(
-    kind: Kind,
+    kind: BatchConfig,
     problems: Problems,
     start_BM: npt.NDArray[np.float32],
     lr_B: Array,
     updates: Sequence[int],
     record: tuple[str, ...],
-) -> tuple[Outcome, Array]:
+) -> tuple[BatchResult, Array]:
     """How fits end by their maps, and the extreme of each, shape (B,)."""
     count, size, of = len(lr_B), kind.size, problems.of_B
     maps = _Maps(kind, problems, lr_B)
@@ -335,7 +335,7 @@ def _powers(
     )
     call(begin=0, end=batch)
     grown = arrays["last"][:count] > LOSS_GROWTH * arrays["first"][:count]
-    outcome = Outcome(
+    outcome = BatchResult(
         arrays["final"][:, :count].astype(dtype).T,
         np.full(count, kind.steps),
         np.where(grown, DIVERGED, COMPLETED).astype(np.int8),
@@ -350,7 +350,7 @@ class _Maps:
     Neighbours mostly share their problem and rate; a map that comes again later is made again.
     """
 
-    def __init__(self, kind: Kind, problems: Problems, lr_B: Array) -> None:
+    def __init__(self, kind: BatchConfig, problems: Problems, lr_B: Array) -> None:
         first = _firsts(problems.of_B, lr_B)
         self.of_B = np.searchsorted(first, np.arange(len(lr_B)), side="right") - 1
         self.squares = [_one_step(kind, problems, lr_B[first], problems.of_B[first])]
@@ -384,7 +384,9 @@ def _after(second: tuple[Array, Array], first: tuple[Array, Array]) -> tuple[Arr
     return matrix, offset
 
 
-def _one_step(kind: Kind, problems: Problems, lr_G: Array, of_G: Index) -> tuple[Array, Array]:
+def _one_step(
+    kind: BatchConfig, problems: Problems, lr_G: Array, of_G: Index
+) -> tuple[Array, Array]:
     """One update's matrix, shape (S, S, G), and offset, shape (S, G), by autograd."""
     size, count = kind.size, kind.size * (1 + MOMENTS[kind.optimizer.name])
     upper = np.triu_indices(size)
@@ -392,7 +394,7 @@ def _one_step(kind: Kind, problems: Problems, lr_G: Array, of_G: Index) -> tuple
     R, q, (lr,) = (torch.tensor(array).unbind(0) for array in arrays)
     ones, mean = torch.ones_like(lr), float(kind.points) if kind.objective == "mse" else None
     objective = squared(R, q, torch.zeros_like(lr), mean)
-    hyper = Hyper(kind.optimizer.name, kind.optimizer.beta)
+    hyper = Hyperparameters(kind.optimizer.name, kind.optimizer.beta)
     with torch.enable_grad():
         state = [torch.zeros_like(lr, requires_grad=True) for _ in range(count)]
         c, moments = state[:size], [state[size:]] if count > size else []

@@ -15,8 +15,8 @@ import torch
 
 from polyfit.engine import cpu, gpu
 from polyfit.engine.iteration import GOING, Iteration
-from polyfit.engine.model import Array, Kind, Problems, unbiasing
-from polyfit.engine.outcome import Outcome, usable
+from polyfit.engine.model import Array, BatchConfig, Problems, unbiasing
+from polyfit.engine.outcome import BatchResult, usable
 from polyfit.engine.status import DIVERGED
 from polyfit.spec.problem import Grid, basis_functions
 
@@ -38,25 +38,25 @@ _BEYOND: Final = 1 << 62
 
 
 def fit_compiled(
-    kind: Kind,
+    kind: BatchConfig,
     problems: Problems,
     start_BM: npt.NDArray[np.float32],
     lr_B: Array,
     updates: Sequence[int],
     record: Sequence[str],
     device: torch.device,
-) -> Outcome:
+) -> BatchResult:
     """``fit`` by the compiled engine."""
     sound_B = usable(kind, problems, lr_B)
     if not sound_B.any():
-        return Outcome.unstarted(kind, start_BM, updates, record)
+        return BatchResult.unstarted(kind, start_BM, updates, record)
     kernel, count = kernel_of(kind, problems, record), len(lr_B)
     laid_out = partial(layout, kernel, problems, sound_B, start_BM, lr_B, updates)
     if device.type == "cpu":
         arrays = _on_cpu(kernel, laid_out, count, updates)
     else:
         arrays = _on_gpu(kernel, laid_out, count, updates, device)
-    return Outcome(
+    return BatchResult(
         arrays["final"][:, :count].T,
         arrays["taken"][:count],
         arrays["status"][:count].astype(np.int8),
@@ -99,7 +99,7 @@ def _on_gpu(
     )
 
 
-def kernel_of(kind: Kind, problems: Problems, record: Sequence[str]) -> Iteration:
+def kernel_of(kind: BatchConfig, problems: Problems, record: Sequence[str]) -> Iteration:
     """The iteration that the fits of a batch need."""
     if kind.squared:
         R = problems.R_PMM
@@ -218,7 +218,7 @@ def _divisors(optimizer: str, steps: int) -> Array:
 class Slices:
     """Calls of an iteration that each take about ``CALL_SECONDS``."""
 
-    def __init__(self, kind: Kind, updates: Sequence[int], lanes: int) -> None:
+    def __init__(self, kind: BatchConfig, updates: Sequence[int], lanes: int) -> None:
         self.steps, self.updates, self.lanes = kind.steps, updates, lanes
         rows = kind.size if kind.squared else kind.points
         self.most = max(1, _FIRST_TERMS // (rows * kind.size))

@@ -15,9 +15,9 @@ from torch import Tensor
 from polyfit.engine.model import (
     MOMENTS,
     Array,
+    BatchConfig,
     Coefficients,
-    Hyper,
-    Kind,
+    Hyperparameters,
     Objective,
     Problems,
     gradient,
@@ -27,7 +27,7 @@ from polyfit.engine.model import (
     unbiasing,
     updated,
 )
-from polyfit.engine.outcome import Index, Numbers, Outcome, usable
+from polyfit.engine.outcome import BatchResult, Index, Numbers, usable
 from polyfit.engine.status import (
     CHECK_EVERY,
     COMPLETED,
@@ -48,7 +48,7 @@ def _waits(device: torch.device) -> bool:
 
 
 def objective_of(
-    kind: Kind, problems: Problems, fits: Index, device: torch.device, halved: bool = False
+    kind: BatchConfig, problems: Problems, fits: Index, device: torch.device, halved: bool = False
 ) -> Objective:
     """The objective of the named fits of the batch: their losses, shape (fits,)."""
     select = torch.tensor(problems.of_B[fits]).to(device)
@@ -81,7 +81,7 @@ class Eager:
 
     def __init__(
         self,
-        kind: Kind,
+        kind: BatchConfig,
         problems: Problems,
         start_BM: npt.NDArray[np.float32],
         lr_B: Array,
@@ -94,7 +94,7 @@ class Eager:
         # Looking rarely wastes updates on fits that have ended, looking often waits for a device.
         self.look_every = _LOOK_EVERY if _waits(device) else CHECK_EVERY
         self.slots = {update: k for k, update in enumerate(updates)}
-        self.outcome = Outcome.unstarted(kind, start_BM, updates, record)
+        self.outcome = BatchResult.unstarted(kind, start_BM, updates, record)
         self.recorded = {  # on the CPU it is the memory of the outcome
             name: torch.from_numpy(values).to(device)
             for name, values in self.outcome.recorded.items()
@@ -103,7 +103,7 @@ class Eager:
         dtype = self.outcome.coefficients_BM.dtype
         self._begin(fits, start_BM[fits].astype(dtype), lr_B[fits].astype(dtype))
 
-    def ended(self) -> Outcome:
+    def ended(self) -> BatchResult:
         """How they ended."""
         if self.device.type != "cpu":
             for name, values in self.recorded.items():
@@ -175,7 +175,7 @@ class Eager:
 
     def _update(self, update: int, losses: Tensor, g: Coefficients) -> None:
         optimizer = self.kind.optimizer
-        hyper = Hyper(optimizer.name, optimizer.beta, *unbiasing(update))
+        hyper = Hyperparameters(optimizer.name, optimizer.beta, *unbiasing(update))
         self.c, self.moments = updated(hyper, self.c, self.moments, self.lr, g)
 
     def _stopped(self, losses: Tensor, g: Coefficients) -> Tensor:

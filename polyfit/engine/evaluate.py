@@ -14,7 +14,7 @@ import torch
 from polyfit.engine import cpu
 from polyfit.engine.eager import objective_of
 from polyfit.engine.evaluation import Evaluation
-from polyfit.engine.model import Array, Kind, Problems, gradient, norm
+from polyfit.engine.model import Array, BatchConfig, Problems, gradient, norm
 from polyfit.engine.outcome import Index
 from polyfit.engine.points import LANES
 from polyfit.engine.screening import FROM_POINTS, blocks_of
@@ -55,7 +55,7 @@ class Evaluated:
 
 
 def evaluate_eager(
-    kind: Kind, setup: Setup, problems: Problems, final_BM: Array, stored: npt.DTypeLike
+    kind: BatchConfig, setup: Setup, problems: Problems, final_BM: Array, stored: npt.DTypeLike
 ) -> Evaluated:
     """The evaluation of ``final_BM`` (float64), power coefficients in the dtype ``stored``.
 
@@ -93,7 +93,7 @@ def evaluate_eager(
 
 
 def evaluate_compiled(
-    kind: Kind, setup: Setup, problems: Problems, final_BM: Array, stored: npt.DTypeLike
+    kind: BatchConfig, setup: Setup, problems: Problems, final_BM: Array, stored: npt.DTypeLike
 ) -> Evaluated:
     """The same by one kernel.
 
@@ -147,7 +147,7 @@ def evaluate_compiled(
 
 
 def _evaluated(
-    kind: Kind,
+    kind: BatchConfig,
     setup: Setup,
     problems: Problems,
     loss: Array,

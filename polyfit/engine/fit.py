@@ -8,9 +8,9 @@ import torch
 
 from polyfit.engine.compiled import fit_compiled
 from polyfit.engine.eager import Eager
-from polyfit.engine.model import Array, Kind, Problems
+from polyfit.engine.model import Array, BatchConfig, Problems
 from polyfit.engine.newton import Newton
-from polyfit.engine.outcome import Outcome
+from polyfit.engine.outcome import BatchResult
 from polyfit.errors import ClusterError
 
 __all__ = ["fit", "pick_device"]
@@ -35,7 +35,7 @@ def pick_device(accelerated: bool) -> torch.device:
 
 
 def fit(
-    kind: Kind,
+    kind: BatchConfig,
     problems: Problems,
     start_BM: npt.NDArray[np.float32],
     lr_B: Array,
@@ -43,7 +43,7 @@ def fit(
     record: Sequence[str],
     device: torch.device,
     engine: str = "eager",
-) -> Outcome:
+) -> BatchResult:
     """Fit a batch.
 
     Args:

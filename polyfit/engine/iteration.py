@@ -19,7 +19,15 @@ from torch import Tensor
 
 from polyfit.engine.emit import Emitter, Loop
 from polyfit.engine.kernel import Kernel
-from polyfit.engine.model import MOMENTS, WRITTEN, Hyper, Kind, residual, squared_loss, updated
+from polyfit.engine.model import (
+    MOMENTS,
+    WRITTEN,
+    BatchConfig,
+    Hyperparameters,
+    residual,
+    squared_loss,
+    updated,
+)
 from polyfit.engine.status import CHECK_EVERY, COMPLETED, CONVERGED, DIVERGED, LOSS_GROWTH
 from polyfit.engine.tape import Tape
 from polyfit.engine.trace import forward
@@ -67,7 +75,7 @@ class Iteration(Kernel):
     Integers: the range of updates, the first record not before it, N, the last update, L.
     """
 
-    kind: Kind
+    kind: BatchConfig
     one_design: bool
     one_data: bool
     record: tuple[str, ...]
@@ -403,12 +411,12 @@ class _Block:
 
 @cache
 def _update_of(name: str) -> Callable[..., Any]:
-    """One update of one coefficient: its gradient, the rate and the rest of Hyper, its state."""
+    """One update of one coefficient: of its gradient, the hyperparameters and its state."""
 
     def update(
         g: Tensor, lr: Tensor, beta: Tensor, one: Tensor, two: Tensor, c: Tensor, *moments: Tensor
     ) -> Sequence[Tensor]:
-        hyper = Hyper(name, beta, one, two, torch.sqrt)
+        hyper = Hyperparameters(name, beta, one, two, torch.sqrt)
         new, after = updated(hyper, [c], [[moment] for moment in moments], lr, [g])
         return [*new, *(vector for (vector,) in after)]
 

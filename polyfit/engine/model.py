@@ -30,9 +30,9 @@ __all__ = [
     "MOMENTS",
     "WRITTEN",
     "Array",
+    "BatchConfig",
     "Coefficients",
-    "Hyper",
-    "Kind",
+    "Hyperparameters",
     "Objective",
     "Problems",
     "gradient",
@@ -54,7 +54,7 @@ Scalar = Tensor | float
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class BatchConfig:
     """What all fits of a batch share."""
 
     degree: int
@@ -392,7 +392,7 @@ MOMENTS: Final = {"gd": 0, "momentum": 1, "adam": 2, "newton": 0}
 
 
 @dataclass(frozen=True, slots=True)
-class Hyper:
+class Hyperparameters:
     """What an update needs besides the gradient; Adam's divisors depend on the update."""
 
     name: str
@@ -403,7 +403,11 @@ class Hyper:
 
 
 def updated(
-    hyper: Hyper, c: Coefficients, moments: list[Coefficients], lr: Tensor, g: Coefficients
+    hyper: Hyperparameters,
+    c: Coefficients,
+    moments: list[Coefficients],
+    lr: Tensor,
+    g: Coefficients,
 ) -> tuple[Coefficients, list[Coefficients]]:
     """Coefficients and moments after one update with gradient ``g``."""
     match hyper.name:
@@ -422,7 +426,11 @@ ADAM_EPSILON: Final = 1e-8
 
 
 def _adam(
-    hyper: Hyper, c: Coefficients, moments: list[Coefficients], lr: Tensor, g: Coefficients
+    hyper: Hyperparameters,
+    c: Coefficients,
+    moments: list[Coefficients],
+    lr: Tensor,
+    g: Coefficients,
 ) -> tuple[Coefficients, list[Coefficients]]:
     """Kingma and Ba, Adam: a method for stochastic optimization (2015), algorithm 1."""
     beta_1, beta_2 = ADAM_BETAS

@@ -7,18 +7,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from polyfit.engine.model import Array, Kind, Problems
+from polyfit.engine.model import Array, BatchConfig, Problems
 from polyfit.engine.status import DIVERGED
 from polyfit.spec.problem import holds_problem, holds_rate
 
-__all__ = ["Index", "Numbers", "Outcome", "usable"]
+__all__ = ["BatchResult", "Index", "Numbers", "usable"]
 
 Index = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BatchResult:
     """How the fits of a batch ended; arrays in the order of the batch.
 
     ``coefficients_BM`` has the dtype of the iteration. Recorded values have the shape (K, B), of
@@ -33,11 +33,11 @@ class Outcome:
     @classmethod
     def unstarted(
         cls,
-        kind: Kind,
+        kind: BatchConfig,
         start_BM: npt.NDArray[np.float32],
         updates: Sequence[int],
         record: Sequence[str],
-    ) -> "Outcome":
+    ) -> "BatchResult":
         """As of fits that could not be started."""
         batch, size = start_BM.shape
         dtype = np.float32 if kind.dtype == torch.float32 else np.float64
@@ -53,7 +53,7 @@ class Outcome:
         )
 
 
-def usable(kind: Kind, problems: Problems, lr_B: Array) -> npt.NDArray[np.bool_]:
+def usable(kind: BatchConfig, problems: Problems, lr_B: Array) -> npt.NDArray[np.bool_]:
     """Which fits can be iterated in dtype: those whose problem and rate it holds."""
     dtype, newton = str(kind.dtype).removeprefix("torch."), kind.optimizer.name == "newton"
     sound_P = holds_problem(dtype, newton, problems.R_PMM, problems.q_PM)

@@ -22,8 +22,8 @@ from polyfit.engine.affine import difference, fit_affine, tolerance
 from polyfit.engine.evaluate import evaluate_compiled, evaluate_eager
 from polyfit.engine.fit import fit
 from polyfit.engine.initial import initial_values
-from polyfit.engine.model import Kind, Problems
-from polyfit.engine.outcome import Outcome
+from polyfit.engine.model import BatchConfig, Problems
+from polyfit.engine.outcome import BatchResult
 from polyfit.engine.setup import FEW, PROBLEM_FIELDS, Setup
 from polyfit.engine.status import DIVERGED, STATUSES
 from polyfit.errors import DamagedRun, EngineError
@@ -338,7 +338,7 @@ class _ShardWork:
         if kinds.any() or problems.any():
             order = order[np.lexsort((problems[order], kinds[order]))]
         cuts = np.flatnonzero(np.diff(kinds[order])) + 1
-        met: set[Kind] = set()
+        met: set[BatchConfig] = set()
         for group in np.split(order, cuts) if len(order) else ():
             for batch in self._cut(group, problems[group]):
                 kind = self.kind(batch)
@@ -392,10 +392,10 @@ class _ShardWork:
             }
         )
 
-    def kind(self, batch: _Batch) -> Kind:
+    def kind(self, batch: _Batch) -> BatchConfig:
         """What the fits of ``batch`` share."""
         example = self.example(int(batch.at[0]))
-        return Kind(
+        return BatchConfig(
             example.degree,
             example.points,
             example.objective,
@@ -439,11 +439,11 @@ class _ShardWork:
 
     def _check(
         self,
-        kind: Kind,
+        kind: BatchConfig,
         problems: Problems,
         start: npt.NDArray[np.float32],
         lr: Array,
-        outcome: Outcome,
+        outcome: BatchResult,
     ) -> None:
         """Iterate a few fits of a batch, and compare."""
         some = np.unique(np.linspace(0, len(lr) - 1, CHECKED_FITS).astype(np.int64))
@@ -468,7 +468,7 @@ class _ShardWork:
         rates = [column.items[code] for code in asked.tolist()]
         return learning_rate(rates, of, example.optimizer, bound[batch.problem_of])
 
-    def _store(self, batch: _Batch, outcome: Outcome, lr: Array) -> None:
+    def _store(self, batch: _Batch, outcome: BatchResult, lr: Array) -> None:
         rows, at = self.rows, batch.at
         rows.lr[at] = lr
         rows.status[at] = outcome.status_B
@@ -479,7 +479,7 @@ class _ShardWork:
             rows.histories[name].put(at, per_fit.reshape(len(at), -1))
 
     def _evaluate(
-        self, batch: _Batch, kind: Kind, setup: Setup, problems: Problems, final_BM: Array
+        self, batch: _Batch, kind: BatchConfig, setup: Setup, problems: Problems, final_BM: Array
     ) -> None:
         """Everything a row says of the final coefficients, in float64 over all points."""
         rows, at = self.rows, batch.at

@@ -31,8 +31,8 @@ from polyfit.engine.fit import fit
 from polyfit.engine.initial import Twister, initial_values
 from polyfit.engine.iteration import Iteration
 from polyfit.engine.kernel import Kernel, cpu_text, gpu_text
-from polyfit.engine.model import Array, Kind, Problems
-from polyfit.engine.outcome import Outcome
+from polyfit.engine.model import Array, BatchConfig, Problems
+from polyfit.engine.outcome import BatchResult
 from polyfit.engine.trace import forward, trace
 from polyfit.errors import ClusterError, Exit
 from polyfit.numerics import elementary
@@ -125,14 +125,14 @@ def test_what_no_output_needs_is_not_traced() -> None:
 class Batch:
     """What ``fit`` gets for a batch."""
 
-    kind: Kind
+    kind: BatchConfig
     problems: Problems
     start: npt.NDArray[np.float32]
     lr: Array
     updates: list[int]
     record: list[str]
 
-    def compiled(self, **changed: Any) -> Outcome:
+    def compiled(self, **changed: Any) -> BatchResult:
         """The batch by the compiled engine, with other values of some fields of its kind."""
         kind = replace(self.kind, **changed)
         return fit_compiled(
@@ -160,7 +160,7 @@ def batch_of(text: str) -> Batch:
     """The one batch of a spec."""
     found: list[Batch] = []
 
-    def caught(*arguments: Any) -> Outcome:
+    def caught(*arguments: Any) -> BatchResult:
         found.append(Batch(*arguments[:6]))
         return fit(*arguments)
 
@@ -283,7 +283,9 @@ def test_a_signal_is_answered_between_two_calls(monkeypatch: pytest.MonkeyPatch)
 def iteration(objective: str, optimizer: str, dtype: torch.dtype, stop: bool = True) -> Iteration:
     """The kernel of degree 3 that records everything; its data are each fit's own."""
     rule, beta = Stop("gradient", 1e-3), 0.9 if optimizer == "momentum" else 0.0
-    kind = Kind(3, 50, objective, Optimizer(optimizer, beta), 100, rule if stop else None, dtype)
+    kind = BatchConfig(
+        3, 50, objective, Optimizer(optimizer, beta), 100, rule if stop else None, dtype
+    )
     return Iteration(kind, True, False, ("loss", "gradient_norm", "coefficients"))
 
 

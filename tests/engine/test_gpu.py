@@ -20,7 +20,7 @@ from polyfit.engine.eager import Eager
 from polyfit.engine.fit import pick_device
 from polyfit.engine.initial import MAX_SIZE, initial_values
 from polyfit.engine.iteration import Iteration
-from polyfit.engine.model import Kind
+from polyfit.engine.model import BatchConfig
 from polyfit.errors import ClusterError
 from polyfit.spec.fields import OBJECTIVES, Optimizer
 from polyfit.spec.plan import Plan, Shard
@@ -245,7 +245,7 @@ def test_eager_waits_once_per_recorded_point_and_at_the_end(
 def test_the_driver_has_what_it_refuses_in_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "ptx", lambda kernel, capability: ".version 9000.0\n")
     # Of a degree that no other test here has: functions are kept.
-    kind = Kind(7, 50, "sse", Optimizer("gd"), 10, None, torch.float32)
+    kind = BatchConfig(7, 50, "sse", Optimizer("gd"), 10, None, torch.float32)
     with pytest.raises(ClusterError, match=r"driver refuses a kernel: CUDA_ERROR_.*engine: eager"):
         gpu.run(Iteration(kind, True, True, ()), {}, (), (), torch.device("cuda"), bool)
 

@@ -13,7 +13,7 @@ from engines import rows_of
 
 from polyfit.engine import setup
 from polyfit.engine.fit import fit
-from polyfit.engine.model import Kind, Problems
+from polyfit.engine.model import BatchConfig, Problems
 from polyfit.errors import DamagedRun
 from polyfit.numerics.formula import FUNCTIONS
 from polyfit.run.ledger import shard_key
@@ -118,7 +118,7 @@ def test_a_batch_that_memory_cannot_hold_is_halved_until_it_can(
 
     let_go: list[weakref.ref[torch.Tensor]] = []
 
-    def small_memory(kind: Kind, problems: Problems, start: Any, *rest: Any) -> Any:
+    def small_memory(kind: BatchConfig, problems: Problems, start: Any, *rest: Any) -> Any:
         sizes.append(len(start))
         assert all(one() is None for one in let_go)  # or there would be no more room than before
         if len(start) > 6:
