@@ -15,7 +15,7 @@ SOUND := $(shell [ "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" ] && [ ! -e .
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test simulate chaos lint serve-s3 stop-s3 bench gpu-check image-check clean
+.PHONY: help run picture test simulate chaos lint serve-s3 stop-s3 bench gpu-check image-check clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -28,6 +28,9 @@ run: serve-s3 ## Run jobs/sweep.yaml on Ray and a local S3 server; installs what
 	@echo '  . $(S3)/env && $(BIN)/polyfit results $(STORE)/sweep/<id> --sort -max_error'
 	@echo '  . $(S3)/env && $(BIN)/polyfit verify $(STORE)/sweep/<id>'
 	@echo 'To stop the server: make stop-s3'
+
+picture: .venv/picture run ## Draw README's picture, jobs/sweep-*.svg, from the run of `make run`
+	@. $(S3)/env && $(BIN)/python jobs/picture.py $(STORE)
 
 test: .venv/test ## All tests; ARGS="-k spec -x" goes to pytest
 	$(BIN)/python -m pytest $(ARGS)
@@ -65,22 +68,26 @@ clean: stop-s3 ## Stop the server; remove .venv, .local, caches and build leftov
 	rm -rf .venv .local build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The installations: what a run needs, and what the tests and the bench need on top.
+# The installations: what a run needs, and what the picture, the tests and the bench need as well.
 
 .venv/run: .venv/made pyproject.toml constraints.txt
 	$(call install,local)
 
-.venv/test: .venv/made pyproject.toml constraints.txt
-	$(call install,local$(comma)test)
+.venv/picture: .venv/made pyproject.toml constraints.txt
+	$(call install,local$(comma)picture)
 	@touch .venv/run
+
+.venv/test: .venv/made pyproject.toml constraints.txt
+	$(call install,local$(comma)picture$(comma)test)
+	@touch .venv/run .venv/picture
 
 .venv/bench: .venv/made pyproject.toml constraints.txt
 	$(call install,local$(comma)bench)
 	@touch .venv/run
 
 .venv/gpu: .venv/made pyproject.toml constraints.txt
-	$(call install,local$(comma)test$(comma)bench$(comma)gpu)
-	@touch .venv/run .venv/test .venv/bench
+	$(call install,local$(comma)picture$(comma)test$(comma)bench$(comma)gpu)
+	@touch .venv/run .venv/picture .venv/test .venv/bench
 
 comma := ,
 
