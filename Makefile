@@ -52,14 +52,14 @@ serve-s3: .venv/run ## Start the local S3 server, or find it running; its keys a
 stop-s3: ## Stop the local S3 server; its data stay
 	@[ ! -d $(S3) ] || $(or $(and $(SOUND),$(BIN)/python),$(PYTHON)) deploy/local_s3.py stop --folder $(S3)
 
-bench: .venv/bench ## Speed beside peers, an hour and a half; ARGS="--quick --only peers" goes to tests/bench.py
-	$(BIN)/python tests/bench.py $(ARGS)
+bench: .venv/bench ## Speed beside peers, an hour and a half; ARGS="--quick --only peers" goes to tests/bench
+	cd tests && ../$(BIN)/python -m bench $(ARGS)
 
 gpu-check: .venv/gpu ## On a machine with a GPU, ten minutes: its bits beside the CPU's, then its speed
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.accelerator.is_available())' \
 		|| { echo 'torch sees no accelerator on this machine: nothing to check' >&2; exit 1; }
 	$(BIN)/python -m pytest tests/engine/test_golden.py tests/engine/test_gpu.py
-	$(BIN)/python tests/bench.py --only accelerator --quick $(ARGS)
+	cd tests && ../$(BIN)/python -m bench --only accelerator --quick $(ARGS)
 
 image-check: .venv/test ## As root, on Debian: build the image without a container engine, run a job in it
 	$(BIN)/python tests/image.py

@@ -6,7 +6,7 @@ gradient descent at 1e-6, float32; an objective other than the sum of squares wh
 Fit k starts from the four numbers that torch draws for seed k (``starts``). Each peer imports
 its own framework, so that a process holds no other's threads.
 
-Run as a script this is the tutorial itself: ``python tests/peers.py``.
+Run as a script this is the tutorial itself: ``python tests/bench/peers.py``.
 """
 
 import logging
