@@ -24,6 +24,13 @@ WINGS = {
     "numerics": {
         "elementary": "numpy",
         "formula": "numpy",
+        "arrays": "numpy",
+        "grid": "numpy",
+        "basis": "numpy",
+        "design": "numpy",
+        "reduction": "numpy",
+        "observations": "numpy",
+        "dtypes": "numpy",
     },
     "store": {
         "address": "",
@@ -36,7 +43,7 @@ WINGS = {
         "fields": "",
         "spec": "pydantic pydantic_core",
         "sweep": "numpy",
-        "problem": "numpy",
+        "rate": "numpy",
         "precheck": "numpy",
         "plan": "numpy",
     },

@@ -18,7 +18,8 @@ from polyfit.engine.iteration import GOING, Iteration
 from polyfit.engine.model import Array, BatchConfig, Problems, unbiasing
 from polyfit.engine.outcome import BatchResult, usable
 from polyfit.engine.status import DIVERGED
-from polyfit.spec.problem import Grid, basis_functions
+from polyfit.numerics.basis import basis_functions
+from polyfit.numerics.grid import Grid
 
 __all__ = ["Slices", "fit_compiled", "kernel_of", "layout"]
 

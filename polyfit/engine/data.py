@@ -13,8 +13,9 @@ from polyfit.engine.kernel import Kernel
 from polyfit.engine.points import LANES, Points, over_points
 from polyfit.engine.symbol import Symbol
 from polyfit.numerics import elementary
+from polyfit.numerics.design import frame
 from polyfit.numerics.formula import FUNCTIONS, Formula, Functions
-from polyfit.spec.problem import Grid, frame
+from polyfit.numerics.grid import Grid
 
 __all__ = ["Reduction", "Target", "reduce_compiled", "target_compiled"]
 

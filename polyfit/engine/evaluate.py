@@ -19,7 +19,9 @@ from polyfit.engine.outcome import Index
 from polyfit.engine.points import LANES
 from polyfit.engine.screening import FROM_POINTS, blocks_of
 from polyfit.engine.setup import Setup
-from polyfit.spec.problem import Grid, basis_functions, in_powers, sum_of
+from polyfit.numerics.basis import basis_functions, in_powers
+from polyfit.numerics.grid import Grid
+from polyfit.numerics.reduction import sum_of
 
 __all__ = ["Evaluated", "evaluate_compiled", "evaluate_eager"]
 

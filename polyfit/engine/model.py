@@ -22,9 +22,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from polyfit.numerics.basis import functions_on
 from polyfit.numerics.elementary import power
+from polyfit.numerics.grid import Grid
 from polyfit.spec.fields import SQUARED, Optimizer, Stop
-from polyfit.spec.problem import Grid, functions_on
 
 __all__ = [
     "MOMENTS",

@@ -9,7 +9,7 @@ import torch
 
 from polyfit.engine.model import Array, BatchConfig, Problems
 from polyfit.engine.status import DIVERGED
-from polyfit.spec.problem import holds_problem, holds_rate
+from polyfit.numerics.dtypes import holds_problem, holds_rate
 
 __all__ = ["BatchResult", "Index", "Numbers", "usable"]
 

@@ -15,9 +15,12 @@ import numpy.typing as npt
 from polyfit.engine.data import reduce_compiled, target_compiled
 from polyfit.engine.model import Problems
 from polyfit.engine.outcome import Index
+from polyfit.numerics.design import Design, design
 from polyfit.numerics.elementary import LIMIT
 from polyfit.numerics.formula import Formula
-from polyfit.spec.problem import Design, Grid, design, noisy, reduce, target_values
+from polyfit.numerics.grid import Grid
+from polyfit.numerics.observations import noisy, target_values
+from polyfit.numerics.reduction import reduce
 from polyfit.spec.sweep import Column
 
 __all__ = ["FEW", "PROBLEM_FIELDS", "Setup"]

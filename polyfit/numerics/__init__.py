@@ -1,6 +1,16 @@
-"""The mathematics without torch: formulas and the elementary functions that they may call.
+"""The mathematics without torch: formulas, grids, design matrices, sums of squares.
 
 Everything is float64 numpy on one thread. Imports nothing of polyfit but ``errors``.
 """
 
-__all__ = ["elementary", "formula"]
+__all__ = [
+    "arrays",
+    "basis",
+    "design",
+    "dtypes",
+    "elementary",
+    "formula",
+    "grid",
+    "observations",
+    "reduction",
+]

@@ -23,6 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from polyfit.errors import DamagedRun, PlanMismatch, UsageError
+from polyfit.numerics.basis import functions_at
+from polyfit.numerics.grid import Grid
 from polyfit.run.lease import last_driver
 from polyfit.run.ledger import MANIFEST, PLAN, RESEAL, Ledger, Manifest, Receipt, plan_at, shard_key
 from polyfit.run.rows import (
@@ -37,7 +39,6 @@ from polyfit.run.rows import (
     schema,
 )
 from polyfit.spec.plan import Plan, Shard
-from polyfit.spec.problem import Grid, functions_at
 from polyfit.spec.spec import NAME
 from polyfit.store.store import NoSuchKey, Remote, Store, StoreAddress
 

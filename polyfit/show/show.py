@@ -10,9 +10,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from polyfit.numerics.grid import Grid
+from polyfit.numerics.observations import noisy, target_values
 from polyfit.run.results import Run, Stored, predicted
 from polyfit.spec.plan import Shard
-from polyfit.spec.problem import Grid, noisy, target_values
 
 __all__ = ["Recomputed", "curve", "equations", "recompute"]
 

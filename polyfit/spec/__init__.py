@@ -3,4 +3,4 @@
 Made without torch, Ray and the network, so that a plan can be made anywhere.
 """
 
-__all__ = ["fields", "plan", "precheck", "problem", "spec", "sweep"]
+__all__ = ["fields", "plan", "precheck", "rate", "spec", "sweep"]

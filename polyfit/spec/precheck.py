@@ -14,23 +14,17 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from polyfit.numerics.arrays import Array, Index
+from polyfit.numerics.design import Design, design
+from polyfit.numerics.dtypes import holds_problem, holds_rate
 from polyfit.numerics.formula import Formula
+from polyfit.numerics.grid import Grid
+from polyfit.numerics.observations import noisy, target_values
+from polyfit.numerics.reduction import reduce
 from polyfit.spec.document import Path
 from polyfit.spec.fields import Rate
-from polyfit.spec.problem import (
-    Design,
-    Grid,
-    curvature,
-    design,
-    holds_problem,
-    holds_rate,
-    learning_rate,
-    noisy,
-    reduce,
-    target_values,
-)
+from polyfit.spec.rate import curvature, learning_rate
 from polyfit.spec.spec import Axis, Spec
 from polyfit.spec.sweep import Sweep
 
@@ -69,9 +63,6 @@ _DECIDING: Final = (
     "degree", "points", "basis", "range", "objective", "dtype", "target", "noise", "noise_seed",
     "optimizer", "lr",
 )  # fmt: skip
-
-Index = npt.NDArray[np.int64]
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

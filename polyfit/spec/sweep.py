@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from polyfit.numerics.arrays import Index
 from polyfit.spec.fields import CANONICAL_ORDER, FIELDS, Fit, Values
 from polyfit.spec.spec import Axis, Spec
 
 __all__ = ["Column", "Sweep"]
-
-Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ from polyfit.run.rows import (
 )
 from polyfit.spec.fields import CANONICAL_ORDER, SQUARED, Fit
 from polyfit.spec.plan import ENGINE, SCHEMA, Plan, Shard
-from polyfit.spec.problem import curvature, learning_rate
+from polyfit.spec.rate import curvature, learning_rate
 from polyfit.spec.sweep import Column
 from polyfit.store.store import Store
 

@@ -36,8 +36,10 @@ from polyfit.engine.outcome import BatchResult
 from polyfit.engine.trace import forward, trace
 from polyfit.errors import ClusterError, Exit
 from polyfit.numerics import elementary
+from polyfit.numerics.grid import Grid
+from polyfit.numerics.observations import target_values
+from polyfit.numerics.reduction import reduce
 from polyfit.spec.fields import OBJECTIVES, SQUARED, Optimizer, Stop
-from polyfit.spec.problem import Grid, reduce, target_values
 from polyfit.work import worker
 
 LEVELS = {

@@ -20,9 +20,11 @@ from polyfit.engine import compiled as compiled_engine
 from polyfit.engine import eager as eager_engine
 from polyfit.engine import evaluate, fit, model
 from polyfit.engine.initial import initial_values
+from polyfit.numerics.design import design
+from polyfit.numerics.grid import Grid
+from polyfit.numerics.observations import noise, target_values
 from polyfit.spec.fields import BASES, OBJECTIVES, SQUARED
 from polyfit.spec.plan import Plan, Shard
-from polyfit.spec.problem import Grid, design, noise, target_values
 from polyfit.spec.spec import Spec
 from polyfit.work import worker
 from polyfit.work.worker import compute

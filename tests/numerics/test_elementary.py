@@ -14,7 +14,8 @@ from polyfit.engine.data import target_compiled
 from polyfit.numerics import elementary
 from polyfit.numerics.elementary import LIMIT, ULPS, cos, power, sin, tan
 from polyfit.numerics.formula import FUNCTIONS, Formula
-from polyfit.spec.problem import Grid, target_values
+from polyfit.numerics.grid import Grid
+from polyfit.numerics.observations import target_values
 
 Array = npt.NDArray[np.float64]
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyfit.errors import SpecError
+from polyfit.numerics.design import frame
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.precheck import Precheck
-from polyfit.spec.problem import frame
 from polyfit.spec.spec import Spec
 from polyfit.spec.sweep import Sweep
 from polyfit.work.worker import compute

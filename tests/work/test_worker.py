@@ -16,9 +16,10 @@ from polyfit.engine.fit import fit
 from polyfit.engine.model import BatchConfig, Problems
 from polyfit.errors import DamagedRun
 from polyfit.numerics.formula import FUNCTIONS
+from polyfit.numerics.grid import Grid
+from polyfit.numerics.observations import target_values
 from polyfit.run.ledger import shard_key
 from polyfit.spec.plan import Plan, Shard
-from polyfit.spec.problem import Grid, target_values
 from polyfit.spec.spec import Spec
 from polyfit.store.store import FolderStore
 from polyfit.work import worker
