@@ -110,14 +110,14 @@ class DamagedRun(PolyfitError):
 class StoreError(PolyfitError):
     """The store cannot be reached, refuses us, or holds something that is not ours.
 
-    ``passing`` tells that the same call may well work a moment later.
+    ``transient`` tells that the same call may well work a moment later.
     """
 
     exit_code = Exit.STORAGE
 
-    def __init__(self, message: str, passing: bool = False) -> None:
+    def __init__(self, message: str, transient: bool = False) -> None:
         super().__init__(message)
-        self.passing = passing
+        self.transient = transient
 
 
 class OutputError(PolyfitError):

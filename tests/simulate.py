@@ -527,7 +527,7 @@ def simulated() -> Iterator[None]:
         patch.object(lease.Lease.__init__, "__defaults__", (_Time,)),
         patch.object(Holder, "gone", property(_gone)),
         patch.object(driver, "Holder", _Sought),
-        patch.object(driver, "Keeper", SimulatedKeeper),
+        patch.object(driver, "LeaseRenewer", SimulatedKeeper),
         patch.object(driver, "time", _Time),
         patch.object(driver, "random", _Random),
         patch.object(driver, "now", lambda: "then"),

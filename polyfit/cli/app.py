@@ -35,7 +35,7 @@ from polyfit.errors import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from polyfit.run.results import Group, Listed, Run, Stored
+    from polyfit.run.results import Group, ListedRun, Run, StoredFit
     from polyfit.show.show import Recomputed
     from polyfit.spec.plan import Plan
     from polyfit.spec.precheck import Precheck
@@ -803,7 +803,7 @@ def _write_json(run: "Run", parts: Any) -> None:
     click.echo("\n]}")
 
 
-def _list_runs(listed: "list[Listed]", as_json: bool, as_csv: bool) -> None:
+def _list_runs(listed: "list[ListedRun]", as_json: bool, as_csv: bool) -> None:
     """Show the runs of a folder, each so that it can be opened."""
     runs = [
         {
@@ -839,7 +839,7 @@ def _write_csv(parts: Any) -> None:
             )
 
 
-def _print_fit(run: "Run", stored: "Stored") -> None:
+def _print_fit(run: "Run", stored: "StoredFit") -> None:
     """Where one fit lies, its row, its equations and its curve."""
     from polyfit.show.show import curve, equations
 
@@ -874,7 +874,7 @@ def _history(updates: list[int], values: list[Any]) -> str:
     return f"{len(values):,} recorded" + (f"; {', '.join(shown)}" if shown else "")
 
 
-def _fit_facts(run: "Run", stored: "Stored", recomputed: "Recomputed | None") -> Any:
+def _fit_facts(run: "Run", stored: "StoredFit", recomputed: "Recomputed | None") -> Any:
     from polyfit.show.show import equations
 
     own, in_x = equations(stored.row)
@@ -918,13 +918,13 @@ def _strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _damage(run: "Run", stored: "Stored", recomputed: "Recomputed") -> str:
+def _damage(run: "Run", stored: "StoredFit", recomputed: "Recomputed") -> str:
     """What differs where nothing should."""
-    from polyfit.run.rows import MEND
+    from polyfit.run.rows import REFIT_HINT
 
     lines = [
         f"{run.uri}/{stored.key}: fit {stored.fit} differs from what its plan gives "
-        f"in {', '.join(recomputed.damaged)}; {MEND}"
+        f"in {', '.join(recomputed.damaged)}; {REFIT_HINT}"
     ]
     made, here = stored.footer.get("torch"), recomputed.torch
     if made != here:

@@ -36,8 +36,8 @@ __all__ = [
     "TIME_TO_LIVE_S",
     "Clock",
     "Holder",
-    "Keeper",
     "Lease",
+    "LeaseRenewer",
     "last_driver",
     "latest",
 ]
@@ -120,7 +120,7 @@ class Lease:
     def __init__(self, store: Store, holder: Holder, clock: Clock = time) -> None:
         self._store, self._clock = store, clock
         self.holder = holder
-        self.lost: Holder | None = None
+        self.lost_holder: Holder | None = None
         """The one before us, where it did not let go of the lease."""
 
     def acquire(self, wait_s: float = TIME_TO_LIVE_S) -> None:
@@ -202,7 +202,7 @@ class Lease:
                 self._store.put(lease_key(ours.epoch), back.to_json())
                 return False
         before = Holder.read(found.data) if found is not None else None
-        self.lost = before if before is not None and not before.released else None
+        self.lost_holder = before if before is not None and not before.released else None
         self.holder = ours
         return True
 
@@ -253,7 +253,7 @@ def _over(found: Aged) -> bool:
     return holder is not None and (holder.released or holder.gone)
 
 
-class Keeper:
+class LeaseRenewer:
     """Renews a lease beside the driver's work, by a thread, until ``close``.
 
     ``tell`` is called with a line where that fails for a reason that nobody has thought of.

@@ -24,7 +24,7 @@ __all__ = [
     "LEASES",
     "MANIFEST",
     "PLAN",
-    "RESEAL",
+    "RESEAL_HINT",
     "Ledger",
     "Manifest",
     "Receipt",
@@ -43,7 +43,9 @@ STATUS: Final = "status.json"
 MANIFEST: Final = "manifest.json"
 LEASES: Final = "lease/"
 
-RESEAL: Final = f"remove {MANIFEST} and run the same spec again: it looks at every shard, and seals"
+RESEAL_HINT: Final = (
+    f"remove {MANIFEST} and run the same spec again: it inspects every shard and seals the run"
+)
 
 
 def plan_at(store: Store) -> Plan:
@@ -193,12 +195,12 @@ class Manifest:
             totals = manifest._totals()
             stated = {name: source[name] for name in totals}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedRun(f"{MANIFEST} cannot be read: {error}; {RESEAL}") from None
+            raise DamagedRun(f"{MANIFEST} cannot be read: {error}; {RESEAL_HINT}") from None
         for name, total in totals.items():
             if stated[name] != total:
                 raise DamagedRun(
                     f"{MANIFEST}: {name} {stated[name]} stands there, its receipts say {total}; "
-                    f"{RESEAL}"
+                    f"{RESEAL_HINT}"
                 )
         return manifest
 
@@ -243,7 +245,7 @@ class Ledger:
         if self.manifest() is None:  # once sealed, nothing is written any more
             self.store.create(SPEC, spec_text.encode())
 
-    def conditions(self) -> bool:
+    def honours_conditional_writes(self) -> bool:
         """Whether the store honours If-None-Match: the plan is written a second time, byte for
         byte, which it should refuse.
 
@@ -309,7 +311,7 @@ class Ledger:
         if manifest.plan != self.plan.hash:
             raise PlanMismatch(
                 f"{self.store.uri}/{MANIFEST} seals plan {manifest.plan[:12]}, this is plan "
-                f"{self.plan.hash[:12]}; {RESEAL}"
+                f"{self.plan.hash[:12]}; {RESEAL_HINT}"
             )
         return manifest
 
@@ -332,7 +334,7 @@ class Ledger:
         if not self.store.create(MANIFEST, manifest.to_json()) and self.manifest() != manifest:
             raise DamagedRun(
                 f"{self.store.uri}/{MANIFEST} was sealed over other bytes than are there now, "
-                f"every shard of which is whole; {RESEAL}"
+                f"every shard of which is whole; {RESEAL_HINT}"
             )
         return manifest
 
@@ -350,7 +352,7 @@ class Ledger:
             return {}
         return facts if isinstance(facts, dict) else {}
 
-    def note_loss(self, attempt: str, found_by: str) -> bool:
+    def note_lost_driver(self, attempt: str, found_by: str) -> bool:
         """Note with an attempt that its driver is gone; False where it has noted its own end, or
         nothing is known of it."""
         facts = self.attempt(attempt)
@@ -381,7 +383,7 @@ class Ledger:
         """Write why a shard could not be had: "compute" sets it aside, "inspect" does not."""
         self.store.put(failed_key(number, kind), dump_json({"shard": number, "causes": causes}))
 
-    def set_aside(self) -> set[int]:
+    def failed_shards(self) -> set[int]:
         """The numbers of the shards that were ever set aside; one listing.
 
         One that is at rest by now has been mended: nothing here deletes.

@@ -26,9 +26,18 @@ from polyfit.errors import DamagedRun, PlanMismatch, UsageError
 from polyfit.numerics.basis import functions_at
 from polyfit.numerics.grid import Grid
 from polyfit.run.lease import last_driver
-from polyfit.run.ledger import MANIFEST, PLAN, RESEAL, Ledger, Manifest, Receipt, plan_at, shard_key
+from polyfit.run.ledger import (
+    MANIFEST,
+    PLAN,
+    RESEAL_HINT,
+    Ledger,
+    Manifest,
+    Receipt,
+    plan_at,
+    shard_key,
+)
 from polyfit.run.rows import (
-    MEND,
+    REFIT_HINT,
     UNREADABLE,
     check_columns,
     counted,
@@ -45,7 +54,16 @@ from polyfit.store.store import NoSuchKey, Remote, Store, StoreAddress
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Group", "Listed", "Run", "Stored", "Verdict", "condition", "predicted", "runs_below"]
+__all__ = [
+    "Group",
+    "ListedRun",
+    "Run",
+    "StoredFit",
+    "Verdict",
+    "condition",
+    "predict",
+    "runs_below",
+]
 
 ABOVE_OPTIMUM: Final = 0.01
 """A fit counts as far from the optimum if its loss is above it by more than this share."""
@@ -82,7 +100,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredFit:
     """One fit as it lies in the store: its row, and the shard object that holds it."""
 
     fit: int
@@ -252,7 +270,7 @@ class Run:
         """One fit's row; see ``stored``."""
         return self.stored(fit).row
 
-    def stored(self, fit: int) -> Stored:
+    def stored(self, fit: int) -> StoredFit:
         """One fit's row, and the object that holds it.
 
         Raises:
@@ -266,16 +284,16 @@ class Run:
         rows = self._read(number, None)
         found = rows.slice(place, 1).to_pylist()
         if not found or found[0].get("fit") != fit:
-            raise DamagedRun(f"{self.uri}/{key} does not hold fit {fit} in its place; {MEND}")
+            raise DamagedRun(f"{self.uri}/{key} does not hold fit {fit} in its place; {REFIT_HINT}")
         try:
             footer = read_footer(rows.schema)
         except ValueError as error:
-            raise DamagedRun(f"{self.uri}/{key} cannot be read: {error}; {MEND}") from None
-        return Stored(fit, found[0], self.plan.shard(number), key, footer)
+            raise DamagedRun(f"{self.uri}/{key} cannot be read: {error}; {REFIT_HINT}") from None
+        return StoredFit(fit, found[0], self.plan.shard(number), key, footer)
 
     def predict(self, fit: int, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The fitted polynomial at ``x`` (any shape): same shape, float64."""
-        return predicted(self.row(fit), x)
+        return predict(self.row(fit), x)
 
     def groups(self) -> list[Group]:
         """The run per degree and range, in that order."""
@@ -305,7 +323,7 @@ class Run:
         for number in sorted(sealed or ()):
             verdict.problems.append(
                 f"{MANIFEST} has a receipt of shard {number}, this plan has {self.plan.shards} "
-                f"(fits 0 to {self.plan.fits - 1}); {RESEAL}"
+                f"(fits 0 to {self.plan.fits - 1}); {RESEAL_HINT}"
             )
         verdict.problems.extend(self._extra())
         verdict.statuses = dict(sorted(statuses.items()))
@@ -383,13 +401,13 @@ class Run:
         receipt = receipts[0] if receipts else None
         if receipt is not None:
             if len(data) != receipt.bytes:
-                return f"{len(data)} bytes, the manifest says {receipt.bytes}; {MEND}"
+                return f"{len(data)} bytes, the manifest says {receipt.bytes}; {REFIT_HINT}"
             if hashlib.sha256(data).hexdigest() != receipt.sha256:
-                return f"other bytes than the manifest's SHA-256; {MEND}"
+                return f"other bytes than the manifest's SHA-256; {REFIT_HINT}"
         try:
             found = examine(self.plan, shard, data)
         except DamagedRun as error:
-            return f"{error}; {MEND}{'' if receipt is None else AND_RESEAL}"
+            return f"{error}; {REFIT_HINT}{'' if receipt is None else AND_RESEAL}"
         verdict.shards += 1
         verdict.fits += shard.fits
         verdict.bytes += len(data)
@@ -407,7 +425,7 @@ class Run:
         except NoSuchKey:
             raise DamagedRun(self._absent(number)) from None
         except UNREADABLE as error:
-            raise DamagedRun(f"{self.uri}/{key} cannot be read: {error}; {MEND}") from None
+            raise DamagedRun(f"{self.uri}/{key} cannot be read: {error}; {REFIT_HINT}") from None
 
     def _part(self, key: str, names: list[str], size: int | None) -> pa.Table | None:
         """Columns read without the others; None where bytes are wrong, which may have come so:
@@ -441,17 +459,19 @@ AND_RESEAL: Final = f" (it was sealed so: remove {MANIFEST} too)"
 def _misstated(receipts: list[Receipt], shard: Shard, found: dict[str, int]) -> str | None:
     """What the manifest says of a shard that is whole, where that is not so."""
     if len(receipts) != 1:
-        return f"intact, but {MANIFEST} has {len(receipts)} receipts of it; {RESEAL}"
+        return f"intact, but {MANIFEST} has {len(receipts)} receipts of it; {RESEAL_HINT}"
     (receipt,) = receipts
     if receipt.rows != shard.fits:
-        return f"intact, but {MANIFEST} says {receipt.rows} rows; {RESEAL}"
+        return f"intact, but {MANIFEST} says {receipt.rows} rows; {RESEAL_HINT}"
     if receipt.statuses != found:
-        return f"intact, with statuses {found}, but {MANIFEST} says {receipt.statuses}; {RESEAL}"
+        return (
+            f"intact, with statuses {found}, but {MANIFEST} says {receipt.statuses}; {RESEAL_HINT}"
+        )
     return None
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedRun:
     """A run that was found; ``fits`` is None where another version of polyfit made its plan."""
 
     address: StoreAddress
@@ -459,7 +479,7 @@ class Listed:
     complete: bool
 
 
-def runs_below(address: StoreAddress) -> Iterator[Listed]:
+def runs_below(address: StoreAddress) -> Iterator[ListedRun]:
     """The runs one or two levels below a folder, ``<store>/<name>`` or ``<store>``.
 
     Raises:
@@ -479,7 +499,7 @@ def runs_below(address: StoreAddress) -> Iterator[Listed]:
             if NAME.fullmatch(name):
                 yield path + name
 
-    def runs(path: str, levels: int) -> Iterator[Listed]:
+    def runs(path: str, levels: int) -> Iterator[ListedRun]:
         for folder in below(path):
             try:
                 data = store.get(f"{folder}/{PLAN}")
@@ -491,7 +511,7 @@ def runs_below(address: StoreAddress) -> Iterator[Listed]:
                 fits: int | None = Plan.from_json(data, f"{address.uri}/{folder}/{PLAN}").fits
             except PlanMismatch:
                 fits = None
-            yield Listed(address.under(folder), fits, _there(store, f"{folder}/{MANIFEST}"))
+            yield ListedRun(address.under(folder), fits, _there(store, f"{folder}/{MANIFEST}"))
 
     return runs("", 2)
 
@@ -522,7 +542,7 @@ def _in_order(read: Callable[[int], T], numbers: Iterable[int], most: int) -> It
             pool.shutdown(cancel_futures=True)
 
 
-def predicted(row: dict[str, Any], x: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def predict(row: dict[str, Any], x: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """The polynomial of a row at ``x`` (any shape): same shape, float64."""
     points = np.asarray(x, dtype=np.float64)
     grid = Grid(row["range_low"], row["range_high"], row["points"], row["degree"], row["basis"])

@@ -6,11 +6,9 @@ a fit would have the same bits, so that a shard is the same object with and with
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from math import gcd, lcm
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,17 +29,12 @@ from polyfit.run.rows import (
     opened,
     read_footer,
 )
-from polyfit.spec.fields import CANONICAL_ORDER, Values
+from polyfit.spec.fields import CANONICAL_ORDER
 from polyfit.spec.plan import ENGINE, SCHEMA, Plan, Shard
 from polyfit.spec.sweep import Column, Sweep
 from polyfit.store.store import NoSuchKey, Remote, StoreAddress
 
-__all__ = ["Known", "NothingAlike", "Overlap", "Reuse"]
-
-COUNTED: Final = 1 << 24
-"""Combinations that are looked through one by one to count what two sweeps share."""
-
-_CHUNK: Final = 1 << 18
+__all__ = ["NothingAlike", "Overlap", "Reuse", "ReusedRows"]
 
 Index = npt.NDArray[np.int64]
 
@@ -74,31 +67,6 @@ class Overlap:
             there &= row >= 0
             index = index * len(next(iter(axis.values())).items) + row
         return np.where(there, index, -1)
-
-    @cached_property
-    def count(self) -> int | None:
-        """How many fits the two have in common; None where that takes too long to find out."""
-        total: int | None = 1
-        for names in self._tied():
-            shared = _shared(self._only(self._new, names), self._only(self._old, names))
-            if shared == 0:
-                return 0
-            total = None if shared is None or total is None else total * shared
-        return total
-
-    def _tied(self) -> list[set[str]]:
-        """The fields in groups; an axis of either sweep ties its fields together."""
-        groups = [{name} for name in CANONICAL_ORDER]
-        for axis in (*self._new.axes, *self._old.axes):
-            touched = [group for group in groups if group & set(axis.fields)]
-            groups = [group for group in groups if group not in touched]
-            groups.append(set().union(*touched))
-        return groups
-
-    def _only(self, sweep: Sweep, names: set[str]) -> Sweep:
-        """``sweep`` in these fields alone; all others are as the new sweep's base has them."""
-        base = replace(self._new.base, **{name: getattr(sweep.base, name) for name in names})
-        return Sweep(base, tuple(axis for axis in sweep.axes if set(axis.fields) & names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,37 +147,6 @@ def _in_range(items: range, values: npt.NDArray[np.uint64]) -> Index:
     return np.where(there, found if items.step > 0 else len(items) - 1 - found, -1)
 
 
-def _shared(one: Sweep, other: Sweep) -> int | None:
-    """How many fits two sweeps have in common, None where both are too large to look through."""
-    if len(one.axes) == len(other.axes) == 1:
-        match one.axes[0].values, other.axes[0].values:
-            case (Values(items=range() as a),), (Values(items=range() as b),):
-                return _common(a, b)
-    small, large = sorted((one, other), key=lambda sweep: sweep.size)
-    if small.size > COUNTED:
-        return None
-    overlap = Overlap(small, large)
-    return sum(int((overlap.places(fits) >= 0).sum()) for fits in _chunks(small.size))
-
-
-def _chunks(size: int) -> Iterator[Index]:
-    for start in range(0, size, _CHUNK):
-        yield np.arange(start, min(start + _CHUNK, size), dtype=np.int64)
-
-
-def _common(a: range, b: range) -> int:
-    """How many numbers two ranges share: the Chinese remainder theorem."""
-    one, other = (items if items.step > 0 else items[::-1] for items in (a, b))
-    divisor, step = gcd(one.step, other.step), lcm(one.step, other.step)
-    apart, rest = divmod(other.start - one.start, divisor)
-    if rest:
-        return 0
-    cycle = other.step // divisor
-    first = one.start + one.step * (apart * pow(one.step // divisor, -1, cycle) % cycle)
-    first += -(-(max(one.start, other.start) - first) // step) * step
-    return len(range(first, min(one[-1], other[-1]) + 1, step))
-
-
 # --- taking ----------------------------------------------------------------------------------
 
 
@@ -226,7 +163,7 @@ class _Refused(Exception):
 
 
 @dataclass(slots=True)
-class Known:
+class ReusedRows:
     """What is known of a shard before anything is fitted.
 
     ``parts`` holds places in the shard and the rows that belong there; ``refused`` a line per
@@ -237,7 +174,7 @@ class Known:
     refused: dict[str, str] = field(default_factory=dict)
 
     @property
-    def fits(self) -> int:
+    def num_fits(self) -> int:
         """How many of the shard's fits are known."""
         return sum(len(at) for at, _ in self.parts)
 
@@ -291,12 +228,7 @@ class Reuse:
                 f"polyfit has {ENGINE} and {SCHEMA}"
             ) from None
 
-    @property
-    def count(self) -> int | None:
-        """How many fits the plans have in common; None where that takes too long to find out."""
-        return self._overlap.count
-
-    def known(self, shard: Shard, made: dict[str, Any]) -> Known:
+    def rows_for(self, shard: Shard, made: dict[str, Any]) -> ReusedRows:
         """The rows of the plan's ``shard`` that are at rest in the other run.
 
         Args:
@@ -306,7 +238,7 @@ class Reuse:
         Raises:
             StoreError: the store fails for a moment. What it refuses for good counts as damaged.
         """
-        known = Known()
+        known = ReusedRows()
         fits = np.arange(shard.start, shard.stop, dtype=np.int64)
         old = self._overlap.places(fits)
         at = np.flatnonzero(old >= 0)
@@ -323,7 +255,9 @@ class Reuse:
                 self._take(known, fits[some], old[some], some, made)
         return known
 
-    def _take(self, known: Known, fits: Index, old: Index, at: Index, made: dict[str, Any]) -> None:
+    def _take(
+        self, known: ReusedRows, fits: Index, old: Index, at: Index, made: dict[str, Any]
+    ) -> None:
         """Take these fits, all of one shard there."""
         number = int(old[0]) // self.source.shard_fits
         key = shard_key(self.source, number)
@@ -335,7 +269,7 @@ class Reuse:
         except NoSuchKey:
             known.refused.setdefault("missing", f"{self.uri}/{key} is not there")
         except StoreError as error:
-            if error.passing:
+            if error.transient:
                 raise
             known.refused.setdefault("damaged", f"{self.uri}/{key} cannot be read ({error})")
         except UNREADABLE as error:

@@ -22,7 +22,7 @@ from polyfit.spec.sweep import Column
 
 __all__ = [
     "FOOTER",
-    "MEND",
+    "REFIT_HINT",
     "UNREADABLE",
     "Ragged",
     "Rows",
@@ -45,7 +45,7 @@ HISTORIES: Final = {
     "gradient_norm": "gradient_norm_history",
     "coefficients": "coefficients_history",
 }
-MEND: Final = "remove that object and run the same spec again: it fits what is missing"
+REFIT_HINT: Final = "remove that object and run the same spec again: it fits what is missing"
 _ROW_GROUP: Final = 1 << 16
 _WRITTEN: Final = 1 << 17
 """Numbers that Arrow encodes at a time: between two times it looks how large its page is."""

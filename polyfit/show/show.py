@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from polyfit.numerics.grid import Grid
 from polyfit.numerics.observations import noisy, target_values
-from polyfit.run.results import Run, Stored, predicted
+from polyfit.run.results import Run, StoredFit, predict
 from polyfit.spec.plan import Shard
 
 __all__ = ["Recomputed", "curve", "equations", "recompute"]
@@ -74,7 +74,7 @@ def curve(row: dict[str, Any]) -> list[str]:
     low, high = row["range_low"], row["range_high"]
     x = np.linspace(low, high, PER_COLUMN * WIDTH)
     with np.errstate(all="ignore"):
-        drawn = [(_grid(row).x(), _data(row)), (x, predicted(row, x))]
+        drawn = [(_grid(row).x(), _data(row)), (x, predict(row, x))]
         bottom, top = _extent(np.concatenate([y for _, y in drawn]))
         cells = np.zeros((HEIGHT, WIDTH), dtype=np.int64)
         for mark, (x, y) in enumerate(drawn, 1):
@@ -183,7 +183,7 @@ class Recomputed:
         )
 
 
-def recompute(run: Run, stored: Stored) -> Recomputed:
+def recompute(run: Run, stored: StoredFit) -> Recomputed:
     """Compute a stored fit again, alone, on this machine's CPU.
 
     Raises:

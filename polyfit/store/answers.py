@@ -190,11 +190,11 @@ def told(error: Exception, where: str, asked: str) -> Exception:
         advice = "the file that AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or ca_bundle names is not there"
         return StoreError(f"{where}: {advice} ({asked}: {cause})")
     if isinstance(error, aws.CredentialRetrievalError | aws.MetadataRetrievalError):
-        return StoreError(f"{where}: no credentials ({asked}: {cause})", passing=True)
+        return StoreError(f"{where}: no credentials ({asked}: {cause})", transient=True)
     reaching = (aws.HTTPClientError, aws.ConnectionError, aws.IncompleteReadError)
     if isinstance(error, (*reaching, aws.FlexibleChecksumError)):
         advice = f"; {_ENDPOINT}" if type(error) is aws.HTTPClientError else ""
-        return StoreError(f"{where}: cannot be reached ({asked}: {cause}){advice}", passing=True)
+        return StoreError(f"{where}: cannot be reached ({asked}: {cause}){advice}", transient=True)
     if isinstance(error, aws.BotoCoreError):
         return StoreError(f"{where}: {cause} ({asked})")
     return error
@@ -205,7 +205,7 @@ def _refusal(response: Mapping[str, Any], where: str, asked: str, own: bool) -> 
     status, code = int(facts.get("HTTPStatusCode", 0)), str(stated.get("Code", ""))
     headers = facts.get("HTTPHeaders", {})
     full = bool(_FULL.search(f"{code} {stated.get('Message')}")) or status == 507
-    passing = _passes(status, code) and not full
+    transient = _passes(status, code) and not full
     if 300 <= status < 400 or code in _ELSEWHERE:
         what, advice = _elsewhere(
             headers.get(REGION) or stated.get("Region"),
@@ -214,7 +214,7 @@ def _refusal(response: Mapping[str, Any], where: str, asked: str, own: bool) -> 
         )
     elif full:
         what, advice = "the store is full", "make room there, or choose another store"
-    elif passing:
+    elif transient:
         what, advice = "the store fails", ""
     elif not own:
         what, advice = "the keys for it are refused", ""
@@ -229,7 +229,7 @@ def _refusal(response: Mapping[str, Any], where: str, asked: str, own: bool) -> 
     page = ", a web page of HTML" if "html" in headers.get("content-type", "") else ""
     tail = f"; {advice}" if advice else ""
     text = f"{where}: {what} ({asked}: {named}{page}{_quoted(sentence)}){tail}"
-    return StoreError(text, passing=passing)
+    return StoreError(text, transient=transient)
 
 
 def _passes(status: int, code: str) -> bool:

@@ -32,7 +32,7 @@ from polyfit.errors import (
     UsageError,
 )
 from polyfit.run.ledger import PLAN, Receipt, attempt_key, now
-from polyfit.run.reuse import Known, Reuse
+from polyfit.run.reuse import Reuse, ReusedRows
 from polyfit.spec.plan import Plan, dump_json
 from polyfit.spec.spec import Resources
 from polyfit.store.store import NoSuchKey, StoreAddress
@@ -210,14 +210,14 @@ class Workbench:
 
         if task.kind == "inspect":
             return Outcome(task, self._sure(inspect_shard(self._plan, task.shard, self._store)))
-        known = Known()
+        known = ReusedRows()
         if self._reuse:  # not in turn: the next shard's rows are read while one is computed
             shard, here = self._plan.shard(task.shard), made(self._plan, self._device)
-            known = self._reuse.known(shard, here)
+            known = self._reuse.rows_for(shard, here)
         receipt = run_shard(
             self._plan, task.shard, self._store, self._device, self._threads, self._turn, known
         )
-        return Outcome(task, self._sure(receipt), reused=known.fits, refused=known.refused)
+        return Outcome(task, self._sure(receipt), reused=known.num_fits, refused=known.refused)
 
     def _sure(self, receipt: Receipt) -> Receipt:
         from polyfit.work.worker import read_again
@@ -709,8 +709,8 @@ class RayExecutor:
 
     def _may_open(self, worker: _Worker, error: PolyfitError) -> bool:
         """Whether an actor that cannot open the store is to try again."""
-        passing = isinstance(error, StoreError) and error.passing
-        if not passing or time.monotonic() - worker.begun > OPENING_S:
+        transient = isinstance(error, StoreError) and error.transient
+        if not transient or time.monotonic() - worker.begun > OPENING_S:
             return False
         self._say("store", f"an actor cannot start: {error}; trying again for {OPENING_S:g} s")
         return True

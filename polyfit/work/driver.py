@@ -26,7 +26,7 @@ from polyfit.errors import (
     UsageError,
     check_working_folder,
 )
-from polyfit.run.lease import TIME_TO_LIVE_S, Holder, Keeper, Lease
+from polyfit.run.lease import TIME_TO_LIVE_S, Holder, Lease, LeaseRenewer
 from polyfit.run.ledger import Ledger, Receipts, attempt_key, now
 from polyfit.run.results import Run
 from polyfit.run.reuse import NothingAlike, Reuse
@@ -151,11 +151,11 @@ def execute(
             tell(done)
             return Run.open(home.uri, home.endpoint_url)
         source = _source(reuse, endpoint_url, home, plan, tell) if reuse is not None else None
-        conditions = ledger.conditions()
+        conditions = ledger.honours_conditional_writes()
         lease = Lease(ledger.store, Holder.here(attempt))
         heart.at("waiting for the run's lease")
         lease.acquire(wait_s)
-        keeper = Keeper(lease, tell)
+        keeper = LeaseRenewer(lease, tell)
         ending.callback(keeper.close)
         ending.callback(signals.release)
         if ledger.complete():  # by the driver that held it until now
@@ -163,8 +163,8 @@ def execute(
         else:
             if ledger.manifest() is not None:
                 tell(f"shards of the complete run {home.uri} are missing: fitting them again")
-            if lease.lost is not None:
-                _note_lost(ledger, lease.lost, attempt, tell)
+            if lease.lost_holder is not None:
+                _note_lost(ledger, lease.lost_holder, attempt, tell)
             able = _tried(ledger, attempt, conditions, tell)
             job = Job(home, attempt, source, read_again=not all(able.values()))
             drive = _Drive(plan, ledger, job, heart, tell, keeper.check, signals, closing)
@@ -187,7 +187,7 @@ def _wanted(executor: str, how: str, spec: Spec, plan: Plan) -> str:
 def _note_lost(ledger: Ledger, holder: Holder, attempt: str, tell: Teller) -> None:
     """Note with an attempt that its driver is gone, which it could not note itself."""
     with suppress(StoreError):
-        if ledger.note_loss(holder.attempt, attempt):
+        if ledger.note_lost_driver(holder.attempt, attempt):
             who = f"attempt {holder.attempt}, process {holder.pid} on {holder.host}"
             tell(f"the last driver was lost, and did not note its end: {who}")
 
@@ -266,15 +266,11 @@ def _source(
         tell(f"{address.uri} is this run: it goes on from what is at rest")
         return None
     try:
-        count = Reuse(plan, address).count
+        Reuse(plan, address)
     except NothingAlike as error:
         tell(f"reusing nothing of {address.uri}: {error}")
         return None
-    if count == 0:
-        tell(f"reusing nothing of {address.uri}: it has none of this plan's fits")
-        return None
-    some = "what it has" if count is None else f"{count:,}"
-    tell(f"reusing {some} of {plan.fits:,} fits of {address.uri}, as far as they are at rest there")
+    tell(f"reusing rows of {address.uri}, where it has fits of this plan")
     return address
 
 
@@ -468,7 +464,7 @@ class _Drive:
         if done:
             self.tell(f"{len(done):,} of {self.plan.shards:,} shards are at rest already")
         if not retry_failed:
-            self.failed = {n for n in self.ledger.set_aside() if n < self.plan.shards} - done
+            self.failed = {n for n in self.ledger.failed_shards() if n < self.plan.shards} - done
         if self.failed:
             self.tell(f"{len(self.failed):,} shards were set aside before: not tried again")
         missing = (n for n in range(self.plan.shards) if n not in done and n not in self.failed)
@@ -533,7 +529,7 @@ class _Drive:
 
     def _bear(self, error: PolyfitError) -> None:
         """Wait a little where the store fails for a moment; raise what lasts."""
-        if not isinstance(error, StoreError) or not error.passing or self.stopping:
+        if not isinstance(error, StoreError) or not error.transient or self.stopping:
             raise error
         present = time.monotonic()
         if self.store_failed_at is None:

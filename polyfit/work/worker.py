@@ -28,9 +28,9 @@ from polyfit.engine.setup import FEW, PROBLEM_FIELDS, Setup
 from polyfit.engine.status import DIVERGED, STATUSES
 from polyfit.errors import DamagedRun, EngineError
 from polyfit.run.ledger import Receipt, shard_key
-from polyfit.run.reuse import Known
+from polyfit.run.reuse import ReusedRows
 from polyfit.run.rows import (
-    MEND,
+    REFIT_HINT,
     SCALARS,
     Ragged,
     Rows,
@@ -107,7 +107,7 @@ def run_shard(
     device: torch.device,
     threads: int = 1,
     turn: AbstractContextManager[Any] = _ALONE,
-    known: Known | None = None,
+    known: ReusedRows | None = None,
 ) -> Receipt:
     """Compute shard ``number`` and bring it to rest; an object already there is inspected.
 
@@ -164,7 +164,7 @@ def inspect_shard(plan: Plan, number: int, store: Store) -> Receipt:
     try:
         return Receipt.of(shard, data, examine(plan, shard, data))
     except DamagedRun as error:
-        raise DamagedRun(f"{store.uri}/{key}: {error}; {MEND}") from None
+        raise DamagedRun(f"{store.uri}/{key}: {error}; {REFIT_HINT}") from None
 
 
 def read_again(plan: Plan, receipt: Receipt, store: Store) -> Receipt:
@@ -224,7 +224,7 @@ def compute(
     shard: Shard,
     device: torch.device,
     threads: int = 1,
-    known: Known | None = None,
+    known: ReusedRows | None = None,
 ) -> pa.Table:
     """The rows of ``shard`` as an Arrow table; see ``run_shard``."""
     before = torch.get_num_threads()
@@ -275,7 +275,7 @@ class _ShardWork:
         plan: Plan,
         shard: Shard,
         device: torch.device,
-        known: Known | None = None,
+        known: ReusedRows | None = None,
         threads: int = 1,
     ) -> None:
         self.plan, self.threads = plan, threads

@@ -14,7 +14,7 @@ from places import Place
 
 from polyfit.errors import Exit, RunHeld
 from polyfit.run import lease as module
-from polyfit.run.lease import TIME_TO_LIVE_S, Holder, Keeper, Lease, last_driver, latest
+from polyfit.run.lease import TIME_TO_LIVE_S, Holder, Lease, LeaseRenewer, last_driver, latest
 from polyfit.run.ledger import lease_key
 from polyfit.store.store import Aged, FolderStore, Store
 
@@ -233,11 +233,11 @@ def test_who_takes_over_knows_whether_the_one_before_was_lost(store: Store) -> N
     first.acquire()
     second = Lease(store, elsewhere("two"), Clock())
     second.acquire()
-    assert (first.lost, second.lost) == (None, first.holder)
+    assert (first.lost_holder, second.lost_holder) == (None, first.holder)
     second.release()
     third = Lease(store, elsewhere("three"), Clock())
     third.acquire()
-    assert third.lost is None
+    assert third.lost_holder is None
 
 
 def test_a_keeper_renews_and_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +246,7 @@ def test_a_keeper_renews_and_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyP
     store = FolderStore(str(tmp_path))
     lease = Lease(store, Holder.here("one"))
     lease.acquire()
-    keeper = Keeper(lease, told)
+    keeper = LeaseRenewer(lease, told)
     wait_for(lambda: stated(store)["renewals"], "a renewal")
     keeper.check()
     keeper.close()
@@ -262,7 +262,7 @@ def test_a_keeper_tells_of_a_run_that_was_taken_over(
     lease = Lease(store, Holder.here("one"))
     lease.acquire()
     store.put(lease_key(2), replace(elsewhere("two"), epoch=2).to_json())
-    keeper = Keeper(lease, told)
+    keeper = LeaseRenewer(lease, told)
     keeper._thread.join(HANG_S)
     with pytest.raises(RunHeld, match="taken over"):
         keeper.check()
@@ -291,7 +291,7 @@ def test_a_keeper_outlives_an_error_that_nobody_expected_and_tells_it_once(
     lease.acquire()
     lines: list[str] = []
     store.broken = True
-    keeper = Keeper(lease, lines.append)
+    keeper = LeaseRenewer(lease, lines.append)
     while not lines:
         keeper.check()
     renewals, store.broken = lease.holder.renewals, False

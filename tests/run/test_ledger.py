@@ -76,7 +76,7 @@ def test_whether_a_store_honours_conditions_is_known_by_its_refusal(
     place: Place, ledger: Ledger, store: Store
 ) -> None:
     ledger.open(TEXT)
-    assert ledger.conditions() is place.honours_conditions
+    assert ledger.honours_conditional_writes() is place.honours_conditions
     assert store.get(PLAN) == PLAN_OF_25.to_json()
 
 
@@ -357,20 +357,20 @@ def test_a_lost_attempt_is_noted_once_and_one_that_noted_its_end_stays(
     ledger: Ledger, store: Store
 ) -> None:
     ledger.note_attempt("one", {"pid": 1})
-    assert ledger.note_loss("one", "two") is True
+    assert ledger.note_lost_driver("one", "two") is True
     noted = strict(store.get(attempt_key("one")))
     assert noted["lost"].pop("found_at") <= now()
     assert noted == {"pid": 1, "exit_code": None, "lost": {"found_by": "two"}}
-    assert ledger.note_loss("one", "three") is False
+    assert ledger.note_lost_driver("one", "three") is False
     ledger.note_attempt("ended", {"pid": 1, "exit_code": 5})
-    assert ledger.note_loss("ended", "two") is False
+    assert ledger.note_lost_driver("ended", "two") is False
     assert strict(store.get(attempt_key("ended"))) == {"pid": 1, "exit_code": 5}
 
 
 @pytest.mark.parametrize("attempt", ["none", "", "../plan", "a/b", "X"])
 def test_nothing_is_known_of_what_is_no_attempt(ledger: Ledger, attempt: str) -> None:
     assert ledger.attempt(attempt) == {}
-    assert ledger.note_loss(attempt, "two") is False
+    assert ledger.note_lost_driver(attempt, "two") is False
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{"])

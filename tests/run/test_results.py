@@ -26,9 +26,9 @@ from servers import S3Server
 
 import polyfit
 from polyfit.errors import DamagedRun, PlanMismatch, RunNotFound, UsageError
-from polyfit.run.ledger import MANIFEST, PLAN, RESEAL, Receipt, shard_key
+from polyfit.run.ledger import MANIFEST, PLAN, RESEAL_HINT, Receipt, shard_key
 from polyfit.run.results import Run, condition
-from polyfit.run.rows import MEND
+from polyfit.run.rows import REFIT_HINT
 from polyfit.spec.plan import dump_json
 from polyfit.spec.spec import Spec
 from polyfit.store.store import StoreAddress
@@ -450,7 +450,7 @@ def place(run: Run, number: int) -> str:
 
 
 MISSING = "missing; run the same spec again: it fits what is missing"
-SEALED = f"{MEND} (it was sealed so: remove manifest.json too)"
+SEALED = f"{REFIT_HINT} (it was sealed so: remove manifest.json too)"
 
 
 def problems(run: Run) -> list[str]:
@@ -507,7 +507,7 @@ def test_a_truncated_object_is_named(copy: Run) -> None:
     shard(copy, 4).write_bytes(data[:-1])
     (problem,) = problems(copy)
     said = f"{len(data) - 1} bytes, the manifest says {len(data)}"
-    assert problem == f"{place(copy, 4)}{said}; {MEND}"
+    assert problem == f"{place(copy, 4)}{said}; {REFIT_HINT}"
 
 
 def test_a_flipped_byte_anywhere_is_named(copy: Run) -> None:
@@ -517,7 +517,7 @@ def test_a_flipped_byte_anywhere_is_named(copy: Run) -> None:
         flipped[position] ^= 0x10
         shard(copy, 1).write_bytes(flipped)
         assert problems(copy) == [
-            f"{place(copy, 1)}other bytes than the manifest's SHA-256; {MEND}"
+            f"{place(copy, 1)}other bytes than the manifest's SHA-256; {REFIT_HINT}"
         ]
 
 
@@ -620,7 +620,7 @@ def test_a_manifest_with_a_missing_shard_is_told(copy: Run) -> None:
     short = type(manifest)(manifest.plan, manifest.receipts[:-1])
     file(copy, MANIFEST).write_bytes(short.to_json())
     said = "intact, but manifest.json has 0 receipts of it"
-    assert problems(copy) == [f"{place(copy, 4)}{said}; {RESEAL}"]
+    assert problems(copy) == [f"{place(copy, 4)}{said}; {RESEAL_HINT}"]
 
 
 def test_a_manifest_with_a_doubled_shard_is_told(copy: Run) -> None:
@@ -629,7 +629,7 @@ def test_a_manifest_with_a_doubled_shard_is_told(copy: Run) -> None:
     double = type(manifest)(manifest.plan, (*manifest.receipts, manifest.receipts[0]))
     file(copy, MANIFEST).write_bytes(double.to_json())
     said = "intact, but manifest.json has 2 receipts of it"
-    assert problems(copy) == [f"{place(copy, 0)}{said}; {RESEAL}"]
+    assert problems(copy) == [f"{place(copy, 0)}{said}; {RESEAL_HINT}"]
 
 
 def test_a_manifest_with_a_shard_beyond_the_plan_is_told(copy: Run) -> None:
@@ -639,7 +639,7 @@ def test_a_manifest_with_a_shard_beyond_the_plan_is_told(copy: Run) -> None:
     long = type(manifest)(manifest.plan, (*manifest.receipts, strange))
     file(copy, MANIFEST).write_bytes(long.to_json())
     said = "manifest.json has a receipt of shard 7, this plan has 5 (fits 0 to 47)"
-    assert problems(copy) == [f"{said}; {RESEAL}"]
+    assert problems(copy) == [f"{said}; {RESEAL_HINT}"]
 
 
 def test_a_receipt_with_other_counts_is_named(copy: Run) -> None:
@@ -650,7 +650,7 @@ def test_a_receipt_with_other_counts_is_named(copy: Run) -> None:
     file(copy, MANIFEST).write_bytes(type(manifest)(manifest.plan, receipts).to_json())
     (problem,) = problems(copy)
     assert problem.startswith(f"{place(copy, 2)}intact, with statuses {{")
-    assert problem.endswith(f"but manifest.json says {{'completed': 10}}; {RESEAL}")
+    assert problem.endswith(f"but manifest.json says {{'completed': 10}}; {RESEAL_HINT}")
 
 
 def test_a_manifest_of_other_receipts_is_named_shard_by_shard(copy: Run) -> None:
@@ -660,7 +660,8 @@ def test_a_manifest_of_other_receipts_is_named_shard_by_shard(copy: Run) -> None
     others = tuple(replace(one, sha256="0" * 64) for one in manifest.receipts)
     file(copy, MANIFEST).write_bytes(type(manifest)(manifest.plan, others).to_json())
     assert problems(copy) == [
-        f"{place(copy, n)}other bytes than the manifest's SHA-256; {MEND}" for n in range(SHARDS)
+        f"{place(copy, n)}other bytes than the manifest's SHA-256; {REFIT_HINT}"
+        for n in range(SHARDS)
     ]
 
 
@@ -760,7 +761,7 @@ def test_damage_in_s3_is_named_as_in_a_folder(
     found = problems(there)
     assert found[0] == f"{place(run, 0)}{MISSING}"
     assert f"{place(run, 1)}{len(data[0]) - 1} bytes" in found[1]
-    assert found[2] == f"{place(run, 2)}other bytes than the manifest's SHA-256; {MEND}"
+    assert found[2] == f"{place(run, 2)}other bytes than the manifest's SHA-256; {REFIT_HINT}"
     assert found[3].startswith(place(run, 3))
     assert found[4].startswith("shards/extra is no shard of this plan")
     assert len(found) == 5

@@ -23,8 +23,8 @@ from sweeps import GENERATORS, VALUES, entries, spec_of, specs
 
 import polyfit
 from polyfit.errors import PlanMismatch, RunNotFound, StoreError
-from polyfit.run import reuse, rows
-from polyfit.run.reuse import Known, NothingAlike, Overlap, Reuse
+from polyfit.run import rows
+from polyfit.run.reuse import NothingAlike, Overlap, Reuse, ReusedRows
 from polyfit.spec.fields import CANONICAL_ORDER
 from polyfit.spec.spec import Spec
 from polyfit.spec.sweep import Sweep
@@ -71,20 +71,13 @@ def test_a_fits_index_in_the_other_sweep_is_that_of_the_fit_with_its_fields(
     new, old = pair
     index = {old.fit(i): i for i in range(old.size)}
     expected = [index.get(new.fit(i), -1) for i in range(new.size)]
-    overlap = Overlap(new, old)
-    assert overlap.places(np.arange(new.size)).tolist() == expected
-    assert overlap.count == sum(place >= 0 for place in expected)
+    assert Overlap(new, old).places(np.arange(new.size)).tolist() == expected
 
 
 SEEDS = st.builds(
     lambda start, step, count, down: range(start, start + step * count, step)[:: -1 if down else 1],
     st.integers(0, 50), st.integers(1, 12), st.integers(1, 30), st.booleans(),
 )  # fmt: skip
-
-
-@given(SEEDS, SEEDS)
-def test_what_two_ranges_share_is_counted_without_listing_them(one: range, other: range) -> None:
-    assert reuse._common(one, other) == len(set(one) & set(other))
 
 
 def axis_of(items: range) -> dict[str, int]:
@@ -101,10 +94,8 @@ def test_seeds_by_a_generator_are_those_of_a_list(
 ) -> None:
     forms: dict[str, Callable[[range], Any]] = {"range": axis_of, "list": list}
     new, old = sweep_of(seed=forms[this](one)), sweep_of(seed=forms[that](other))
-    overlap = Overlap(new, old)
     expected = [other.index(seed) if seed in other else -1 for seed in one]
-    assert overlap.places(np.arange(new.size)).tolist() == expected
-    assert overlap.count == len(set(one) & set(other))
+    assert Overlap(new, old).places(np.arange(new.size)).tolist() == expected
 
 
 @pytest.mark.parametrize("down", [False, True])
@@ -125,14 +116,12 @@ def test_a_thousand_million_seeds_in_a_zip_are_never_listed() -> None:
     overlap = Overlap(new, old)
     fits = np.array([0, 7, 10**9 - 1, 10**9])
     assert overlap.places(fits).tolist() == [10**9, 10**9 + 7, 2 * 10**9 - 1, -1]
-    assert overlap.count is None
     apart = sweep_of(degree=[2], seed={"count": 10**9}, noise_seed=[5, 6])
     assert Overlap(apart, old).places(np.array([0, 3, 10**9, 10**9 + 1])).tolist() == [
         10**9, -1, -1, 10**9 + 1,
     ]  # fmt: skip
-    assert (
-        Overlap(sweep_of(), sweep_of(seed={"count": 10**9}, noise_seed={"count": 10**6})).count == 1
-    )
+    both_axes = sweep_of(seed={"count": 10**9}, noise_seed={"count": 10**6})
+    assert Overlap(sweep_of(), both_axes).places(np.arange(1)).tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -150,8 +139,8 @@ def test_a_thousand_million_seeds_in_a_zip_are_never_listed() -> None:
 def test_a_fit_that_differs_in_one_field_is_another(
     fit: dict[str, Any], other: dict[str, Any]
 ) -> None:
-    assert Overlap(sweep_of(fit), sweep_of(other)).count == 0
-    assert Overlap(sweep_of(fit), sweep_of(fit)).count == 1
+    assert Overlap(sweep_of(fit), sweep_of(other)).places(np.arange(1)).tolist() == [-1]
+    assert Overlap(sweep_of(fit), sweep_of(fit)).places(np.arange(1)).tolist() == [0]
 
 
 # --- taking ----------------------------------------------------------------------------------
@@ -226,7 +215,7 @@ def test_a_run_that_reuses_another_fits_the_rest_and_has_the_same_bytes(
     )
     assert fitted.fits == fits - taken
     assert objects(reused) == objects(without)
-    assert any(line.startswith(f"reusing {taken} of {fits} fits of {first.uri}") for line in told)
+    assert f"reusing rows of {first.uri}, where it has fits of this plan" in told
     assert f"reused {taken} fits of {first.uri}, fitted {fits - taken}" in told
     assert seen[-1].fits_reused == taken
     assert reused.verify().problems == []
@@ -304,9 +293,8 @@ def test_the_compiled_engine_reuses_too(tmp_path: Path, fitted: Fitted) -> None:
         (MORE_SEEDS + "engine: eager\n", "its engine is compiled, this plan's is eager"),
         (MORE_SEEDS.replace("every: 10", "every: 5"), r"it records .*10.*, this plan .*5"),
         (MORE_SEEDS.replace("points: 40", "points: 40, dtype: float64"), "its lists are float32"),
-        (MORE_SEEDS.replace("steps: 25", "steps: 24"), "none of this plan's fits"),
     ],
-    ids=["engine", "record", "lists", "fits"],
+    ids=["engine", "record", "lists"],
 )
 def test_where_no_row_could_have_the_same_bits_one_line_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str, why: str
@@ -318,6 +306,17 @@ def test_where_no_row_could_have_the_same_bits_one_line_says_why(
     assert driver._source(first.uri, None, home, plan, told.append) is None
     (line,) = told
     assert re.match(rf"reusing nothing of {first.uri}: .*{why}", line)
+
+
+def test_a_run_with_none_of_the_fits_gives_none_and_one_line_says_so(
+    tmp_path: Path, fitted: Fitted
+) -> None:
+    first = run(tmp_path, FIRST)
+    fitted.fits = 0
+    told: list[str] = []
+    run(tmp_path, MORE_SEEDS.replace("steps: 25", "steps: 24"), reuse=first.uri, tell=told.append)
+    assert fitted.fits == 100
+    assert f"reused 0 fits of {first.uri}, fitted 100" in told
 
 
 def test_the_affine_engine_takes_nothing(tmp_path: Path) -> None:
@@ -364,8 +363,8 @@ def test_rows_made_by_something_else_are_fitted_and_it_is_told_once(
 def test_on_an_accelerator_nothing_is_taken(tmp_path: Path) -> None:
     first = run(tmp_path, FIRST)
     plan = first.plan
-    known = Reuse(plan, first.address).known(plan.shard(0), {"device": "cuda"})
-    assert (known.fits, list(known.refused)) == (0, ["device"])
+    known = Reuse(plan, first.address).rows_for(plan.shard(0), {"device": "cuda"})
+    assert (known.num_fits, list(known.refused)) == (0, ["device"])
 
 
 def test_of_an_unfinished_run_what_is_at_rest_is_taken(tmp_path: Path, fitted: Fitted) -> None:
@@ -431,7 +430,7 @@ def test_whatever_byte_is_damaged_no_row_is_another(harmed: "Harmed", data: st.D
     place = data.draw(st.integers(0, len(harmed.shard) - 1))
     flip = data.draw(st.integers(1, 255))
     known = harmed.known(place, flip)
-    assert known.fits in (0, 16)
+    assert known.num_fits in (0, 16)
     assert worker.compute(harmed.plan, harmed.first, CPU, 1, known).equals(harmed.whole)
 
 
@@ -447,11 +446,11 @@ class Harmed:
         self.whole = worker.compute(self.plan, self.first, CPU)
         self.here = worker.made(self.plan, CPU)
 
-    def known(self, place: int, flip: int) -> Known:
+    def known(self, place: int, flip: int) -> ReusedRows:
         data = bytearray(self.shard)
         data[place] ^= flip
         self.path.write_bytes(data)
-        return Reuse(self.plan, self.run.address).known(self.first, self.here)
+        return Reuse(self.plan, self.run.address).rows_for(self.first, self.here)
 
 
 @pytest.fixture(scope="module")
@@ -539,7 +538,7 @@ def test_a_store_that_fails_for_a_moment_is_asked_again(
 
     def failing(self: FolderStore, key: str) -> int:
         if self.uri == first.uri and next(failures, False):
-            raise StoreError("planted", passing=True)
+            raise StoreError("planted", transient=True)
         return size(self, key)
 
     monkeypatch.setattr(FolderStore, "size", failing)
@@ -577,7 +576,7 @@ def test_the_command_says_what_it_reuses_and_counts_it_as_json(tmp_path: Path, m
         more, "--store", tmp_path / "runs", "--executor", "inline", "--reuse", first.uri
     )
     assert (code, summary["fits"], summary["fits_reused"]) == (0, 100, 28)
-    assert f"more: reusing 28 of 100 fits of {first.uri}" in err
+    assert f"more: reusing rows of {first.uri}" in err
     assert f"more: reused 28 fits of {first.uri}, fitted 72" in err
     code, summary, err = command(more, "--store", tmp_path / "runs")
     assert (code, "fits_reused" in summary) == (0, False)

@@ -19,7 +19,7 @@ import polyfit
 from polyfit.cli.app import main
 from polyfit.errors import DamagedRun, PlanMismatch
 from polyfit.run.ledger import MANIFEST, shard_key
-from polyfit.run.results import Run, Stored
+from polyfit.run.results import Run, StoredFit
 from polyfit.run.rows import FOOTER
 from polyfit.show.show import HEIGHT, WIDTH, curve, equations, recompute
 from polyfit.spec.spec import Spec
@@ -307,10 +307,10 @@ def test_every_engine_has_the_same_bits_again(tmp_path: Path, engine: str, dtype
     assert [recompute(run, run.stored(fit)).differing for fit in (0, 7, 29, 39)] == [[]] * 4
 
 
-def changed(run: Run, fit: int, **columns: Any) -> Stored:
+def changed(run: Run, fit: int, **columns: Any) -> StoredFit:
     """A stored fit, as if other numbers stood in its row."""
     stored = run.stored(fit)
-    return Stored(fit, {**stored.row, **columns}, stored.shard, stored.key, stored.footer)
+    return StoredFit(fit, {**stored.row, **columns}, stored.shard, stored.key, stored.footer)
 
 
 @pytest.mark.parametrize(
@@ -338,15 +338,15 @@ def test_the_last_bit_of_a_list_is_seen(run: Run) -> None:
 def test_columns_that_are_missing_or_not_ours_are_named(run: Run) -> None:
     stored = run.stored(0)
     row = {name: value for name, value in stored.row.items() if name != "stop"} | {"more": 1}
-    again = recompute(run, Stored(0, row, stored.shard, stored.key, stored.footer))
+    again = recompute(run, StoredFit(0, row, stored.shard, stored.key, stored.footer))
     assert again.damaged == ["stop", "more"]
 
 
-def elsewhere(run: Run, fit: int, **columns: Any) -> Stored:
+def elsewhere(run: Run, fit: int, **columns: Any) -> StoredFit:
     """The same, from a shard that another kind of CPU made."""
     stored = changed(run, fit, **columns)
     footer = {**stored.footer, "cpu": "abacus WOOD"}
-    return Stored(fit, stored.row, stored.shard, stored.key, footer)
+    return StoredFit(fit, stored.row, stored.shard, stored.key, footer)
 
 
 @pytest.mark.parametrize(("factor", "within"), [(1 + 1e-4, True), (1.01, False)])
@@ -395,7 +395,7 @@ def test_on_another_kind_of_cpu_the_fields_are_still_the_plans(run: Run) -> None
 def test_a_shard_of_another_device_is_one_of_another_kind(run: Run) -> None:
     stored = changed(run, 0, loss=run.row(0)["loss"] * (1 + 1e-5))
     footer = {**stored.footer, "device": "cuda"}
-    again = recompute(run, Stored(0, stored.row, stored.shard, stored.key, footer))
+    again = recompute(run, StoredFit(0, stored.row, stored.shard, stored.key, footer))
     assert (again.there, again.damaged, again.within) == ("cuda", [], True)
 
 

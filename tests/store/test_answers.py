@@ -79,7 +79,7 @@ def test_a_refusal_is_passed_on_with_call_key_status_code_and_sentence(
         f'({OPERATIONS[name][0]}: 403 AccessDenied: "{DENY}"); '
         "a run needs s3:PutObject, s3:GetObject and s3:ListBucket there"
     )
-    assert not error.passing
+    assert not error.transient
 
 
 def test_a_key_that_may_not_be_used_is_told_from_a_bucket(serve: Serve) -> None:
@@ -96,7 +96,7 @@ def test_an_answer_without_a_body_is_passed_on_too(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "said", "passing"),
+    ("status", "code", "said", "transient"),
     [
         (400, "InvalidStorageClass", "the store refuses this (", False),
         (400, "ExpiredToken", "the session token of these keys is no longer good (", False),
@@ -116,13 +116,13 @@ def test_an_answer_without_a_body_is_passed_on_too(serve: Serve) -> None:
     ],
 )
 def test_what_passes_by_waiting_is_told_from_what_does_not(
-    serve: Serve, status: int, code: str, said: str, passing: bool
+    serve: Serve, status: int, code: str, said: str, transient: bool
 ) -> None:
     _, store = serve(refusal(status, code, "The store's own\n  sentence."))
     error = told("put", store)
     assert said in str(error)
     assert f'(PutObject p/key: {status} {code}: "The store\'s own sentence.")' in str(error)
-    assert error.passing is passing
+    assert error.transient is transient
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_full_store_does_not_pass_by_waiting(
     error = told("create", store)
     assert f": the store is full (PutObject p/key: {status} {code}" in str(error)
     assert str(error).endswith("; make room there, or choose another store")
-    assert not error.passing
+    assert not error.transient
 
 
 def test_a_second_page_of_a_listing_that_fails_is_told_with_the_call(serve: Serve) -> None:
@@ -248,14 +248,14 @@ def test_a_web_page_is_called_one(serve: Serve, name: str, status: int, page: st
     if name != "size":
         assert ("Sign & in" if page == "titled" else "Sign in") in str(error)
     assert "; check the endpoint (endpoint_url" in str(error)
-    assert not error.passing
+    assert not error.transient
 
 
 def test_a_web_page_of_a_server_that_is_busy_is_asked_again(serve: Serve) -> None:
     _, store = serve(Answer(503, HTML, PAGES["titled"]))
     error = told("get", store)
     assert "(GetObject p/key: 503 Service Unavailable, a web page of HTML)" in str(error)
-    assert error.passing
+    assert error.transient
 
 
 def test_html_that_was_written_as_an_object_is_read(seaweed: S3Server, monkeypatch: Any) -> None:
@@ -299,7 +299,7 @@ def test_a_network_that_asks_for_a_login_says_so(serve: Serve) -> None:
         error
     )
     assert str(error).endswith("; log in there first")
-    assert not error.passing
+    assert not error.transient
 
 
 def test_no_tls_an_authority_that_is_missing_and_a_proxy_that_is_none_are_told(

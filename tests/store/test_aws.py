@@ -240,7 +240,7 @@ def test_who_is_not_signed_in_is_told_how_to(
         store.get("key")
     assert f"the SSO session of profile '{signs_in}' is missing or has expired" in str(caught.value)
     assert f"`aws sso login --profile {signs_in}`" in str(caught.value)
-    assert not caught.value.passing  # so a run ends at once
+    assert not caught.value.transient  # so a run ends at once
 
 
 def test_a_role_that_is_refused_is_no_refusal_of_the_store(
@@ -261,7 +261,7 @@ def test_a_role_that_is_refused_is_no_refusal_of_the_store(
         "the keys for it are refused (AssumeRole for GetObject p/key: 403 AccessDenied: "
         '"Not authorized to perform sts:AssumeRole")' in str(caught.value)
     )
-    assert not caught.value.passing
+    assert not caught.value.transient
 
 
 def test_a_program_for_keys_that_fails_is_told(config: Path) -> None:

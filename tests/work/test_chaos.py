@@ -109,7 +109,7 @@ def test_what_did_not_arrive_as_it_was_sent_is_not_kept(
     store, _ = under(*[("PUT", fault)] * 25)
     with pytest.raises(StoreError) as caught:
         store.put("key", DATA)
-    assert caught.value.passing
+    assert caught.value.transient
     assert there(store, seaweed, "key") is None
 
 

@@ -37,7 +37,7 @@ from polyfit.errors import (
     StoreError,
     UsageError,
 )
-from polyfit.run.lease import Holder, Keeper, Lease
+from polyfit.run.lease import Holder, Lease, LeaseRenewer
 from polyfit.run.ledger import MANIFEST, PLAN, Ledger
 from polyfit.spec.spec import Spec
 from polyfit.store.store import FolderStore, NoSuchKey, S3Store, Store, StoreAddress
@@ -485,13 +485,13 @@ def test_a_run_that_another_driver_holds_is_left_alone(place: Place) -> None:
 def test_a_driver_whose_run_was_taken_over_stops(
     place: Place, counted: type[Counted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Lost(Keeper):
+    class Lost(LeaseRenewer):
         def check(self) -> None:
             if counted.asked:
                 raise RunHeld("another driver has taken over")
 
     with monkeypatch.context() as planted:
-        planted.setattr(driver, "Keeper", Lost)
+        planted.setattr(driver, "LeaseRenewer", Lost)
         with pytest.raises(RunHeld):
             run(place)
     assert len(counted.asked) == 1
@@ -847,7 +847,7 @@ def test_a_store_that_fails_for_a_moment_does_not_end_the_run(
 
     def failing(*args: Any) -> Any:
         if next(failures, False):
-            raise StoreError("planted", passing=True)
+            raise StoreError("planted", transient=True)
         return compute(*args)
 
     monkeypatch.setattr(worker, "run_shard", failing)
@@ -873,9 +873,9 @@ def test_a_shard_is_tried_again_after_one_failure(
     assert run(tmp_path).verify().problems == []
 
 
-@pytest.mark.parametrize("passing", [False, True])
+@pytest.mark.parametrize("transient", [False, True])
 def test_a_store_that_does_not_come_back_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passing: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transient: bool
 ) -> None:
     from polyfit.work import worker
 
@@ -885,12 +885,12 @@ def test_a_store_that_does_not_come_back_ends_the_run(
 
     def failing(*args: Any) -> Any:
         calls.append(args)
-        raise StoreError("planted", passing)
+        raise StoreError("planted", transient)
 
     monkeypatch.setattr(worker, "run_shard", failing)
     with pytest.raises(StoreError, match="planted"):
         run(tmp_path)
-    assert (len(calls) > 1) is passing, "only what may pass is tried again"
+    assert (len(calls) > 1) is transient, "only what may pass is tried again"
 
 
 def test_a_worker_that_does_not_see_the_drivers_folder_says_so(tmp_path: Path) -> None:
@@ -1196,7 +1196,7 @@ def test_a_store_that_does_not_encrypt_is_told_before_any_fit(
         StoreError, match=r"sse: AES256 was asked for .* names no encryption"
     ) as told:
         polyfit.execute(spec, executor="inline")
-    assert not told.value.passing
+    assert not told.value.transient
 
 
 def test_a_real_server_encrypts_what_it_is_asked_to(
