@@ -9,7 +9,7 @@ import torch
 from polyfit.engine import setup
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.spec import Spec
-from polyfit.work import worker
+from polyfit.work import fitting
 
 __all__ = ["CPU", "IN_POWERS", "KINDS", "KindOfFit", "plan_of", "rows_of"]
 
@@ -61,5 +61,5 @@ def plan_of(text: str, engine: str) -> Plan:
 def rows_of(text: str, engine: str = "eager", device: torch.device = CPU, few: int = 0) -> pa.Table:
     """All rows of a spec's plan, computed here as one shard; below ``few`` without kernels."""
     plan = plan_of(text, engine)
-    with patch.object(setup, "FEW", few), patch.object(worker, "FEW", few):
-        return worker.compute(plan, Shard(0, 0, plan.fits), device)
+    with patch.object(setup, "FEW", few), patch.object(fitting, "FEW", few):
+        return fitting.compute(plan, Shard(0, 0, plan.fits), device)

@@ -48,8 +48,9 @@ from polyfit.spec.spec import Spec
 from polyfit.store import store
 from polyfit.store.answers import DIGEST
 from polyfit.store.store import S3Store, StoreAddress
-from polyfit.work import driver, heartbeat, worker
-from polyfit.work.dispatch import IN_FLIGHT, Outcome, Task
+from polyfit.work import driver, heartbeat, storing
+from polyfit.work.dispatch import IN_FLIGHT, Task, TaskResult
+from polyfit.work.progress import QUIET_AFTER_S
 
 TEXT: Final = "name: simulated\nshard: 10\nfit: {steps: 12}\nsweep: {seed: {count: 45}}\n"
 SPEC: Final = Spec.parse(TEXT)
@@ -383,7 +384,7 @@ class SimulatedTicker:
 
     def _run(self) -> None:
         while True:
-            WORLD.sleep(heartbeat.SILENT_S)
+            WORLD.sleep(QUIET_AFTER_S)
             if self._ended:
                 return
             self._looking = True
@@ -400,13 +401,13 @@ class SimulatedExecutor:
         self._plan = plan
         self._driver = WORLD.process
         self._count = WORLD.rng.randint(1, 3)
-        self._done: deque[Outcome] = deque()
+        self._done: deque[TaskResult] = deque()
         self._flying = 0
 
     def describe(self) -> str:
         return "in a simulation"
 
-    def run(self, todo: deque[Task]) -> Iterator[Outcome | None]:
+    def run(self, todo: deque[Task]) -> Iterator[TaskResult | None]:
         while True:
             while todo and self._flying < self._count * IN_FLIGHT:
                 self._send(todo.popleft())
@@ -436,15 +437,15 @@ class SimulatedExecutor:
             try:
                 WORLD.sleep(WORLD.rng.uniform(0.1, 20.0))
                 if task.kind == "inspect":
-                    receipt = worker.inspect_shard(self._plan, task.shard, place)
+                    receipt = storing.inspect_shard(self._plan, task.shard, place)
                 else:
                     shard, data = self._plan.shard(task.shard), content(self._plan, task.shard)
-                    receipt = worker.commit(self._plan, shard, data, {"completed": 1}, place)
-                outcome = Outcome(task, receipt)
+                    receipt = storing.commit(self._plan, shard, data, {"completed": 1}, place)
+                outcome = TaskResult(task, receipt)
             except StoreError as error:
-                outcome = Outcome(task, cause=str(error), fatal=error)
+                outcome = TaskResult(task, cause=str(error), fatal=error)
             except Killed:
-                outcome = Outcome(task, cause="the worker went away", lost=True)
+                outcome = TaskResult(task, cause="the worker went away", lost=True)
             self._done.append(outcome)
 
         WORLD.spawn(process, work)
@@ -543,7 +544,7 @@ def simulated() -> Iterator[None]:
             driver, "place", lambda *rest: StoreAddress("s3://bucket/store/simulated/run")
         ),
         patch.object(ledger, "now", lambda: "then"),
-        patch.object(worker, "examine", examined),
+        patch.object(storing, "examine", examined),
     ]
     for change in changes:
         change.start()

@@ -80,8 +80,11 @@ WINGS = {
         "results": "pyarrow numpy pandas",
     },
     "work": {
+        "progress": "",
         "heartbeat": "",
-        "worker": "torch numpy pyarrow",
+        "batches": "torch numpy",
+        "fitting": "torch numpy pyarrow",
+        "storing": "torch",
         "dispatch": "grpc ray torch",
         "driver": "",
     },

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from polyfit.spec.plan import Plan
     from polyfit.spec.precheck import Precheck
     from polyfit.spec.spec import Spec
-    from polyfit.work.heartbeat import Progress
+    from polyfit.work.progress import Progress
 
 __all__ = ["main", "program"]
 
@@ -441,7 +441,7 @@ def run(
                     retry_failed=retry_failed,
                     reuse=reuse,
                     on_progress=shown.update,
-                    tell=shown.tell,
+                    on_message=shown.tell,
                     closing=ending,
                 )
             with shown.reading():
@@ -630,10 +630,11 @@ class _Shown:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """What is done meanwhile reads the results, which takes minutes where there are many."""
-        from polyfit.work.heartbeat import SILENT_S, Ticker
+        from polyfit.work.heartbeat import Ticker
+        from polyfit.work.progress import QUIET_AFTER_S
 
         def look() -> None:
-            if self._clock() - self._line_at >= SILENT_S:
+            if self._clock() - self._line_at >= QUIET_AFTER_S:
                 self.tell("reading the results")
 
         with closing(Ticker(look)):
@@ -659,7 +660,7 @@ class _Shown:
         self._bar.update(self._task, completed=progress.fits_done, description=_stage(progress))
 
     def _in_lines(self, progress: "Progress") -> None:
-        from polyfit.work.heartbeat import SILENT_S
+        from polyfit.work.progress import QUIET_AFTER_S
 
         failed = f", {progress.failed} shards failed" if progress.failed else ""
         counts = (
@@ -667,7 +668,7 @@ class _Shown:
             f"{progress.shards_done:,} of {_count(progress.shards, 'shard')} at rest{failed}"
         )
         last, since = progress.fits_done == progress.fits, self._clock() - self._line_at
-        if (counts != self._counts and (last or since >= LINE_EVERY_S)) or since >= SILENT_S:
+        if (counts != self._counts and (last or since >= LINE_EVERY_S)) or since >= QUIET_AFTER_S:
             done = last and counts != self._counts
             self._counts = counts
             self.tell(counts if done else f"{counts}; {_stage(progress)}")
@@ -681,9 +682,9 @@ def _time() -> str:
 
 def _stage(progress: "Progress") -> str:
     """What a run is at; where nothing has come for long, for how long."""
-    from polyfit.work.heartbeat import SILENT_S
+    from polyfit.work.progress import QUIET_AFTER_S
 
-    quiet = progress.quiet_s >= SILENT_S
+    quiet = progress.quiet_s >= QUIET_AFTER_S
     return progress.stage + (f", nothing new for {progress.quiet_s:.0f} s" if quiet else "")
 
 

@@ -192,7 +192,8 @@ def recompute(run: Run, stored: StoredFit) -> Recomputed:
     """
     import torch
 
-    from polyfit.work.worker import compute, cpu_kind
+    from polyfit.work.fitting import compute
+    from polyfit.work.storing import cpu_kind
 
     run.plan.check_torch(torch.__version__)
     alone = Shard(stored.shard.number, stored.fit, stored.fit + 1)

@@ -41,9 +41,9 @@ __all__ = [
     "Executor",
     "InlineExecutor",
     "Job",
-    "Outcome",
     "RayExecutor",
     "Task",
+    "TaskResult",
     "connect",
     "inside_ray_job",
 ]
@@ -103,7 +103,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TaskResult:
     """A task's receipt, or why there is none.
 
     Of its fits so many were ``reused``; ``refused`` says by cause why others were not.
@@ -128,7 +128,7 @@ class Executor(Protocol):
     def describe(self) -> str:
         """Where the work runs, in one line."""
 
-    def run(self, todo: deque[Task]) -> Iterator[Outcome | None]:
+    def run(self, todo: deque[Task]) -> Iterator[TaskResult | None]:
         """Take tasks from the left of ``todo`` until it is empty; yields one outcome per task.
 
         What the caller adds before it takes the next outcome is run too. Yields None now and
@@ -142,7 +142,7 @@ class Executor(Protocol):
         """Let go of workers; a cluster that was joined stays up."""
 
 
-class Workbench:
+class ShardWorker:
     """A worker's own half: the plan read from the store, and one task at a time.
 
     Raises:
@@ -204,23 +204,23 @@ class Workbench:
                 "machines, or use s3://"
             ) from None
 
-    def work(self, task: Task) -> Outcome:
+    def work(self, task: Task) -> TaskResult:
         """Do one task."""
-        from polyfit.work.worker import inspect_shard, made, run_shard
+        from polyfit.work.storing import inspect_shard, provenance, run_shard
 
         if task.kind == "inspect":
-            return Outcome(task, self._sure(inspect_shard(self._plan, task.shard, self._store)))
-        known = ReusedRows()
-        if self._reuse:  # not in turn: the next shard's rows are read while one is computed
-            shard, here = self._plan.shard(task.shard), made(self._plan, self._device)
-            known = self._reuse.rows_for(shard, here)
+            return TaskResult(task, self._sure(inspect_shard(self._plan, task.shard, self._store)))
+        reused = ReusedRows()
+        if self._reuse:  # without the lock: the next shard's rows are read while one is computed
+            shard, here = self._plan.shard(task.shard), provenance(self._plan, self._device)
+            reused = self._reuse.rows_for(shard, here)
         receipt = run_shard(
-            self._plan, task.shard, self._store, self._device, self._threads, self._turn, known
+            self._plan, task.shard, self._store, self._device, self._threads, self._turn, reused
         )
-        return Outcome(task, self._sure(receipt), reused=known.num_fits, refused=known.refused)
+        return TaskResult(task, self._sure(receipt), reused=reused.num_fits, refused=reused.refused)
 
     def _sure(self, receipt: Receipt) -> Receipt:
-        from polyfit.work.worker import read_again
+        from polyfit.work.storing import read_again
 
         return read_again(self._plan, receipt, self._store) if self._read_again else receipt
 
@@ -235,14 +235,14 @@ def _compiling() -> bool:
     return compiling()
 
 
-def _attempted(bench: Workbench, task: Task) -> Outcome:
+def _attempted(bench: ShardWorker, task: Task) -> TaskResult:
     """A task's outcome; what a task raises is told, not raised."""
     try:
         return bench.work(task)
     except (StoreError, ClusterError) as error:
-        return Outcome(task, cause=str(error), fatal=error)
+        return TaskResult(task, cause=str(error), fatal=error)
     except Exception:
-        return Outcome(task, cause=traceback.format_exc())
+        return TaskResult(task, cause=traceback.format_exc())
 
 
 class InlineExecutor:
@@ -259,12 +259,12 @@ class InlineExecutor:
     def __init__(self, job: Job, gpus: float | Literal["auto"] = "auto") -> None:
         if gpus != "auto":
             _check_accelerators(gpus)
-        self._bench = Workbench(job, accelerated=gpus != 0, threads=1)
+        self._bench = ShardWorker(job, accelerated=gpus != 0, threads=1)
 
     def describe(self) -> str:
         return f"in this process ({self._bench.device()})"
 
-    def run(self, todo: deque[Task]) -> Iterator[Outcome]:
+    def run(self, todo: deque[Task]) -> Iterator[TaskResult]:
         while todo:
             yield _attempted(self._bench, todo.popleft())
 
@@ -571,7 +571,7 @@ class RayExecutor:
         resources: what one actor asks for.
         connection: the cluster.
         placement_timeout_s: how long to wait, in seconds, while no actor can be placed.
-        tell: called with single lines worth knowing.
+        on_message: called with single lines worth knowing.
 
     Raises:
         ClusterError: the cluster can never hold one actor.
@@ -585,10 +585,10 @@ class RayExecutor:
         resources: Resources,
         connection: Connection,
         placement_timeout_s: float = PLACEMENT_TIMEOUT_S,
-        tell: Callable[[str], None] = lambda line: None,
+        on_message: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._job, self._resources, self._connection = job, resources, connection
-        self._timeout_s, self._tell = placement_timeout_s, tell
+        self._timeout_s, self._on_message = placement_timeout_s, on_message
         self._gpus = self._gpus_per_actor()
         self._workers: list[_Worker] = []
         self._scale_at = 0.0
@@ -600,7 +600,7 @@ class RayExecutor:
         where = "a Ray of its own" if self._connection.ours else "the Ray cluster"
         return f"on {where}: {self._asked()} per actor"
 
-    def run(self, todo: deque[Task]) -> Iterator[Outcome | None]:
+    def run(self, todo: deque[Task]) -> Iterator[TaskResult | None]:
         busy_at = time.monotonic()
         ask_at = 0.0
         while True:
@@ -765,9 +765,9 @@ class RayExecutor:
     def _say(self, about: str, line: str) -> None:
         if about not in self._said:
             self._said.add(about)
-            self._tell(line)
+            self._on_message(line)
 
-    def _collect(self, worker: _Worker, ref: Any) -> Outcome:
+    def _collect(self, worker: _Worker, ref: Any) -> TaskResult:
         import ray
         from ray.exceptions import RayActorError, RayError, RayTaskError
 
@@ -775,16 +775,16 @@ class RayExecutor:
         worker.compiling = False
         try:
             outcome = ray.get(ref)
-            assert isinstance(outcome, Outcome)
+            assert isinstance(outcome, TaskResult)
             return outcome
         except RayTaskError as error:
-            return Outcome(task, cause=_short(error))
+            return TaskResult(task, cause=_short(error))
         except RayError as error:
             worker.drop()
             self._scale_at = 0.0
             cause = f"the actor went away: {_cause(error)}"
             preempted = isinstance(error, RayActorError) and error.preempted
-            return Outcome(task, cause=cause, lost=True, preempted=preempted)
+            return TaskResult(task, cause=cause, lost=True, preempted=preempted)
 
     def _start(self, count: int) -> None:
         import ray
@@ -909,7 +909,7 @@ class _Actor:
             # Ray leaves every GPU of the node visible to an actor that asked for none.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._asked = (job, accelerated, threads)
-        self._bench: Workbench | None = None
+        self._bench: ShardWorker | None = None
         self._opening = threading.Lock()
 
     def ready(self, pause_s: float = 0.0) -> _Ready:
@@ -924,7 +924,7 @@ class _Actor:
         except PolyfitError as error:
             return _Ready(node, error=error)
 
-    def work(self, task: Task) -> Outcome:
+    def work(self, task: Task) -> TaskResult:
         """One task's outcome."""
         return _attempted(self._opened(), task)
 
@@ -932,10 +932,10 @@ class _Actor:
         """Whether a kernel is being compiled in this process."""
         return _compiling()
 
-    def _opened(self) -> Workbench:
+    def _opened(self) -> ShardWorker:
         with self._opening:
             if self._bench is None:
-                self._bench = Workbench(*self._asked)
+                self._bench = ShardWorker(*self._asked)
             return self._bench
 
 

@@ -39,22 +39,23 @@ from polyfit.work.dispatch import (
     Executor,
     InlineExecutor,
     Job,
-    Outcome,
     RayExecutor,
     Task,
+    TaskResult,
     connect,
     inside_ray_job,
     named_cluster,
 )
-from polyfit.work.heartbeat import Heartbeat, Listener, Progress
+from polyfit.work.heartbeat import Heartbeat
+from polyfit.work.progress import Listener, OnMessage, Progress
 
 __all__ = ["EXECUTORS", "Drained", "execute"]
 
 EXECUTORS: Final = ("auto", "ray", "inline")
-ATTEMPTS: Final = 3
+MAX_TRIES: Final = 3
 """Times a shard is tried before it is set aside."""
 
-LOSSES: Final = 10
+MAX_WORKER_DEATHS: Final = 10
 """Times a shard's worker may go away before the shard itself is suspected."""
 
 STORE_BUDGET_S: Final = 60.0
@@ -79,9 +80,6 @@ class Drained(PolyfitError):
     exit_code = Exit.DRAINED
 
 
-Teller = Callable[[str], None]
-
-
 def execute(
     spec: Spec | Mapping[str, Any] | str | os.PathLike[str],
     *,
@@ -95,7 +93,7 @@ def execute(
     retry_failed: bool = False,
     reuse: str | os.PathLike[str] | None = None,
     on_progress: Listener = lambda progress: None,
-    tell: Teller = lambda line: None,
+    on_message: OnMessage = lambda line: None,
     closing: ExitStack | None = None,
 ) -> Run:
     """Run ``spec`` to its end, from wherever an earlier attempt left it.
@@ -114,7 +112,7 @@ def execute(
             where a fit here would have the same bits. The shards are the same with and without.
         on_progress: called with how far the run is and what it is at, whenever a shard comes to
             rest and every second; by one thread at a time, but not always this one.
-        tell: called with single lines worth knowing.
+        on_message: called with single lines worth knowing.
         closing: with it Ray, if it was started here or joined, ends beside what the caller does
             next, and has ended at this stack's end; else before this returns.
 
@@ -135,39 +133,39 @@ def execute(
     plan = Plan.of(spec)
     home = place(spec, plan, store, endpoint_url, run_id)
     how = _choose(executor, address, plan)
-    attempt, signals = _attempt(), _Signals(tell)
-    tell(f"{home.uri}: attempt {attempt}, {_wanted(executor, how, spec, plan)}")
-    heart = Heartbeat(plan, attempt, on_progress, lambda: signals.came)
+    attempt, signals = _attempt(), _Signals(on_message)
+    on_message(f"{home.uri}: attempt {attempt}, {_wanted(executor, how, spec, plan)}")
+    heartbeat = Heartbeat(plan, attempt, on_progress, lambda: signals.came)
     with ExitStack() as ending:
-        ending.callback(heart.close)
-        heart.at("checking which fits can start")
+        ending.callback(heartbeat.close)
+        heartbeat.set_stage("checking which fits can start")
         for line in Precheck.of(plan.sweep).lines(spec):
-            tell(f"warning: {line}")
-        heart.at("opening the store")
+            on_message(f"warning: {line}")
+        heartbeat.set_stage("opening the store")
         ledger = Ledger(home.open(), plan)
         ledger.open(spec.text)
         done = f"{home.uri} is complete already: nothing is left to fit"
         if ledger.complete():
-            tell(done)
+            on_message(done)
             return Run.open(home.uri, home.endpoint_url)
-        source = _source(reuse, endpoint_url, home, plan, tell) if reuse is not None else None
+        source = _source(reuse, endpoint_url, home, plan, on_message) if reuse is not None else None
         conditions = ledger.honours_conditional_writes()
         lease = Lease(ledger.store, Holder.here(attempt))
-        heart.at("waiting for the run's lease")
+        heartbeat.set_stage("waiting for the run's lease")
         lease.acquire(wait_s)
-        keeper = LeaseRenewer(lease, tell)
+        keeper = LeaseRenewer(lease, on_message)
         ending.callback(keeper.close)
         ending.callback(signals.release)
         if ledger.complete():  # by the driver that held it until now
-            tell(done)
+            on_message(done)
         else:
             if ledger.manifest() is not None:
-                tell(f"shards of the complete run {home.uri} are missing: fitting them again")
+                on_message(f"shards of the complete run {home.uri} are missing: fitting them again")
             if lease.lost_holder is not None:
-                _note_lost(ledger, lease.lost_holder, attempt, tell)
-            able = _tried(ledger, attempt, conditions, tell)
+                _note_lost(ledger, lease.lost_holder, attempt, on_message)
+            able = _tried(ledger, attempt, conditions, on_message)
             job = Job(home, attempt, source, read_again=not all(able.values()))
-            drive = _Drive(plan, ledger, job, heart, tell, keeper.check, signals, closing)
+            drive = _Drive(plan, ledger, job, heartbeat, on_message, keeper.check, signals, closing)
             drive.run(spec, how, address, placement_timeout_s, retry_failed, able)
     return Run.open(home.uri, home.endpoint_url)
 
@@ -184,12 +182,12 @@ def _wanted(executor: str, how: str, spec: Spec, plan: Plan) -> str:
     return f"actors wanted: {count}"
 
 
-def _note_lost(ledger: Ledger, holder: Holder, attempt: str, tell: Teller) -> None:
+def _note_lost(ledger: Ledger, holder: Holder, attempt: str, on_message: OnMessage) -> None:
     """Note with an attempt that its driver is gone, which it could not note itself."""
     with suppress(StoreError):
         if ledger.note_lost_driver(holder.attempt, attempt):
             who = f"attempt {holder.attempt}, process {holder.pid} on {holder.host}"
-            tell(f"the last driver was lost, and did not note its end: {who}")
+            on_message(f"the last driver was lost, and did not note its end: {who}")
 
 
 _LACKS: Final = {
@@ -201,13 +199,15 @@ _LACKS: Final = {
 """What a store may lack, and what follows."""
 
 
-def _tried(ledger: Ledger, attempt: str, conditions: bool, tell: Teller) -> dict[str, bool]:
+def _tried(
+    ledger: Ledger, attempt: str, conditions: bool, on_message: OnMessage
+) -> dict[str, bool]:
     """What the store can do of what we lean on, found out by trying; what it lacks is told."""
     checks = ledger.store.checks(attempt_key(attempt), dump_json({"attempt": attempt}))
     able = {"conditions": conditions, **asdict(checks)}
     lacks = [_LACKS[name] for name, there in able.items() if not there]
     if lacks:
-        tell(
+        on_message(
             f"this store {' and '.join(lacks)}: every shard is read again, and inspected, before "
             "the seal"
         )
@@ -254,7 +254,7 @@ def _source(
     endpoint_url: str | None,
     home: StoreAddress,
     plan: Plan,
-    tell: Teller,
+    on_message: OnMessage,
 ) -> StoreAddress | None:
     """The run to take rows from, as far as the plans tell; None where nothing can be taken.
 
@@ -263,14 +263,14 @@ def _source(
     """
     address = home.beside(reuse, endpoint_url)
     if address.uri == home.uri:
-        tell(f"{address.uri} is this run: it goes on from what is at rest")
+        on_message(f"{address.uri} is this run: it goes on from what is at rest")
         return None
     try:
         Reuse(plan, address)
     except NothingAlike as error:
-        tell(f"reusing nothing of {address.uri}: {error}")
+        on_message(f"reusing nothing of {address.uri}: {error}")
         return None
-    tell(f"reusing rows of {address.uri}, where it has fits of this plan")
+    on_message(f"reusing rows of {address.uri}, where it has fits of this plan")
     return address
 
 
@@ -308,10 +308,10 @@ class _Signals:
     An exception raised wherever the signal happens to arrive could be lost in a callback.
     """
 
-    def __init__(self, tell: Teller) -> None:
+    def __init__(self, on_message: OnMessage) -> None:
         self.came: int | None = None
         self.until = 0.0
-        self._tell, self._alone = tell, False
+        self._on_message, self._alone = on_message, False
         self._main = threading.current_thread() is threading.main_thread()
         self._before = {number: signal.getsignal(number) for number in _HANDLED}
 
@@ -349,7 +349,7 @@ class _Signals:
         if self._alone:
             signal.setitimer(signal.ITIMER_REAL, seconds)
         with suppress(Exception):  # the line that it interrupts may be half written
-            self._tell(
+            self._on_message(
                 f"stopping: shards in flight have {seconds:.0f} s to come to rest; "
                 "the same signal again ends at once"
             )
@@ -362,14 +362,14 @@ class _Drive:
     plan: Plan
     ledger: Ledger
     job: Job
-    heart: Heartbeat
-    tell: Teller
+    heartbeat: Heartbeat
+    on_message: OnMessage
     held: Callable[[], None]
     signals: _Signals
     closing: ExitStack | None = None
     receipts: Receipts = field(init=False)
     tries: Counter[int] = field(default_factory=Counter)
-    losses: Counter[int] = field(default_factory=Counter)
+    worker_deaths: Counter[int] = field(default_factory=Counter)
     causes: dict[int, list[str]] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
     at_rest: bytearray = field(init=False)  # 1 for each shard that is
@@ -408,27 +408,27 @@ class _Drive:
         if self.job.reuse:
             facts["reuse"] = {"run": self.job.reuse.uri}
         self.ledger.note_attempt(self.job.attempt, facts)
-        self.heart.own(self.ledger, self.held)
+        self.heartbeat.write_status(self.ledger, self.held)
         exit_code = Exit.INTERNAL
         try:
-            self.heart.at("listing what is at rest")
+            self.heartbeat.set_stage("listing what is at rest")
             todo = self._todo(retry_failed)
             if any(task.kind == "compute" for task in todo) or not self.failed:
-                self.heart.at(_starting(how, address))
+                self.heartbeat.set_stage(_starting(how, address))
                 with _executor(
-                    how, self.job, spec, address, placement_timeout_s, self.closing, self.tell
+                    how, self.job, spec, address, placement_timeout_s, self.closing, self.on_message
                 ) as executor:
                     self.signals.watch(alone=how == "inline")
-                    self.tell(f"running {executor.describe()}")
-                    self.heart.at(partial(self._stage, executor))
+                    self.on_message(f"running {executor.describe()}")
+                    self.heartbeat.set_stage(partial(self._stage, executor))
                     self._dispatch(executor, todo, spec.on_failure)
                     self._tell_reused()
-                    self.heart.at("ending the actors")
+                    self.heartbeat.set_stage("ending the actors")
             if self.failed:
                 raise FailedShards(self._failures())
-            self.heart.at("sealing")
+            self.heartbeat.set_stage("sealing")
             self.ledger.seal(self.receipts)
-            self.heart.at("sealed")
+            self.heartbeat.set_stage("sealed")
             exit_code = Exit.COMPLETE
         except PolyfitError as error:
             exit_code = error.exit_code
@@ -450,7 +450,7 @@ class _Drive:
                 ended["reuse"] = {**facts["reuse"], "fits": self.fits_reused}
             self.ledger.note_attempt(self.job.attempt, ended)
             if exit_code != Exit.HELD:  # the status is the new driver's
-                self.heart.end("complete" if exit_code == Exit.COMPLETE else "ended")
+                self.heartbeat.finish("complete" if exit_code == Exit.COMPLETE else "ended")
         except PolyfitError:
             if exit_code == Exit.COMPLETE:
                 raise
@@ -460,13 +460,13 @@ class _Drive:
         done = self.ledger.done()
         for number in done:
             self._came_to_rest(number)
-        self.heart.came(self._progress())
+        self.heartbeat.update(self._progress())
         if done:
-            self.tell(f"{len(done):,} of {self.plan.shards:,} shards are at rest already")
+            self.on_message(f"{len(done):,} of {self.plan.shards:,} shards are at rest already")
         if not retry_failed:
             self.failed = {n for n in self.ledger.failed_shards() if n < self.plan.shards} - done
         if self.failed:
-            self.tell(f"{len(self.failed):,} shards were set aside before: not tried again")
+            self.on_message(f"{len(self.failed):,} shards were set aside before: not tried again")
         missing = (n for n in range(self.plan.shards) if n not in done and n not in self.failed)
         compute = [Task("compute", int(n)) for n in self.plan.costly_first(missing)]
         return deque([*compute, *(Task("inspect", n) for n in sorted(done))])
@@ -476,8 +476,8 @@ class _Drive:
         for outcome in executor.run(todo):
             if outcome is not None:
                 self._settle(outcome, todo)
-                self.heart.came(self._progress())
-            self.heart.check()
+                self.heartbeat.update(self._progress())
+            self.heartbeat.check()
             self.held()
             if self.signals.came is not None or (self.failed and on_failure == "stop"):
                 self.stopping = True
@@ -488,7 +488,7 @@ class _Drive:
         if self.signals.came is not None and settled < self.plan.shards:
             raise self.signals.error()
 
-    def _settle(self, outcome: Outcome, todo: deque[Task]) -> None:
+    def _settle(self, outcome: TaskResult, todo: deque[Task]) -> None:
         number = outcome.task.shard
         if outcome.fatal is not None:
             self._bear(outcome.fatal)
@@ -503,14 +503,14 @@ class _Drive:
             return
         self.causes.setdefault(number, []).append(outcome.cause or "no cause was told")
         if not outcome.preempted:
-            (self.losses if outcome.lost else self.tries)[number] += 1
-        if self.tries[number] >= ATTEMPTS or self.losses[number] >= LOSSES:
+            (self.worker_deaths if outcome.lost else self.tries)[number] += 1
+        if self.tries[number] >= MAX_TRIES or self.worker_deaths[number] >= MAX_WORKER_DEATHS:
             self.failed.add(number)
             self.ledger.note_failure(number, outcome.task.kind, self.causes[number])
         else:
             todo.append(outcome.task)
 
-    def _note_reused(self, outcome: Outcome) -> None:
+    def _note_reused(self, outcome: TaskResult) -> None:
         """Count what was taken from another run, and tell once of each cause why more was not."""
         if outcome.task.kind == "compute":
             self.fits_computed += self.plan.shard(outcome.task.shard).fits
@@ -518,11 +518,11 @@ class _Drive:
         for cause, line in outcome.refused.items():
             if cause not in self.refused:
                 self.refused.add(cause)
-                self.tell(f"{line}: fitting what it has, and others like it")
+                self.on_message(f"{line}: fitting what it has, and others like it")
 
     def _tell_reused(self) -> None:
         if self.job.reuse and self.fits_computed:
-            self.tell(
+            self.on_message(
                 f"reused {self.fits_reused:,} fits of {self.job.reuse.uri}, "
                 f"fitted {self.fits_computed - self.fits_reused:,}"
             )
@@ -534,7 +534,7 @@ class _Drive:
         present = time.monotonic()
         if self.store_failed_at is None:
             self.store_failed_at = present
-            self.tell(f"{error}; trying again for {STORE_BUDGET_S:g} s")
+            self.on_message(f"{error}; trying again for {STORE_BUDGET_S:g} s")
         if present - self.store_failed_at >= STORE_BUDGET_S:
             raise error
         pause = min(STORE_PAUSE_S * 2**self.store_failures, STORE_LONGEST_PAUSE_S)
@@ -591,14 +591,14 @@ def _executor(
     address: str | None,
     placement_timeout_s: float,
     closing: ExitStack | None,
-    tell: Teller,
+    on_message: OnMessage,
 ) -> Iterator[Executor]:
     if how == "inline":
         yield InlineExecutor(job, spec.resources.gpus_per_actor)
         return
     connection = connect(address)
     try:
-        executor = RayExecutor(job, spec.resources, connection, placement_timeout_s, tell)
+        executor = RayExecutor(job, spec.resources, connection, placement_timeout_s, on_message)
         try:
             yield executor
         finally:

@@ -1,168 +1,142 @@
-"""What a run is at, told every few seconds, whatever its own thread does.
+"""Reports progress every second, even while the run's own thread is busy.
 
 A thread beside the run's own looks every second, and only reads: Ray may be starting, or a shard
-be computed in this process, for minutes. A run that hangs beats on as well; so with every beat
-stands when something last happened.
+may be computed in this process, for minutes. A run that hangs has a heartbeat too, so each report
+says when the last event was.
 """
 
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from polyfit.errors import PolyfitError
 from polyfit.run.ledger import Ledger, now
 from polyfit.spec.plan import Plan
+from polyfit.work.progress import QUIET_AFTER_S, Listener, Progress
 
-__all__ = ["SILENT_S", "Heartbeat", "Listener", "Progress", "Ticker"]
+__all__ = ["Heartbeat", "Ticker"]
 
-LOOK_EVERY_S: Final = 1.0
-
-SILENT_S: Final = 10.0
-"""Seconds after which ``status.json`` is written again, and a log gets another line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is.
-
-    ``shards_done`` and ``fits_done`` are at rest; ``fits_reused`` were taken from another run
-    by this attempt instead of fitting them; ``signal`` is the number of the one that asked the run
-    to end, if one did. ``stage`` says in a few words what the run is at, ``quiet_s`` for how many
-    seconds nothing has happened: no shard came to rest, and the stage stayed the same.
-    """
-
-    shards: int
-    shards_done: int
-    fits: int
-    fits_done: int
-    failed: int
-    fits_reused: int = 0
-    signal: int | None = None
-    stage: str = ""
-    quiet_s: float = 0.0
-
-
-Listener = Callable[[Progress], None]
+TICK_S: Final = 1.0
 
 
 class Ticker:
-    """Calls ``look`` every second from a thread, until ``close`` or until it raises."""
+    """Calls ``on_tick`` every second from a thread, until ``close`` or until it raises."""
 
-    def __init__(self, look: Callable[[], None]) -> None:
-        self._look, self._ended = look, threading.Event()
+    def __init__(self, on_tick: Callable[[], None]) -> None:
+        self._on_tick, self._closed = on_tick, threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raise what ``look`` raised."""
+        """Raise what ``on_tick`` raised."""
         if self._error is not None:
             raise self._error
 
     def close(self) -> None:
-        """Stop; a call that is under way is waited for."""
-        self._ended.set()
+        """Stop, after a call that is under way."""
+        self._closed.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._ended.wait(LOOK_EVERY_S):
+        while not self._closed.wait(TICK_S):
             try:
-                self._look()
+                self._on_tick()
             except Exception as error:
                 self._error = error
                 return
 
 
 class Heartbeat:
-    """Tells a listener every second what a run is at, and the store every ten while it is ours.
+    """Reports to a listener every second, and to ``status.json`` every ten while we hold the run.
 
     Args:
         plan: what is run.
-        attempt: the driver's name in the store.
+        attempt: the attempt's name in the store.
         listener: called by one thread at a time, but not always the same.
-        asked: the number of the signal that asked the run to end, None where none did.
+        signal: returns the number of the signal that asked the run to end, None if none did.
     """
 
     def __init__(
-        self, plan: Plan, attempt: str, listener: Listener, asked: Callable[[], int | None]
+        self, plan: Plan, attempt: str, listener: Listener, signal: Callable[[], int | None]
     ) -> None:
-        self._attempt, self._listener, self._asked = attempt, listener, asked
+        self._attempt, self._listener, self._signal = attempt, listener, signal
         self._progress = Progress(plan.shards, 0, plan.fits, 0, 0)
-        self._now: Callable[[], str] = str
-        self._stage, self._event_at, self._event_told = "", time.monotonic(), now()
+        self._current_stage: Callable[[], str] = str
+        self._stage, self._event_at, self._event_time = "", time.monotonic(), now()
         self._ledger: Ledger | None = None
-        self._held: Callable[[], None] = lambda: None
-        self._noted_at, self._noted_stage = 0.0, ""
-        self._signal_told: int | None = None
-        self._turn = threading.RLock()
-        self._ticker = Ticker(self._look)
+        self._check_held: Callable[[], None] = lambda: None
+        self._written_at, self._written_stage = 0.0, ""
+        self._reported_signal: int | None = None
+        self._reporting = threading.RLock()
+        self._ticker = Ticker(self._tick)
 
-    def at(self, stage: str | Callable[[], str]) -> None:
-        """What the run is at from now on, in a few words, or what to ask for them."""
-        self._now = stage if callable(stage) else lambda: stage
+    def set_stage(self, stage: str | Callable[[], str]) -> None:
+        """What the run does from now on, in a few words, or a function that returns them."""
+        self._current_stage = stage if callable(stage) else lambda: stage
 
-    def own(self, ledger: Ledger, held: Callable[[], None]) -> None:
-        """From now on the status is ours to write, as long as ``held`` does not raise."""
-        self._held = held
-        self._note_softly(ledger)
+    def write_status(self, ledger: Ledger, check_held: Callable[[], None]) -> None:
+        """Write ``status.json`` from now on, as long as ``check_held`` does not raise."""
+        self._check_held = check_held
+        self._try_write_running(ledger)
         self._ledger = ledger
 
-    def came(self, progress: Progress) -> None:
-        """Something happened: the run is now so far."""
+    def update(self, progress: Progress) -> None:
+        """Something happened: report the new progress at once."""
         self._progress = progress
-        self._happened()
-        self._tell()
+        self._note_event()
+        self._report()
 
     def check(self) -> None:
-        """Raise what the listener raised while nobody else called it."""
+        """Raise what the listener raised in the heartbeat's own thread."""
         self._ticker.check()
 
-    def end(self, state: str) -> None:
-        """Beat no more, and write that the run is complete, or has ended.
+    def finish(self, state: str) -> None:
+        """Stop, and write that the run is "complete" or has "ended".
 
         Raises:
             StoreError: the store cannot be used.
         """
         self.close()
-        self._stage = self._now()
-        if self._asked() != self._signal_told:
-            self._tell()
+        self._stage = self._current_stage()
+        if self._signal() != self._reported_signal:
+            self._report()
         if self._ledger is not None:
-            self._note(self._ledger, state)
+            self._write(self._ledger, state)
 
     def close(self) -> None:
-        """Beat no more."""
+        """Stop."""
         self._ticker.close()
 
-    def _look(self) -> None:
-        self._tell()
-        late = time.monotonic() - self._noted_at >= SILENT_S
-        if self._ledger is not None and (late or self._stage != self._noted_stage):
-            self._note_softly(self._ledger)
+    def _tick(self) -> None:
+        self._report()
+        due = time.monotonic() - self._written_at >= QUIET_AFTER_S
+        if self._ledger is not None and (due or self._stage != self._written_stage):
+            self._try_write_running(self._ledger)
 
-    def _tell(self) -> None:
-        with self._turn:
-            if (stage := self._now()) != self._stage:
+    def _report(self) -> None:
+        with self._reporting:
+            if (stage := self._current_stage()) != self._stage:
                 self._stage = stage
-                self._happened()
-            quiet_s, self._signal_told = time.monotonic() - self._event_at, self._asked()
+                self._note_event()
+            quiet_s, self._reported_signal = time.monotonic() - self._event_at, self._signal()
             self._listener(
-                replace(self._progress, stage=stage, quiet_s=quiet_s, signal=self._signal_told)
+                replace(self._progress, stage=stage, quiet_s=quiet_s, signal=self._reported_signal)
             )
 
-    def _happened(self) -> None:
-        self._event_at, self._event_told = time.monotonic(), now()
+    def _note_event(self) -> None:
+        self._event_at, self._event_time = time.monotonic(), now()
 
-    def _note_softly(self, ledger: Ledger) -> None:
-        """What is wrong with store or lease the driver finds out by itself."""
+    def _try_write_running(self, ledger: Ledger) -> None:
+        """The driver's own calls report what is wrong with store or lease."""
         with suppress(PolyfitError):
-            self._held()
-            self._note(ledger, "running")
+            self._check_held()
+            self._write(ledger, "running")
 
-    def _note(self, ledger: Ledger, state: str) -> None:
-        self._noted_at, self._noted_stage = time.monotonic(), self._stage
+    def _write(self, ledger: Ledger, state: str) -> None:
+        self._written_at, self._written_stage = time.monotonic(), self._stage
         done, failed = self._progress.shards_done, self._progress.failed
-        ledger.note_status(self._attempt, done, failed, state, self._stage, self._event_told)
+        ledger.note_status(self._attempt, done, failed, state, self._stage, self._event_time)

@@ -125,7 +125,7 @@ def first_result(spec: Spec, cold: bool) -> dict[str, float]:
     begin = partial(clock.timed, function=importlib.import_module)
     for name, module in (
         ("torch", "torch"),
-        ("polyfit", "polyfit.work.worker"),
+        ("polyfit", "polyfit.work.fitting"),
         ("LLVM", "llvmlite.binding"),
     ):
         begin(name)(module)
@@ -133,7 +133,7 @@ def first_result(spec: Spec, cold: bool) -> dict[str, float]:
 
     from polyfit.engine import cpu, trace
     from polyfit.spec.plan import Shard
-    from polyfit.work import worker
+    from polyfit.work import fitting
 
     if cold:
         clock.timed("autograd", trace.pullback)(lambda x: x * x, 1, (0,), torch.float32)
@@ -146,7 +146,7 @@ def first_result(spec: Spec, cold: bool) -> dict[str, float]:
     ):
         clock.replace(stage, owner, path)
     plan = plan_of(spec)
-    compute = clock.timed("rest", worker.compute)
+    compute = clock.timed("rest", fitting.compute)
     begun, before = time.perf_counter(), len(sys.modules)
     compute(plan, Shard(0, 0, plan.fits), torch.device("cpu"))
     total, folder = time.perf_counter() - begun, cpu.cache_folder()

@@ -43,11 +43,11 @@ def ours(
     from bench.peers import Work
     from polyfit.engine.fit import pick_device
     from polyfit.spec.plan import Shard
-    from polyfit.work import worker
+    from polyfit.work import fitting
 
     plan = plan_of(spec)
     shard = Shard(0, 0, plan.fits)
-    compute = partial(worker.compute, plan, shard, pick_device(accelerated), threads)
+    compute = partial(fitting.compute, plan, shard, pick_device(accelerated), threads)
     if not iteration_only:
         work = Work(plan.fits, lambda: None)
 
@@ -64,17 +64,17 @@ def ours(
     torch.set_num_threads(1)
     calls: list[Callable[[], Any]] = []
     name = "fit_affine" if plan.engine == "affine" else "fit"
-    engine: Any = getattr(worker, name)
+    engine: Any = getattr(fitting, name)
 
     def noted(*arguments: Any, **named: Any) -> Any:
         calls.append(partial(engine, *arguments, **named))
         return engine(*arguments, **named)
 
-    setattr(worker, name, noted)
+    setattr(fitting, name, noted)
     compute()
-    setattr(worker, name, engine)
+    setattr(fitting, name, engine)
     if not calls:
-        raise RuntimeError(f"worker.compute does not call worker.{name}")
+        raise RuntimeError(f"fitting.compute does not call fitting.{name}")
 
     def iterate() -> Any:
         outcomes = [call() for call in calls]

@@ -199,9 +199,9 @@ def driver_memory(uri: str, spec: Spec) -> Table:
     notes, plan, address = _count_requests(), plan_of(spec), StoreAddress.of(uri)
     ledger, quiet = Ledger(address.open(), plan), lambda *rest: None
     ledger.manifest()  # what the first request takes is not the listing's
-    heart = Heartbeat(plan, "none", quiet, lambda: None)
-    heart.close()
-    drive = _Drive(plan, ledger, Job(address, "none"), heart, quiet, quiet, _Signals(quiet))
+    heartbeat = Heartbeat(plan, "none", quiet, lambda: None)
+    heartbeat.close()
+    drive = _Drive(plan, ledger, Job(address, "none"), heartbeat, quiet, quiet, _Signals(quiet))
     found = {"before_bytes": peak_bytes_of(os.getpid())}
     todo = drive._todo(retry_failed=False)
     found["listed_bytes"] = peak_bytes_of(os.getpid())

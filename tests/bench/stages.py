@@ -75,14 +75,14 @@ def _stages(report: Report) -> None:
 
 
 STAGES: Final = {
-    "initial values": ("_starts",),
-    "problems": ("Setup.of", "Setup.problems", "_ShardWork._rates"),
-    "iteration": ("fit", "fit_affine"),
-    "evaluation": ("_ShardWork._evaluate",),
-    "rows": ("_ShardWork._store", "table"),
-    "Parquet": ("to_parquet",),
+    "initial values": ("fitting._initial_values",),
+    "problems": ("fitting.Setup.of", "fitting.Setup.problems", "fitting.ShardFitting._rates"),
+    "iteration": ("fitting.fit", "fitting.fit_affine"),
+    "evaluation": ("fitting.ShardFitting._evaluate",),
+    "rows": ("fitting.ShardFitting._keep", "fitting.table"),
+    "Parquet": ("storing.to_parquet",),
 }
-"""Stages by what of ``polyfit.work.worker`` does them; what is not named is in the rest."""
+"""The functions of ``polyfit.work`` that do each stage; what is not named is in the rest."""
 
 
 def stage_times(spec: Spec, uri: str, places: list[int]) -> dict[str, float]:
@@ -92,8 +92,9 @@ def stage_times(spec: Spec, uri: str, places: list[int]) -> dict[str, float]:
     """
     clock = time.perf_counter
     begun = clock()
+    from polyfit import work
     from polyfit.store.store import StoreAddress
-    from polyfit.work import worker
+    from polyfit.work import storing
     from polyfit.work.dispatch import connect
 
     found = {"imports": clock() - begun}
@@ -109,7 +110,7 @@ def stage_times(spec: Spec, uri: str, places: list[int]) -> dict[str, float]:
     stages = Clock()
     for stage, parts in STAGES.items():
         for place in parts:
-            stages.replace(stage, worker, place)
+            stages.replace(stage, work, place)
     totals = []
     for attempt in ("first", "second"):
         import torch
@@ -119,7 +120,7 @@ def stage_times(spec: Spec, uri: str, places: list[int]) -> dict[str, float]:
         store.create = stages.timed("upload", store.create)
         stages.reset()
         begun = clock()
-        worker.run_shard(plan, 0, store, torch.device("cpu"))
+        storing.run_shard(plan, 0, store, torch.device("cpu"))
         totals.append(clock() - begun)
     first, second = totals
     found["kernels, made or loaded"] = max(0.0, first - second)

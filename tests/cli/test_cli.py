@@ -31,7 +31,7 @@ from polyfit.run.results import Run
 from polyfit.spec.spec import Spec
 from polyfit.store import store as store_module
 from polyfit.work import driver, heartbeat
-from polyfit.work.heartbeat import Progress
+from polyfit.work.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
@@ -640,9 +640,9 @@ def test_a_signal_ends_all_specs(
     task: int,
 ) -> None:
     """Also one that comes when the run at work has nothing left to end."""
-    from polyfit.work import worker
+    from polyfit.work import storing
 
-    compute, computed = worker.run_shard, list[int]()
+    compute, computed = storing.run_shard, list[int]()
 
     def signalled(*arguments: Any) -> Any:
         computed.append(arguments[1])
@@ -650,10 +650,10 @@ def test_a_signal_ends_all_specs(
             os.kill(os.getpid(), number)
         return compute(*arguments)
 
-    monkeypatch.setattr(worker, "run_shard", signalled)
+    monkeypatch.setattr(storing, "run_shard", signalled)
     ended = command("run", others["b"], others["b"], "--run-id", "other", "--store", "here")
     assert (ended.code, len(computed)) == (code, task + 1)
-    monkeypatch.setattr(worker, "run_shard", compute)
+    monkeypatch.setattr(storing, "run_shard", compute)
     assert (
         "here/b/other is complete"
         in command("run", others["b"], others["b"], "--run-id", "other", "--store", "here").err
@@ -727,7 +727,7 @@ def test_lines_on_a_terminal_have_no_time(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_who_reads_long_results_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(heartbeat, "TICK_S", 0.001)
     log = Log(monkeypatch)
     with log.shown.reading():
         wait_for(lambda: log.stderr.getvalue(), "a line")

@@ -20,8 +20,9 @@ from polyfit.run.rows import FOOTER
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.spec import Spec
 from polyfit.store.store import FolderStore
-from polyfit.work import worker
-from polyfit.work.worker import compute, run_shard
+from polyfit.work import batches, fitting
+from polyfit.work.fitting import compute
+from polyfit.work.storing import run_shard
 
 CPU = torch.device("cpu")
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
@@ -140,19 +141,19 @@ def test_what_a_shard_says_of_the_iteration_does_not_depend_on_the_order_of_its_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each batch waits for the next one to be done, as threads may let it."""
-    monkeypatch.setitem(worker._LIMITS, "affine", worker._Limits(11, 1))
+    monkeypatch.setitem(batches.BATCH_LIMITS, "affine", batches.BatchLimits(11, 1))
     plan = Plan.of(Spec.parse(f"name: test\nengine: affine\n{MIXED}"))
-    shard, run = Shard(0, 0, plan.fits), worker._ShardWork.run
+    shard, run = Shard(0, 0, plan.fits), fitting.ShardFitting.run
     found = compute(plan, shard, CPU)
-    held: list[worker._Batch] = []
+    held: list[batches.Batch] = []
 
-    def last_first(work: worker._ShardWork, batch: worker._Batch) -> None:
+    def last_first(work: fitting.ShardFitting, batch: batches.Batch) -> None:
         held.append(batch)
         if sum(len(batch.at) for batch in held) == plan.fits:
             for batch in reversed(held):
                 run(work, batch)
 
-    monkeypatch.setattr(worker._ShardWork, "run", last_first)
+    monkeypatch.setattr(fitting.ShardFitting, "run", last_first)
     assert compute(plan, shard, CPU).equals(found, check_metadata=True)
 
 
@@ -167,10 +168,13 @@ def test_a_shard_that_is_off_the_iteration_is_not_written(
             outcome, coefficients_BM=outcome.coefficients_BM * np.float64(1 + 1e-9)
         )
 
-    monkeypatch.setattr(worker, "fit_affine", wrong)
+    monkeypatch.setattr(fitting, "fit_affine", wrong)
     plan = Plan.of(Spec.parse(f"name: test\nengine: affine\n{MIXED}"))
     store = FolderStore(str(tmp_path))
-    with pytest.raises(EngineError, match=r"engine affine is 1e-09 off.*; use another engine") as e:
+    with pytest.raises(
+        EngineError,
+        match=r"engine affine differs from the iteration by 1e-09.*; use another engine",
+    ) as e:
         run_shard(plan, 0, store, CPU)
     assert e.value.exit_code == Exit.INTERNAL
     assert list(store.list("shards/")) == []

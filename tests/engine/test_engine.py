@@ -40,7 +40,7 @@ from polyfit.numerics.grid import Grid
 from polyfit.numerics.observations import target_values
 from polyfit.numerics.reduction import reduce
 from polyfit.spec.fields import OBJECTIVES, SQUARED, Optimizer, Stop
-from polyfit.work import worker
+from polyfit.work import fitting
 
 LEVELS = {
     "x86-64-v2": ("sse4.2", "popcnt"),
@@ -167,7 +167,7 @@ def batch_of(text: str) -> Batch:
         return fit(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "fit", caught)
+        patch.setattr(fitting, "fit", caught)
         rows_of(text)
     (batch,) = found
     return batch

@@ -26,8 +26,8 @@ from polyfit.numerics.observations import noise, target_values
 from polyfit.spec.fields import BASES, OBJECTIVES, SQUARED
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.spec import Spec
-from polyfit.work import worker
-from polyfit.work.worker import compute
+from polyfit.work import batches
+from polyfit.work.fitting import compute
 
 
 @pytest.fixture(params=["eager", "compiled"])
@@ -255,8 +255,8 @@ def test_how_a_shard_is_cut_into_batches_changes_no_bit(engine: str, data: st.Da
     whole = compute(plan, shard, CPU)
     with pytest.MonkeyPatch.context() as patch:
         fits, numbers = data.draw(st.integers(1, 50)), data.draw(st.integers(8, 5000))
-        patch.setitem(worker._LIMITS, engine, worker._Limits(fits, numbers))
-        patch.setattr(worker, "BATCH_NUMBERS", data.draw(st.integers(8, 5000)))
+        patch.setitem(batches.BATCH_LIMITS, engine, batches.BatchLimits(fits, numbers))
+        patch.setattr(batches, "PROBLEM_NUMBERS", data.draw(st.integers(8, 5000)))
         patch.setattr(evaluate, "_NUMBERS", data.draw(st.integers(8, 5000)))
         assert same_bits(whole, compute(plan, shard, CPU))
 

@@ -25,8 +25,8 @@ from polyfit.errors import ClusterError
 from polyfit.spec.fields import OBJECTIVES, Optimizer
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.spec import Spec
-from polyfit.work import worker
-from polyfit.work.worker import compute
+from polyfit.work import batches
+from polyfit.work.fitting import compute
 
 pytestmark = pytest.mark.skipif(
     not torch.accelerator.is_available(), reason="this machine has no accelerator"
@@ -131,7 +131,7 @@ def test_batches_side_by_side_have_the_rows_of_one_after_the_other(
     objective: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each thread in a stream of its own, whose memory it and later threads use again."""
-    monkeypatch.setattr(worker, "LEAST_FITS", 500)
+    monkeypatch.setattr(batches, "MIN_BATCH_FITS", 500)
     plan = Plan.of(
         Spec.parse(
             f"name: test\nengine: compiled\nfit: {{objective: {objective}, steps: 300, points: 70, "
@@ -262,13 +262,13 @@ def test_a_batch_beyond_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> Non
     shard, device = Shard(0, 0, plan.fits), pick_device(accelerated=True)
     want = compute(plan, shard, device)
     sizes: list[int] = []
-    halves = worker._Batch.halves
+    halves = batches.Batch.halves
 
     def counted(self: Any) -> Any:
         sizes.append(len(self.at))
         return halves(self)
 
-    monkeypatch.setattr(worker._Batch, "halves", counted)
+    monkeypatch.setattr(batches.Batch, "halves", counted)
     torch.accelerator.memory.empty_cache()
     total = torch.accelerator.memory.get_memory_info(device)[1]
     torch.cuda.set_per_process_memory_fraction(40 * 2**20 / total)

@@ -12,7 +12,7 @@ from scipy.optimize import linprog, minimize
 
 from polyfit.numerics.formula import Formula
 from polyfit.spec.plan import Shard
-from polyfit.work.worker import compute
+from polyfit.work.fitting import compute
 
 Array = npt.NDArray[np.float64]
 OBJECTIVES = ("sse", "mse", "huber", "log_cosh")

@@ -10,7 +10,7 @@ from polyfit.engine.model import Array
 from polyfit.engine.screening import BLOCK, FROM_POINTS, blocks_of
 from polyfit.engine.setup import Setup
 from polyfit.spec.plan import Shard
-from polyfit.work.worker import _ShardWork
+from polyfit.work.fitting import ShardFitting
 
 TARGETS = [
     "sin(x)",
@@ -50,10 +50,10 @@ def test_the_largest_error_has_the_bits_of_a_look_at_every_point(
             f"fit: {{target: {target}, range: [{low}, {high}], degree: {degree}, basis: power, "
             f"points: {points}, steps: 1}}\nsweep: {{seed: {{count: {FITS}}}}}"
         )
-        work = _ShardWork(plan_of(text, "compiled"), Shard(0, 0, FITS), CPU)
-        (batch,) = work.batches()
+        work = ShardFitting(plan_of(text, "compiled"), Shard(0, 0, FITS), CPU)
+        (batch,) = work.batches.of(work.to_fit)
         setup = Setup.of(work.columns, batch.at[:1], True)
-        kind, problems = work.kind(batch), setup.problems(batch.problem_of, True)
+        kind, problems = work.batches.config(batch), setup.problems(batch.problem_of, True)
         with np.errstate(all="ignore"):
             final = coefficients(setup.clean_CN[0], setup.grid.x()[0], degree, random)
         one, other = (

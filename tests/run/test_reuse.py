@@ -29,8 +29,8 @@ from polyfit.spec.fields import CANONICAL_ORDER
 from polyfit.spec.spec import Spec
 from polyfit.spec.sweep import Sweep
 from polyfit.store.store import FolderStore, S3Store, StoreAddress
-from polyfit.work import dispatch, driver, worker
-from polyfit.work.heartbeat import Progress
+from polyfit.work import dispatch, driver, fitting, storing
+from polyfit.work.progress import Progress
 
 # --- which -----------------------------------------------------------------------------------
 
@@ -160,17 +160,17 @@ ANOTHER_RANGE = FIRST.replace("first", "more").replace(
 
 
 class Fitted:
-    """How many fits went through ``worker.fit``."""
+    """How many fits went through ``fitting.fit``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fits = 0
-        fit = vars(worker)["fit"]
+        fit = vars(fitting)["fit"]
 
         def counting(kind: Any, problems: Any, start: Any, *rest: Any) -> Any:
             self.fits += len(start)
             return fit(kind, problems, start, *rest)
 
-        monkeypatch.setattr(worker, "fit", counting)
+        monkeypatch.setattr(fitting, "fit", counting)
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_a_run_that_reuses_another_fits_the_rest_and_has_the_same_bytes(
     told: list[str] = []
     seen: list[Progress] = []
     reused = run(
-        tmp_path / "with", text, reuse=first.uri, tell=told.append, on_progress=seen.append
+        tmp_path / "with", text, reuse=first.uri, on_message=told.append, on_progress=seen.append
     )
     assert fitted.fits == fits - taken
     assert objects(reused) == objects(without)
@@ -335,7 +335,7 @@ def test_a_run_by_another_engine_is_told_of_and_not_taken_from(
     path.write_text(json.dumps({**json.loads(path.read_text()), name: 0, "hash": "0" * 64}))
     told: list[str] = []
     fitted.fits = 0
-    run(tmp_path / "with", MORE_SEEDS, reuse=first.uri, tell=told.append)
+    run(tmp_path / "with", MORE_SEEDS, reuse=first.uri, on_message=told.append)
     assert fitted.fits == 100
     assert any(
         line.startswith(f"reusing nothing of {first.uri}: it was made with") for line in told
@@ -348,14 +348,14 @@ def test_a_run_by_another_engine_is_told_of_and_not_taken_from(
 def test_rows_made_by_something_else_are_fitted_and_it_is_told_once(
     tmp_path: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    made = worker.made
+    made = storing.provenance
     with monkeypatch.context() as there:
-        there.setattr(worker, "made", lambda *args: {**made(*args), name: value})
+        there.setattr(storing, "provenance", lambda *args: {**made(*args), name: value})
         first = run(tmp_path, FIRST)
     without = run(tmp_path / "without", MORE_SEEDS)
     fitted.fits = 0
     told: list[str] = []
-    reused = run(tmp_path / "with", MORE_SEEDS, reuse=first.uri, tell=told.append)
+    reused = run(tmp_path / "with", MORE_SEEDS, reuse=first.uri, on_message=told.append)
     assert (fitted.fits, objects(reused)) == (100, objects(without))
     assert sum(f"was made with {name} {value}, here it is" in line for line in told) == 1
 
@@ -376,7 +376,7 @@ def test_of_an_unfinished_run_what_is_at_rest_is_taken(tmp_path: Path, fitted: F
     without = run(tmp_path / "without", ONE_DEGREE)
     fitted.fits = 0
     told: list[str] = []
-    reused = run(tmp_path / "with", ONE_DEGREE, reuse=first.uri, tell=told.append)
+    reused = run(tmp_path / "with", ONE_DEGREE, reuse=first.uri, on_message=told.append)
     assert (fitted.fits, objects(reused)) == (60 - 24, objects(without))
     assert sum("is not there" in line for line in told) == 1
     assert len(list(Path(first.uri).glob("shards/*"))) == 2, "it was written to"
@@ -417,7 +417,7 @@ def test_a_damaged_shard_of_the_other_run_is_fitted_anew_and_told_of_once(
     without = run(tmp_path / "without", ONE_DEGREE)
     fitted.fits = 0
     told: list[str] = []
-    reused = run(tmp_path / "with", ONE_DEGREE, reuse=first.uri, tell=told.append)
+    reused = run(tmp_path / "with", ONE_DEGREE, reuse=first.uri, on_message=told.append)
     assert (fitted.fits, objects(reused)) == (60 - 24, objects(without))
     assert sum("000001-" in line for line in told) == 1
     assert "reused 24 fits" in told[-1]
@@ -431,7 +431,7 @@ def test_whatever_byte_is_damaged_no_row_is_another(harmed: "Harmed", data: st.D
     flip = data.draw(st.integers(1, 255))
     known = harmed.known(place, flip)
     assert known.num_fits in (0, 16)
-    assert worker.compute(harmed.plan, harmed.first, CPU, 1, known).equals(harmed.whole)
+    assert fitting.compute(harmed.plan, harmed.first, CPU, 1, known).equals(harmed.whole)
 
 
 class Harmed:
@@ -443,8 +443,8 @@ class Harmed:
         self.first = self.plan.shard(0)
         self.path = min(Path(self.run.uri).glob("shards/*"))
         self.shard = self.path.read_bytes()
-        self.whole = worker.compute(self.plan, self.first, CPU)
-        self.here = worker.made(self.plan, CPU)
+        self.whole = fitting.compute(self.plan, self.first, CPU)
+        self.here = storing.provenance(self.plan, CPU)
 
     def known(self, place: int, flip: int) -> ReusedRows:
         data = bytearray(self.shard)
@@ -463,7 +463,7 @@ def test_a_run_that_broke_off_goes_on_with_and_without_reuse(
 ) -> None:
     first = run(tmp_path, FIRST)
     without = run(tmp_path / "without", MORE_SEEDS)
-    compute = worker.run_shard
+    compute = storing.run_shard
 
     def break_off(after: int, **options: Any) -> None:
         left = iter(range(after))
@@ -473,10 +473,10 @@ def test_a_run_that_broke_off_goes_on_with_and_without_reuse(
                 raise KeyboardInterrupt
             return compute(*args)
 
-        monkeypatch.setattr(worker, "run_shard", breaking)
+        monkeypatch.setattr(storing, "run_shard", breaking)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "with", MORE_SEEDS, **options)
-        monkeypatch.setattr(worker, "run_shard", compute)
+        monkeypatch.setattr(storing, "run_shard", compute)
 
     break_off(2, reuse=first.uri)
     break_off(2)
@@ -495,11 +495,13 @@ def test_an_attempt_says_what_it_reused(tmp_path: Path) -> None:
 def test_a_run_that_reuses_itself_goes_on_from_what_is_at_rest(tmp_path: Path) -> None:
     first = run(tmp_path, FIRST)
     told: list[str] = []
-    run(tmp_path, FIRST, reuse=first.uri, tell=told.append)
+    run(tmp_path, FIRST, reuse=first.uri, on_message=told.append)
     assert any("complete already" in line for line in told)
     min(Path(first.uri).glob("shards/*")).unlink()
     told.clear()
-    assert run(tmp_path, FIRST, reuse=f"{first.uri}/", tell=told.append).verify().problems == []
+    assert (
+        run(tmp_path, FIRST, reuse=f"{first.uri}/", on_message=told.append).verify().problems == []
+    )
     assert any("is this run: it goes on from what is at rest" in line for line in told)
     assert not any(line.startswith("reus") for line in told)
 
@@ -526,7 +528,7 @@ def test_a_worker_that_does_not_see_the_other_run_says_so(tmp_path: Path) -> Non
     attempt = min(Path(first.uri).glob("attempts/*.json"), key=lambda path: len(path.name)).stem
     job = dispatch.Job(first.address, attempt, StoreAddress(str(tmp_path / "elsewhere")))
     with pytest.raises(StoreError, match=r"holds no run.*shared by all machines"):
-        dispatch.Workbench(job, accelerated=False, threads=1)
+        dispatch.ShardWorker(job, accelerated=False, threads=1)
 
 
 def test_a_store_that_fails_for_a_moment_is_asked_again(

@@ -17,7 +17,7 @@ from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.precheck import Precheck
 from polyfit.spec.spec import Spec
 from polyfit.spec.sweep import Sweep
-from polyfit.work.worker import compute
+from polyfit.work.fitting import compute
 
 
 def spec_of(text: str) -> Spec:

@@ -464,7 +464,7 @@ try:
 except OSError:
     pass
 job = Job(StoreAddress("/nowhere"), "attempt")
-executor = RayExecutor(job, Resources(actors={"max": 1}), connection, tell=print)
+executor = RayExecutor(job, Resources(actors={"max": 1}), connection, on_message=print)
 try:
     for outcome in executor.run(deque([Task("compute", 0)])):
         assert outcome is None, outcome
@@ -521,7 +521,7 @@ def told() -> list[str]:
 def two_nodes(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> RayExecutor:
     nodes(monkeypatch, "one", "other")
     job = Job(StoreAddress("/nowhere"), "attempt")
-    return RayExecutor(job, Resources(), Connection(ours=False, began=True), tell=told.append)
+    return RayExecutor(job, Resources(), Connection(ours=False, began=True), on_message=told.append)
 
 
 def test_what_may_pass_is_tried_again_with_growing_pauses_and_told_once(

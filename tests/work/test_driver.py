@@ -42,8 +42,8 @@ from polyfit.run.ledger import MANIFEST, PLAN, Ledger
 from polyfit.spec.spec import Spec
 from polyfit.store.store import FolderStore, NoSuchKey, S3Store, Store, StoreAddress
 from polyfit.work import dispatch, driver, heartbeat
-from polyfit.work.dispatch import InlineExecutor, Outcome, Task
-from polyfit.work.heartbeat import Progress
+from polyfit.work.dispatch import InlineExecutor, Task, TaskResult
+from polyfit.work.progress import Progress
 
 TEXT = """\
 name: small
@@ -68,7 +68,7 @@ def test_a_shard_in_this_process_has_no_longer_than_others(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a signal asks once, a shard that takes longer is broken off; the run goes on later."""
-    from polyfit.work import worker
+    from polyfit.work import storing
 
     def hanging(*arguments: Any, **options: Any) -> Any:
         os.kill(os.getpid(), number)
@@ -77,7 +77,7 @@ def test_a_shard_in_this_process_has_no_longer_than_others(
 
     with monkeypatch.context() as slow:
         slow.setattr(driver, "DRAIN_S", 0.5)
-        slow.setattr(worker, "compute", hanging)
+        slow.setattr(storing, "compute", hanging)
         with pytest.raises((driver.Drained, KeyboardInterrupt)):
             run(tmp_path)
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -96,22 +96,22 @@ def test_a_shard_in_this_process_has_no_longer_than_others(
 def test_no_more_time_is_promised_than_a_job_of_ray_has(
     variables: dict[str, str], seconds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyfit.work import worker
+    from polyfit.work import fitting, storing
 
-    compute = worker.compute
+    compute = fitting.compute
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
-        monkeypatch.setattr(worker, "compute", compute)
+        monkeypatch.setattr(storing, "compute", compute)
         os.kill(os.getpid(), signal.SIGTERM)
         return compute(*arguments, **options)
 
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(worker, "compute", interrupted)
+    monkeypatch.setattr(storing, "compute", interrupted)
     lines: list[str] = []
 
     with pytest.raises(driver.Drained):
-        run(tmp_path, tell=lines.append)
+        run(tmp_path, on_message=lines.append)
 
     assert f"stopping: shards in flight have {seconds} s" in "\n".join(lines)
 
@@ -160,7 +160,7 @@ class Counted(InlineExecutor):
     asked: list[Task]
     stop_after: int | None = None
 
-    def run(self, todo: deque[Task]) -> Iterator[Outcome]:
+    def run(self, todo: deque[Task]) -> Iterator[TaskResult]:
         type(self).asked = []
         for outcome in super().run(todo):
             type(self).asked.append(outcome.task)
@@ -195,7 +195,7 @@ def test_a_finished_run_is_a_no_op(place: Place, counted: type[Counted]) -> None
     before = keys(run(place))
     counted.asked = []
     told: list[str] = []
-    assert keys(run(place, tell=told.append)) == before
+    assert keys(run(place, on_message=told.append)) == before
     assert counted.asked == []
     assert any("complete already" in line for line in told)
 
@@ -221,8 +221,8 @@ class Seen:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A heart that beats as fast as it can."""
-    monkeypatch.setattr(heartbeat, "LOOK_EVERY_S", 0.001)
-    monkeypatch.setattr(heartbeat, "SILENT_S", 0.0)
+    monkeypatch.setattr(heartbeat, "TICK_S", 0.001)
+    monkeypatch.setattr(heartbeat, "QUIET_AFTER_S", 0.0)
 
 
 def status(store: Path) -> dict[str, Any]:
@@ -238,9 +238,9 @@ def test_a_run_says_what_it_is_at_while_its_own_thread_computes(
 ) -> None:
     """Before its first shard is at rest too."""
     from polyfit.engine import cpu
-    from polyfit.work import worker
+    from polyfit.work import storing
 
-    seen, compute, noted = Seen(), worker.run_shard, list[dict[str, Any]]()
+    seen, compute, noted = Seen(), storing.run_shard, list[dict[str, Any]]()
     compiles = [True]
     monkeypatch.setattr(cpu, "compiling", lambda: compiles[0])
 
@@ -253,7 +253,7 @@ def test_a_run_says_what_it_is_at_while_its_own_thread_computes(
             noted.append(status(tmp_path))
         return compute(*arguments)
 
-    monkeypatch.setattr(worker, "run_shard", slow)
+    monkeypatch.setattr(storing, "run_shard", slow)
     assert run(tmp_path, on_progress=seen).complete
     assert [noted[0][name] for name in ("state", "done", "shards")] == ["running", 0, 5]
     assert [status(tmp_path)[name] for name in ("state", "stage")] == ["complete", "sealed"]
@@ -304,9 +304,9 @@ def test_a_run_says_so_while_another_driver_holds_it(tmp_path: Path) -> None:
 def test_a_listener_that_raises_ends_the_run_also_where_another_thread_calls_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyfit.work import worker
+    from polyfit.work import storing
 
-    raised, compute = threading.Event(), worker.run_shard
+    raised, compute = threading.Event(), storing.run_shard
 
     def listener(progress: Progress) -> None:
         if progress.stage == "fitting" and threading.current_thread().name == "heartbeat":
@@ -317,7 +317,7 @@ def test_a_listener_that_raises_ends_the_run_also_where_another_thread_calls_it(
         assert raised.wait(HANG_S)
         return compute(*arguments)
 
-    monkeypatch.setattr(worker, "run_shard", slow)
+    monkeypatch.setattr(storing, "run_shard", slow)
     with pytest.raises(BrokenPipeError):
         run(tmp_path, on_progress=listener)
 
@@ -340,7 +340,7 @@ def test_the_first_line_says_where_the_run_lies_its_attempt_and_the_actors_wante
     monkeypatch.setattr(driver, "_executor", starting)
     spec, told = Spec.parse(TEXT + resources), list[str]()
     with pytest.raises(ClusterError):
-        polyfit.execute(spec, store=str(tmp_path), executor="ray", tell=told.append)
+        polyfit.execute(spec, store=str(tmp_path), executor="ray", on_message=told.append)
     (attempt,) = tmp_path.rglob("attempts/*.json")
     assert told[0] == f"{attempt.parent.parent}: attempt {attempt.stem}, {wanted}"
 
@@ -355,7 +355,7 @@ def test_an_address_written_otherwise_is_the_same_place(place: Place) -> None:
     head, _, tail = place.uri.rpartition("/")
     lines: list[str] = []
     first = polyfit.execute(SPEC, store=f"{head}//{tail}//", executor="inline")
-    again = run(place, tell=lines.append)
+    again = run(place, on_message=lines.append)
     assert first.uri == again.uri == f"{place.uri}/small/{first.plan.run_id}"
     assert lines[-1] == f"{first.uri} is complete already: nothing is left to fit"
     assert polyfit.Run.open(f"{head}//{tail}/small//{first.plan.run_id}/").verify().problems == []
@@ -420,10 +420,10 @@ def test_a_run_id_that_is_no_name_is_refused(tmp_path: Path, run_id: str) -> Non
 def test_a_shard_that_fails_thrice_is_set_aside_and_the_rest_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyfit.work import worker
+    from polyfit.work import storing
 
     tried: list[int] = []
-    compute = worker.run_shard
+    compute = storing.run_shard
 
     def failing(plan: Any, number: int, *rest: Any) -> Any:
         if number == 3:
@@ -431,7 +431,7 @@ def test_a_shard_that_fails_thrice_is_set_aside_and_the_rest_goes_on(
             raise ZeroDivisionError("planted")
         return compute(plan, number, *rest)
 
-    monkeypatch.setattr(worker, "run_shard", failing)
+    monkeypatch.setattr(storing, "run_shard", failing)
     with pytest.raises(FailedShards, match=r"1 of 5 shards failed.*shard 3.*planted"):
         run(tmp_path)
     opened = polyfit.Run.open(str(tmp_path / "small" / polyfit.Plan.of(SPEC).run_id))
@@ -452,17 +452,17 @@ def test_a_shard_that_fails_thrice_is_set_aside_and_the_rest_goes_on(
 def test_with_on_failure_stop_the_rest_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyfit.work import worker
+    from polyfit.work import storing
 
-    monkeypatch.setattr(driver, "ATTEMPTS", 1)
-    compute = worker.run_shard
+    monkeypatch.setattr(driver, "MAX_TRIES", 1)
+    compute = storing.run_shard
 
     def failing(plan: Any, number: int, *rest: Any) -> Any:
         if number == 4:
             raise ZeroDivisionError("planted")
         return compute(plan, number, *rest)
 
-    monkeypatch.setattr(worker, "run_shard", failing)
+    monkeypatch.setattr(storing, "run_shard", failing)
     spec = Spec.parse(TEXT + "on_failure: stop\n")
     with pytest.raises(FailedShards, match=r"1 of 5 shards failed, the others are not all at rest"):
         run(tmp_path, spec)
@@ -517,7 +517,7 @@ def test_two_drivers_at_once_make_one_run(place: Place, monkeypatch: pytest.Monk
     barrier = threading.Barrier(2)
 
     class Together(InlineExecutor):
-        def run(self, todo: deque[Task]) -> Iterator[Outcome]:
+        def run(self, todo: deque[Task]) -> Iterator[TaskResult]:
             barrier.wait()
             yield from super().run(todo)
 
@@ -612,7 +612,7 @@ def test_a_driver_killed_half_way_leaves_what_the_next_one_goes_on_from(
     plan = polyfit.Plan.of(spec)
     assert 2 <= len(left) < plan.shards, "it was not killed half-way"
     told: list[str] = []
-    finished = run(place, spec, tell=told.append)
+    finished = run(place, spec, on_message=told.append)
     assert f"{len(left)} of {plan.shards} shards are at rest already" in told
     (lost,) = (line for line in told if "the last driver was lost" in line)
     facts = Ledger(store, plan).attempt(lost.split("attempt ")[1].split(",")[0])
@@ -629,7 +629,7 @@ def test_what_the_store_can_do_is_noted_with_the_attempt_and_not_in_the_seal(
 ) -> None:
     """Two drivers may seal, and what they seal must be the same bytes."""
     told: list[str] = []
-    finished = run(place, tell=told.append)
+    finished = run(place, on_message=told.append)
     store = finished.address.open()
     (noted,) = [entry.key for entry in store.list("attempts/") if entry.key.count("/") == 1]
     able = {"conditions": place.honours_conditions, **asdict(place.checks)}
@@ -698,7 +698,7 @@ def test_where_a_store_checks_nothing_every_shard_is_read_again_before_the_seal(
     told: list[str] = []
     heap.wrong = ["PUT"]
     with pytest.raises(FailedShards, match=r"1 of 5 shards failed.*remove that object"):
-        polyfit.execute(SPEC, tell=told.append, **where)  # type: ignore[arg-type]
+        polyfit.execute(SPEC, on_message=told.append, **where)  # type: ignore[arg-type]
     assert heap.wrong == []
     assert sum("does not compare Content-MD5" in line for line in told) == 1
     assert sum("drops metadata" in line for line in told) == 1
@@ -724,10 +724,10 @@ def test_a_sealed_run_whose_shard_became_another_size_is_not_called_complete(
     store.put(key, b"garbage")
     told: list[str] = []
     with pytest.raises(DamagedRun, match=rf"is damaged: {key} has 7 bytes.*remove that object"):
-        run(place, tell=told.append)
+        run(place, on_message=told.append)
     assert not any("complete already" in line for line in told)
     store.put(key, data)
-    assert run(place, tell=told.append).verify().problems == []
+    assert run(place, on_message=told.append).verify().problems == []
     assert sum("complete already" in line for line in told) == 1
 
 
@@ -744,7 +744,7 @@ def test_a_sealed_run_that_lost_a_shard_asks_again_what_the_store_can_do(
 
     monkeypatch.setattr(FolderStore, "create", create)
     told: list[str] = []
-    finished = run(tmp_path, tell=told.append)
+    finished = run(tmp_path, on_message=told.append)
     assert any("If-None-Match" in line for line in told)
     notes = [json.loads(path.read_bytes()) for path in Path(finished.uri).glob("attempts/*.json")]
     assert {note["conditions"] for note in notes} == {True, False}
@@ -786,18 +786,18 @@ def _noted(asked: list[str], function: Callable[[Any], None], path: Any) -> None
 def test_a_signal_lets_what_is_in_flight_come_to_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[BaseException]
 ) -> None:
-    from polyfit.work import worker
+    from polyfit.work import storing
 
-    compute = worker.run_shard
+    compute = storing.run_shard
 
     def signalled(*args: Any) -> Any:
         os.kill(os.getpid(), number)
         return compute(*args)
 
-    monkeypatch.setattr(worker, "run_shard", signalled)
+    monkeypatch.setattr(storing, "run_shard", signalled)
     told: list[str] = []
     with pytest.raises(error):
-        run(tmp_path, tell=told.append)
+        run(tmp_path, on_message=told.append)
     assert sum("in flight" in line for line in told) == 1
     assert len(list(tmp_path.rglob("*.parquet"))) == 1
     (lease,) = tmp_path.rglob("lease/000001.json")
@@ -824,14 +824,14 @@ def test_sigterm_while_ray_starts_is_told_as_any_other(
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from polyfit.work import worker
+    from polyfit.work import storing
 
     def signalled(*args: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("it went on")
 
-    monkeypatch.setattr(worker, "run_shard", signalled)
+    monkeypatch.setattr(storing, "run_shard", signalled)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert not list(tmp_path.rglob("*.parquet"))
@@ -840,28 +840,28 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_store_that_fails_for_a_moment_does_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyfit.work import worker
+    from polyfit.work import storing
 
     monkeypatch.setattr(driver, "STORE_PAUSE_S", 0.01)
-    compute, failures = worker.run_shard, iter([True, False, True, True])
+    compute, failures = storing.run_shard, iter([True, False, True, True])
 
     def failing(*args: Any) -> Any:
         if next(failures, False):
             raise StoreError("planted", transient=True)
         return compute(*args)
 
-    monkeypatch.setattr(worker, "run_shard", failing)
+    monkeypatch.setattr(storing, "run_shard", failing)
     told: list[str] = []
-    assert run(tmp_path, tell=told.append).verify().problems == []
+    assert run(tmp_path, on_message=told.append).verify().problems == []
     assert sum("planted; trying again" in line for line in told) == 2
 
 
 def test_a_shard_is_tried_again_after_one_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyfit.work import worker
+    from polyfit.work import storing
 
-    compute = worker.run_shard
+    compute = storing.run_shard
     failures = iter([True])
 
     def failing(*args: Any) -> Any:
@@ -869,7 +869,7 @@ def test_a_shard_is_tried_again_after_one_failure(
             raise ZeroDivisionError("planted")
         return compute(*args)
 
-    monkeypatch.setattr(worker, "run_shard", failing)
+    monkeypatch.setattr(storing, "run_shard", failing)
     assert run(tmp_path).verify().problems == []
 
 
@@ -877,7 +877,7 @@ def test_a_shard_is_tried_again_after_one_failure(
 def test_a_store_that_does_not_come_back_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transient: bool
 ) -> None:
-    from polyfit.work import worker
+    from polyfit.work import storing
 
     monkeypatch.setattr(driver, "STORE_BUDGET_S", 0.2)
     monkeypatch.setattr(driver, "STORE_PAUSE_S", 0.01)
@@ -887,7 +887,7 @@ def test_a_store_that_does_not_come_back_ends_the_run(
         calls.append(args)
         raise StoreError("planted", transient)
 
-    monkeypatch.setattr(worker, "run_shard", failing)
+    monkeypatch.setattr(storing, "run_shard", failing)
     with pytest.raises(StoreError, match="planted"):
         run(tmp_path)
     assert (len(calls) > 1) is transient, "only what may pass is tried again"
@@ -896,7 +896,7 @@ def test_a_store_that_does_not_come_back_ends_the_run(
 def test_a_worker_that_does_not_see_the_drivers_folder_says_so(tmp_path: Path) -> None:
     job = dispatch.Job(StoreAddress(str(tmp_path / "elsewhere")), "attempt")
     with pytest.raises(StoreError, match=r"is not the driver's on .*shared by all machines"):
-        dispatch.Workbench(job, accelerated=False, threads=1)
+        dispatch.ShardWorker(job, accelerated=False, threads=1)
 
 
 def test_a_worker_with_another_torch_than_the_plans_says_so(
@@ -908,7 +908,7 @@ def test_a_worker_with_another_torch_than_the_plans_says_so(
     )
     monkeypatch.setattr(torch, "__version__", "1.0.0")
     with pytest.raises(ClusterError, match=r"made for torch .*, this worker has 1\.0.*one image"):
-        dispatch.Workbench(dispatch.Job(done.address, attempt), accelerated=False, threads=1)
+        dispatch.ShardWorker(dispatch.Job(done.address, attempt), accelerated=False, threads=1)
 
 
 # --- what is found before anything is fitted -------------------------------------------------
@@ -1031,7 +1031,7 @@ def test_keys_that_may_read_and_not_write_are_found_before_anything_is_fitted(
 
 def test_small_work_stays_in_this_process_and_says_so(tmp_path: Path) -> None:
     told: list[str] = []
-    polyfit.execute(SPEC, store=str(tmp_path), tell=told.append)
+    polyfit.execute(SPEC, store=str(tmp_path), on_message=told.append)
     assert "no actors wanted: the work is smaller than starting Ray" in told[0]
     assert told[1].startswith("running in this process")
 
@@ -1053,7 +1053,7 @@ def test_a_manifest_is_not_written_while_a_receipt_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Forgetful(InlineExecutor):
-        def run(self, todo: deque[Task]) -> Iterator[Outcome]:
+        def run(self, todo: deque[Task]) -> Iterator[TaskResult]:
             todo.popleft()
             yield from super().run(todo)
 
@@ -1093,7 +1093,7 @@ def test_a_sealed_run_that_lost_a_shard_is_mended_with_the_same_bytes(
     with pytest.raises(DamagedRun, match="is missing; run the same spec again"):
         finished.table()
     told: list[str] = []
-    assert run(tmp_path, tell=told.append).verify().problems == []
+    assert run(tmp_path, on_message=told.append).verify().problems == []
     assert shard.read_bytes() == before
     assert [task.shard for task in counted.asked if task.kind == "compute"] == [2]
     assert any("are missing: fitting them again" in line for line in told)

@@ -17,7 +17,8 @@ from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 from polyfit.store.store import FolderStore
 from polyfit.work import heartbeat
-from polyfit.work.heartbeat import SILENT_S, Heartbeat, Progress, Ticker
+from polyfit.work.heartbeat import Heartbeat, Ticker
+from polyfit.work.progress import QUIET_AFTER_S, Progress
 
 PLAN = Plan.of(Spec.parse("name: small\nshard: 10\nfit: {steps: 9}\nsweep: {seed: {count: 30}}\n"))
 
@@ -37,7 +38,7 @@ class World:
         monkeypatch.setattr(heartbeat, "Ticker", self._ticker)
         self.store = FolderStore(str(folder))
         self.ledger = Ledger(self.store, PLAN)
-        self.heart = Heartbeat(PLAN, "one", self.seen.append, lambda: self.signal)
+        self.heartbeat = Heartbeat(PLAN, "one", self.seen.append, lambda: self.signal)
 
     def _ticker(self, look: Callable[[], None]) -> Any:
         self.look = look
@@ -60,7 +61,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def test_a_ticker_looks_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(heartbeat, "TICK_S", 0.001)
     looked, threads = threading.Semaphore(0), set[str]()
 
     def look() -> None:
@@ -79,7 +80,7 @@ def test_a_ticker_looks_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_a_look_raises_is_raised_where_the_run_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(heartbeat, "LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(heartbeat, "TICK_S", 0.001)
 
     def look() -> None:
         raise BrokenPipeError("nobody reads")
@@ -92,8 +93,8 @@ def test_what_a_look_raises_is_raised_where_the_run_goes_on(
 
 
 def test_the_status_is_renewed_every_ten_seconds_while_nothing_happens(world: World) -> None:
-    world.heart.at("fitting")
-    world.heart.own(world.ledger, lambda: None)
+    world.heartbeat.set_stage("fitting")
+    world.heartbeat.write_status(world.ledger, lambda: None)
     renewed = [world.status()["updated_at"]]
     for _ in range(35):
         world.wait(1)
@@ -101,18 +102,18 @@ def test_the_status_is_renewed_every_ten_seconds_while_nothing_happens(world: Wo
         assert stands["state"] == "running"
         if stands["updated_at"] != renewed[-1]:
             renewed.append(stands["updated_at"])
-    assert len(renewed) == 1 + 1 + 35 // SILENT_S  # at once, with its stage, and from then on
+    assert len(renewed) == 1 + 1 + 35 // QUIET_AFTER_S  # at once, with its stage, and from then on
 
 
 def test_a_beat_says_since_when_nothing_has_happened(world: World) -> None:
     """A run that hangs beats too."""
-    world.heart.own(world.ledger, lambda: None)
-    world.heart.at("fitting")
+    world.heartbeat.write_status(world.ledger, lambda: None)
+    world.heartbeat.set_stage("fitting")
     world.wait(1)
     world.wait(84)
     assert (world.seen[-1].stage, world.seen[-1].quiet_s) == ("fitting", 84.0)
     assert world.status()["last_event_at"] == "at 1001"
-    world.heart.came(Progress(3, 1, 30, 10, 0))
+    world.heartbeat.update(Progress(3, 1, 30, 10, 0))
     assert (world.seen[-1].quiet_s, world.seen[-1].shards_done) == (0.0, 1)
     world.wait(10)
     assert world.status()["last_event_at"] == "at 1085"
@@ -120,8 +121,8 @@ def test_a_beat_says_since_when_nothing_has_happened(world: World) -> None:
 
 def test_another_stage_is_told_and_noted_with_the_next_look(world: World) -> None:
     stage = ["compiling on 1 of 2 actors"]
-    world.heart.own(world.ledger, lambda: None)
-    world.heart.at(lambda: stage[0])
+    world.heartbeat.write_status(world.ledger, lambda: None)
+    world.heartbeat.set_stage(lambda: stage[0])
     world.wait(1)
     assert world.status()["stage"] == world.seen[-1].stage == "compiling on 1 of 2 actors"
     world.wait(5)
@@ -140,7 +141,7 @@ def test_the_status_is_written_only_while_the_run_is_ours(world: World, tmp_path
         if not held[0]:
             raise RunHeld("another driver has taken over")
 
-    world.heart.own(world.ledger, check)
+    world.heartbeat.write_status(world.ledger, check)
     world.wait(20)
     before = world.status()
     held[0] = False
@@ -157,16 +158,16 @@ def test_a_status_that_cannot_be_written_ends_nothing(
 
     with monkeypatch.context() as broken:
         broken.setattr(FolderStore, "put", refuse)
-        world.heart.own(world.ledger, lambda: None)
+        world.heartbeat.write_status(world.ledger, lambda: None)
         world.wait(20)
         with pytest.raises(StoreError):
-            world.heart.end("ended")
-    world.heart.end("complete")
+            world.heartbeat.finish("ended")
+    world.heartbeat.finish("complete")
     assert world.status()["state"] == "complete"
 
 
 def test_a_signal_that_came_late_is_told_at_the_end(world: World) -> None:
     world.wait(1)
     world.signal = 15
-    world.heart.end("complete")
+    world.heartbeat.finish("complete")
     assert [progress.signal for progress in world.seen] == [None, 15]

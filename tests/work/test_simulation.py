@@ -13,7 +13,7 @@ from simulate import Violation, histories, history, simulated
 from polyfit.errors import StoreError
 from polyfit.run import lease, ledger
 from polyfit.run.ledger import Manifest, Receipt
-from polyfit.work import driver, worker
+from polyfit.work import driver, storing
 
 HISTORIES = 10_000
 FAILED_ONCE: tuple[int, ...] = ()
@@ -57,7 +57,7 @@ def a_shard_is_acknowledged_before_it_is_written() -> Any:
             store.create(ledger.shard_key(plan, shard.number), data)
         return Receipt.of(shard, data, statuses)
 
-    return patch.object(worker, "commit", commit)
+    return patch.object(storing, "commit", commit)
 
 
 def another_plans_run_is_taken() -> Any:
@@ -84,7 +84,7 @@ def a_shard_is_written_without_a_condition() -> Any:
         store.put(ledger.shard_key(plan, shard.number), data)
         return Receipt.of(shard, data, statuses)
 
-    return patch.object(worker, "commit", commit)
+    return patch.object(storing, "commit", commit)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from polyfit.run.ledger import shard_key
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.spec import Spec
 from polyfit.store.store import FolderStore
-from polyfit.work import worker
-from polyfit.work.worker import inspect_shard, run_shard
+from polyfit.work import batches, fitting
+from polyfit.work.storing import inspect_shard, run_shard
 
 CPU = torch.device("cpu")
 TEXT = (
@@ -114,7 +114,7 @@ def test_a_batch_that_memory_cannot_hold_is_halved_until_it_can(
 ) -> None:
     plan = Plan.of(Spec.parse("name: test\nfit: {steps: 20}\nsweep: {seed: {count: 21}}"))
     shard = Shard(0, 0, plan.fits)
-    whole = worker.compute(plan, shard, CPU)
+    whole = fitting.compute(plan, shard, CPU)
     sizes: list[int] = []
 
     let_go: list[weakref.ref[torch.Tensor]] = []
@@ -128,8 +128,8 @@ def test_a_batch_that_memory_cannot_hold_is_halved_until_it_can(
             raise torch.OutOfMemoryError
         return fit(kind, problems, start, *rest)
 
-    monkeypatch.setattr(worker, "fit", small_memory)
-    assert worker.compute(plan, shard, CPU).equals(whole)
+    monkeypatch.setattr(fitting, "fit", small_memory)
+    assert fitting.compute(plan, shard, CPU).equals(whole)
     assert sizes == [21, 10, 5, 5, 11, 5, 6]
 
 
@@ -151,8 +151,8 @@ def on_a_gpu(
     for name, number in told.items():
         monkeypatch.setattr(torch.accelerator.memory, name, lambda device, told=number: told)
     plan = Plan.of(Spec.parse(f"name: test\n{text}\nsweep: {{seed: {{count: 3}}}}"))
-    work = worker._ShardWork(plan, Shard(0, 0, 3), torch.device("cuda"), threads=threads)
-    return work._limit(work.example(0), fits)
+    work = fitting.ShardFitting(plan, Shard(0, 0, 3), torch.device("cuda"), threads=threads)
+    return work.batches.max_fits(work.batches.example(0), fits)
 
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
@@ -198,7 +198,7 @@ def test_memory_that_torch_keeps_is_free(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_each_thread_has_batches_enough_for_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     assert on_a_gpu("engine: compiled", 8, 2**36, monkeypatch, 2**18) * 8 * 3 <= 2**18 + 24
-    assert on_a_gpu("engine: compiled", 64, 2**36, monkeypatch, 2**18) == worker.LEAST_FITS
+    assert on_a_gpu("engine: compiled", 64, 2**36, monkeypatch, 2**18) == batches.MIN_BATCH_FITS
     assert on_a_gpu("engine: eager", 8, 2**36, monkeypatch, 2**18) > 2**18
 
 
@@ -206,10 +206,10 @@ def test_memory_that_cannot_hold_one_fit_is_told(monkeypatch: pytest.MonkeyPatch
     def no_memory(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(worker, "fit", no_memory)
+    monkeypatch.setattr(fitting, "fit", no_memory)
     plan = Plan.of(Spec.parse("name: test\nfit: {steps: 20}\nsweep: {seed: {count: 3}}"))
     with pytest.raises(torch.OutOfMemoryError):
-        worker.compute(plan, Shard(0, 0, 3), CPU)
+        fitting.compute(plan, Shard(0, 0, 3), CPU)
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
@@ -240,7 +240,7 @@ def test_compiled_data_have_the_bits_of_numpys(
     spec = Spec.parse(f"name: test\nfit: {{target: {target}, points: 29, steps: 2}}\n"
                       f"sweep: {{range: {ranges}}}")  # fmt: skip
     eager, compiled = (
-        worker.compute(dataclasses.replace(Plan.of(spec), engine=engine), Shard(0, 0, 16), CPU)
+        fitting.compute(dataclasses.replace(Plan.of(spec), engine=engine), Shard(0, 0, 16), CPU)
         for engine in ("eager", "compiled")
     )
     for name in ("optimum_loss", "coefficients", "power_coefficients", "status"):

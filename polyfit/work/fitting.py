@@ -1,0 +1,261 @@
+"""The rows of one shard, as a plain function: problems, batches, evaluation.
+
+Needs neither Ray nor a store. Problems are set up on the CPU, batches are iterated where the
+caller says.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from polyfit.engine.affine import difference, fit_affine, tolerance
+from polyfit.engine.evaluate import evaluate_compiled, evaluate_eager
+from polyfit.engine.fit import fit
+from polyfit.engine.initial import initial_values
+from polyfit.engine.model import BatchConfig, Problems
+from polyfit.engine.outcome import BatchResult
+from polyfit.engine.setup import FEW, Setup
+from polyfit.engine.status import DIVERGED, STATUSES
+from polyfit.errors import EngineError
+from polyfit.run.reuse import ReusedRows
+from polyfit.run.rows import SCALARS, Ragged, Rows, list_dtype, table
+from polyfit.spec.fields import CANONICAL_ORDER, Fit
+from polyfit.spec.plan import Plan, Shard
+from polyfit.spec.rate import curvature, learning_rate
+from polyfit.spec.sweep import Column
+from polyfit.work.batches import Batch, Batches
+
+__all__ = ["AFFINE_DIFFERENCE", "compute"]
+
+CHECKED_FITS: Final = 16
+"""Fits of each config in a shard that the affine engine computes and iteration repeats."""
+
+AFFINE_DIFFERENCE: Final = b"affine_difference"
+"""The key in a table's metadata of the largest difference that those repetitions showed."""
+
+_CPU: Final = torch.device("cpu")
+
+Index = npt.NDArray[np.int64]
+Array = npt.NDArray[np.float64]
+
+
+def compute(
+    plan: Plan,
+    shard: Shard,
+    device: torch.device,
+    threads: int = 1,
+    reused: ReusedRows | None = None,
+) -> pa.Table:
+    """The rows of ``shard`` as an Arrow table.
+
+    Args:
+        plan: the plan; the caller has checked its torch.
+        shard: which fits.
+        device: where to iterate.
+        threads: batches side by side; each kernel runs on one thread.
+        reused: rows that need no fitting.
+
+    Raises:
+        EngineError: the affine engine and the iteration disagree.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        fitting = ShardFitting(plan, shard, device, reused, threads)
+        batches = list(fitting.batches.of(fitting.to_fit))
+        if threads == 1:
+            for batch in batches:
+                fitting.run(batch)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                for _ in pool.map(fitting.run, batches):
+                    pass
+        rows = table(plan, shard, fitting.finished())
+        return rows.replace_schema_metadata({AFFINE_DIFFERENCE: repr(max(fitting.differences))})
+    finally:
+        torch.set_num_threads(before)
+
+
+class ShardFitting:
+    """The fits of one shard: their parameters as columns, and their results as they come in."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        shard: Shard,
+        device: torch.device,
+        reused: ReusedRows | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.plan = plan
+        self.device = _CPU if plan.engine == "affine" else device
+        self.compiled = plan.engine != "eager"
+        self.differences = [0.0]
+        self.num_fits = shard.fits
+        self.columns = _columns(plan, shard)
+        self.batches = Batches(plan, self.columns, self.device, threads)
+        self.start_of = _initial_values(self.columns, self.compiled, self.device)
+        self.rows = self._blank_rows()
+        self.to_fit = reused.put(self.rows) if reused else np.arange(self.num_fits)
+
+    def _blank_rows(self) -> Rows:
+        """Rows for all fits, as of fits that could not be started."""
+        dtype = list_dtype(self.plan)
+        sizes = self.columns["degree"].array(np.int64) + 1
+        steps = self.columns["steps"].array(np.int64)
+        unknown = np.full(self.num_fits, np.nan)
+        return Rows(
+            parameters=self.columns,
+            lr=unknown.copy(),
+            statuses=STATUSES,
+            status=np.full(self.num_fits, DIVERGED, dtype=np.int8),
+            steps_taken=np.zeros(self.num_fits, dtype=np.int64),
+            scalars={name: unknown.copy() for name in SCALARS},
+            coefficients=Ragged.empty(sizes, dtype),
+            power_coefficients=Ragged.empty(sizes, dtype),
+            power_known=np.zeros(self.num_fits, dtype=np.bool_),
+            histories={
+                name: Ragged.empty(self._num_recorded(name, steps), dtype)
+                for name in self.plan.record.of
+            },
+        )
+
+    def _num_recorded(self, name: str, steps: Index) -> Index:
+        """How many numbers each fit records under ``name`` in so many updates."""
+        updates = self.plan.record.updates(int(max(self.columns["steps"].items)))
+        counts = np.searchsorted(np.array(updates, dtype=np.int64), steps)
+        per_update = self.columns["degree"].array(np.int64) + 1 if name == "coefficients" else 1
+        return counts * per_update
+
+    def finished(self) -> Rows:
+        """The rows of all fits; a record ends with its fit."""
+        for name, history in self.rows.histories.items():
+            recorded = self._num_recorded(name, self.rows.steps_taken)
+            self.rows.histories[name] = history.cut(recorded)
+        return self.rows
+
+    def run(self, batch: Batch) -> None:
+        """Fit one batch and store its results in the rows; in halves where memory runs out."""
+        try:
+            self._run(batch)
+            return
+        except torch.OutOfMemoryError:
+            if len(batch.at) == 1:
+                raise
+        # Outside ``except``: its traceback would keep the batch's tensors alive.
+        if self.device.type != "cpu":
+            torch.accelerator.memory.empty_cache()
+        for half in batch.halves():
+            self.run(half)
+
+    def _run(self, batch: Batch) -> None:
+        firsts = batch.at[np.flatnonzero(np.diff(batch.problem_of, prepend=-1))]
+        setup = Setup.of(self.columns, firsts, self.compiled)
+        config, plan = self.batches.config(batch), self.plan
+        problems = setup.problems(batch.problem_of, config.squared)
+        lr = self._rates(batch, setup, self.batches.example(int(batch.at[0])))
+        start = self.start_of(batch.at, config.size)
+        updates = plan.record.updates(config.steps)
+        record = plan.record.of
+        if plan.engine == "affine":
+            result = fit_affine(config, problems, start, lr, updates, record)
+            if batch.first_of_config:
+                self._check(config, problems, start, lr, result)
+        else:
+            result = fit(config, problems, start, lr, updates, record, self.device, plan.engine)
+        self._keep(batch, result, lr)
+        self._evaluate(batch, config, setup, problems, result.coefficients_BM.astype(np.float64))
+
+    def _check(
+        self,
+        config: BatchConfig,
+        problems: Problems,
+        start: npt.NDArray[np.float32],
+        lr: Array,
+        result: BatchResult,
+    ) -> None:
+        """Iterate a few fits of an affine batch, and compare."""
+        some = np.unique(np.linspace(0, len(lr) - 1, CHECKED_FITS).astype(np.int64))
+        part = replace(problems, of_B=problems.of_B[some])
+        iterated = fit(config, part, start[some], lr[some], [], [], _CPU, "compiled")
+        affine = replace(
+            result, coefficients_BM=result.coefficients_BM[some], status_B=result.status_B[some]
+        )
+        found, allowed = difference(affine, iterated), tolerance(config)
+        if not found <= allowed:
+            raise EngineError(
+                f"engine affine differs from the iteration by {found:.3g}, relative; allowed: "
+                f"{allowed:.3g} ({config}); use another engine"
+            )
+        self.differences.append(found)
+
+    def _rates(self, batch: Batch, setup: Setup, example: Fit) -> Array:
+        """The learning rate of each fit, float64."""
+        column = self.columns["lr"]
+        codes, rate_of = np.unique(column.codes[batch.at], return_inverse=True)
+        bound = curvature(example.objective, setup.sigma_P, example.points)
+        rates = [column.items[code] for code in codes.tolist()]
+        return learning_rate(rates, rate_of, example.optimizer, bound[batch.problem_of])
+
+    def _keep(self, batch: Batch, result: BatchResult, lr: Array) -> None:
+        """Put what the engine returned into the rows."""
+        rows, at = self.rows, batch.at
+        rows.lr[at] = lr
+        rows.status[at] = result.status_B
+        rows.steps_taken[at] = result.steps_taken_B
+        rows.coefficients.put(at, result.coefficients_BM)
+        for name, values in result.recorded.items():
+            per_fit = np.moveaxis(values, 0, 1)
+            rows.histories[name].put(at, per_fit.reshape(len(at), -1))
+
+    def _evaluate(
+        self, batch: Batch, config: BatchConfig, setup: Setup, problems: Problems, final_BM: Array
+    ) -> None:
+        """Put into the rows what follows from the final coefficients, in float64, at all points."""
+        rows, at = self.rows, batch.at
+        stored = rows.power_coefficients.values.dtype
+        # Both have the same bits, except for sums over all points, which torch adds in another
+        # order.
+        few = config.squared and len(at) < FEW
+        evaluate = evaluate_compiled if self.compiled and not few else evaluate_eager
+        found = evaluate(config, setup, problems, final_BM, stored)
+        rows.scalars["loss"][at] = found.loss
+        rows.scalars["gradient_norm"][at] = found.gradient_norm
+        rows.scalars["rmse"][at] = found.rmse
+        rows.scalars["max_error"][at] = found.max_error
+        if config.squared:
+            divisor = config.points if config.objective == "mse" else 1
+            rows.scalars["optimum_loss"][at] = problems.rest_P[problems.of_B] / divisor
+            rows.scalars["excess_loss"][at] = found.excess
+        rows.power_coefficients.put(at, found.powers)
+        rows.power_known[at] = found.powers_known
+
+
+def _columns(plan: Plan, shard: Shard) -> dict[str, Column]:
+    """The parameters of the shard's fits. Of seeds, all values are kept: nearly all occur."""
+    fits = np.arange(shard.start, shard.stop, dtype=np.int64)
+    return {
+        name: plan.sweep.column(name, fits).compact()
+        if name != "seed"
+        else plan.sweep.column(name, fits)
+        for name in CANONICAL_ORDER
+    }
+
+
+def _initial_values(columns: dict[str, Column], compiled: bool, device: torch.device) -> Any:
+    """A function of positions and a size that returns the initial coefficients of those fits.
+
+    Each seed is drawn once, with as many values as the highest degree needs.
+    """
+    seeds = columns["seed"].array(np.int64)
+    if (np.diff(seeds) > 0).all():  # as in most shards: nothing to sort
+        unique, codes = seeds, np.arange(len(seeds))
+    else:
+        unique, codes = np.unique(seeds, return_inverse=True)
+    drawn = initial_values(unique, max(columns["degree"].items) + 1, compiled, device)
+    return lambda at, size: drawn[codes[at], :size]

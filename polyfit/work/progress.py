@@ -1,0 +1,44 @@
+"""How far a run is, as its listeners receive it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["QUIET_AFTER_S", "Listener", "OnMessage", "Progress"]
+
+QUIET_AFTER_S: Final = 10.0
+"""Seconds without news after which ``status.json`` is written again, and a log gets a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is, and what it is doing.
+
+    Attributes:
+        shards: how many the plan has.
+        shards_done: how many of them are stored.
+        fits: how many the plan has.
+        fits_done: how many of them are stored.
+        failed: shards that have failed and are not tried again.
+        fits_reused: fits that this attempt took from another run.
+        signal: the number of the signal that asked the run to end, None if none did.
+        stage: what the run is doing, in a few words.
+        quiet_s: seconds since the last event: a shard was stored, or the stage changed.
+    """
+
+    shards: int
+    shards_done: int
+    fits: int
+    fits_done: int
+    failed: int
+    fits_reused: int = 0
+    signal: int | None = None
+    stage: str = ""
+    quiet_s: float = 0.0
+
+
+Listener = Callable[[Progress], None]
+"""Receives progress; called by one thread at a time, but not always the same."""
+
+OnMessage = Callable[[str], None]
+"""Receives one line for the user."""
