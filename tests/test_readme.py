@@ -1,12 +1,14 @@
-"""README's blocks as pasted: each runs here, or against a stand-in of what it is marked to need.
+"""The pages as pasted: each block runs here, or against a stand-in of what it is marked to need.
 
 A block of shell that this machine cannot run says what it needs (```` ```sh needs=kubernetes ````).
-All others run in a copy of the checkout, in README's order, as somebody would who reads it.
+All others run in a copy of the checkout, page by page and in order, as a reader would.
+Commands that a developer gives to the checkout itself are not run: what they name has to exist.
 """
 
 import getpass
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,16 +23,24 @@ from deployed import ROOT
 from limits import HANG_S
 from servers import RayHead, S3Server
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+import polyfit
+
 FENCE = re.compile(r"^```(.*)\n((?:(?!```).*\n)*)```$", re.MULTILINE)
+TABLE_OR_HTML = ("|", "<", "  <")
+FOR_DEVELOPERS = ("polyfit", "tests")  # folders whose pages speak of the checkout itself
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block; ``info`` is its first line, less the fence."""
+    """A fenced block of a page; ``info`` is its first line, less the fence.
 
+    ``output`` is the text that the page shows directly below it.
+    """
+
+    page: str
     info: str
     text: str
+    output: str = ""
 
     @property
     def title(self) -> str:
@@ -38,28 +48,141 @@ class Block:
         return self.text.partition("\n")[0][:40]
 
 
-BLOCKS = [Block(*match.groups()) for match in FENCE.finditer(README)]
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A Markdown file; ``name`` is its path in the checkout."""
+
+    name: str
+    text: str
+
+    @property
+    def folder(self) -> Path:
+        return (ROOT / self.name).parent
+
+    @property
+    def prose(self) -> str:
+        """The page without its fenced blocks."""
+        return FENCE.sub("", self.text)
+
+    def blocks(self) -> Iterator[Block]:
+        for match in FENCE.finditer(self.text):
+            info, text = match.groups()
+            if info == "sh" and self.folder.name in FOR_DEVELOPERS:
+                info = "sh needs=developer"
+            below = FENCE.match(self.text, match.end() + 2)
+            output = below[2] if below and below[1] == "text" else ""
+            yield Block(self.name, info, text, output)
+
+
+def _pages() -> list[Page]:
+    folders = [ROOT, *(ROOT / name for name in ("jobs", "deploy", *FOR_DEVELOPERS))]
+    paths = [path for folder in folders for path in sorted(folder.glob("*.md"))]
+    return [
+        Page(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in paths
+    ]
+
+
+PAGES = _pages()
+BLOCKS = [block for page in PAGES for block in page.blocks()]
+NEEDS = ("docker", "kubernetes", "aws", "cron", "developer")
 
 
 def blocks(info: str) -> list[Block]:
     return [block for block in BLOCKS if block.info == info]
 
 
-def shell(text: str, folder: Path, env: Mapping[str, str]) -> None:
-    """Run a block; each of its lines has to succeed."""
+def shell(text: str, folder: Path, env: Mapping[str, str]) -> str:
+    """Run a block, each of whose lines has to succeed; what it prints."""
     done = subprocess.run(
         ["bash", "-ec", text], cwd=folder, env=env, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=HANG_S,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
-def test_every_block_says_what_it_is_and_shell_what_it_needs() -> None:
-    needs = [f"sh needs={what}" for what in ("docker", "kubernetes", "aws", "cron")]
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
-    assert {block.info for block in BLOCKS} == {"sh", "yaml", "python", "text", *needs}
-    assert len(re.findall(r"^```", README, re.MULTILINE)) == 2 * len(BLOCKS)
+
+@pages
+def test_every_block_says_what_it_is_and_shell_what_it_needs(page: Page) -> None:
+    needs = [f"sh needs={what}" for what in NEEDS]
+
+    assert {block.info for block in page.blocks()} <= {"sh", "yaml", "python", "text", *needs}
+    assert len(re.findall(r"^```", page.text, re.MULTILINE)) == 2 * len([*page.blocks()])
+
+
+@pages
+def test_a_line_of_prose_fits_an_editor(page: Page) -> None:
+    prose = [line for line in page.prose.splitlines() if not line.startswith(TABLE_OR_HTML)]
+
+    assert [line for line in prose if len(line) > 110] == []
+
+
+def test_the_front_page_is_short() -> None:
+    (front,) = (page for page in PAGES if page.name == "README.md")
+
+    assert len(front.text.splitlines()) <= 130
+
+
+# What pages name ---------------------------------------------------------------------------------
+
+LINK = re.compile(r"(?:\]\(|(?:src|srcset)=\")([^)\"\s]+)")
+NAMED_PATH = re.compile(r"`(\w[\w.*-]*(?:/[\w.*-]+)+/?|[\w-]+\.(?:py|md|yaml|toml))`")
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pages
+def test_what_a_page_links_to_is_there(page: Page) -> None:
+    for link in LINK.findall(page.prose):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.folder / path).resolve() if path else ROOT / page.name
+
+        assert target.exists(), link
+        assert not anchor or anchor in headings(target), link
+
+
+@pages
+def test_the_paths_that_a_page_names_are_there(page: Page) -> None:
+    """Of the checkout, or of the page's folder: other paths are of stores, or examples."""
+    for path in NAMED_PATH.findall(page.prose):
+        first = path.split("/")[0]
+        bases = [base for base in (ROOT, page.folder) if (base / first).exists()]
+
+        assert not bases or any([*base.glob(path)] for base in bases), path
+
+
+@pages
+def test_the_make_targets_that_a_page_names_are_there(page: Page) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE)
+
+    assert set(re.findall(r"(?:`|^)make ([a-z0-9-]+)", page.text, re.MULTILINE)) <= {*targets}
+
+
+@pytest.mark.parametrize("block", blocks("sh needs=developer"), ids=lambda block: block.title)
+def test_what_a_developers_command_names_is_there(block: Block) -> None:
+    words = shlex.split(block.text.replace('ARGS="', '"'), comments=True)
+    words = [word for given in words for word in given.split()]
+    paths = [word for word in words if "/" in word and not word.startswith((".venv", ".local"))]
+
+    shell(f"bash -n <<'END'\n{block.text}END", ROOT, os.environ)
+    assert [path for path in paths if not (ROOT / path.partition("::")[0]).exists()] == []
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.title)
+def test_a_spec_is_valid_with_a_name_if_it_has_none(block: Block) -> None:
+    named = re.search(r"^name:", block.text, re.MULTILINE)
+
+    polyfit.Spec.parse(block.text if named else f"name: example\n{block.text}", block.page)
 
 
 # Here --------------------------------------------------------------------------------------------
@@ -77,14 +200,15 @@ class Checkout:
 def checkout(
     seaweed: S3Server, ray_cluster: RayHead, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Checkout]:
-    """The store has the bucket of README's examples, and the cluster is at README's address."""
+    """The store has the bucket of the pages' examples, and the cluster is at their address."""
     folder = tmp_path_factory.mktemp("checkout").resolve()
     for name in ("polyfit", "jobs", "deploy"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        left_out = shutil.ignore_patterns("__pycache__", "*.svg")
+        shutil.copytree(ROOT / name, folder / name, ignore=left_out)
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy2(ROOT / name, folder)
     install(folder)
-    (spec,) = blocks("yaml")
+    spec = blocks("yaml")[0]  # the front page's
     (folder / "my.yaml").write_text(spec.text, encoding="utf-8")
     seaweed.client().create_bucket(Bucket="bucket")
     cluster = {name: value for name, value in ray_cluster.env.items() if "AUTH" in name}
@@ -108,28 +232,45 @@ def install(folder: Path) -> None:
     paths = Path(sysconfig.get_path("purelib", vars=here)) / "paths.pth"
     paths.write_text(f"{folder}\n{sysconfig.get_path('purelib')}\n", encoding="utf-8")
     (made / "made").write_text(f"{folder}\n", encoding="utf-8")
-    (made / "run").touch()
+    for installation in ("run", "picture"):
+        (made / installation).touch()
 
 
-@pytest.mark.parametrize(
-    "block",
-    [block for block in BLOCKS if block.info in ("sh", "python")],
-    ids=lambda block: block.title,
-)
+RUN_HERE = {block.text: block for block in BLOCKS if block.info in ("sh", "python")}  # each once
+
+
+@pytest.mark.parametrize("block", RUN_HERE.values(), ids=lambda block: block.title)
 def test_a_block_runs_as_pasted(block: Block, checkout: Checkout, ray_cluster: RayHead) -> None:
-    """A later block finds what an earlier one made, at the address that README says."""
+    """A later block finds what an earlier one made, at the address that the pages say."""
     text = block.text.replace("http://HOST:8265", ray_cluster.dashboard_url)
+    text = text.replace("HOST:6379", ray_cluster.address)
     if block.info == "python":
         text = f"python - <<'END'\n{text}END"
 
-    shell(text, checkout.folder, checkout.env)
+    printed = lines(shell(text, checkout.folder, checkout.env))
+
+    assert [line for line in lines(block.output) if line not in printed] == []
+
+
+def lines(text: str) -> list[str]:
+    """Lines without the spaces that lay out a table."""
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["sweep-light.svg", "sweep-dark.svg"])
+def test_the_pictures_are_those_of_the_run(name: str, checkout: Checkout) -> None:
+    """One of the blocks drew them again."""
+    drawn = (checkout.folder / "jobs" / name).read_bytes()
+
+    assert drawn == (ROOT / "jobs" / name).read_bytes(), "`make picture` draws them anew"
 
 
 # Elsewhere ---------------------------------------------------------------------------------------
 
-# Each answers as its namesake does, as far as README's commands go, and keeps its state in $STATE.
-# kubectl's knows these commands with their flags, which kubectl 1.35 takes; that KubeRay makes the
-# Job of a RayJob some time later is played by `wait`.
+# Each answers as its namesake does, as far as the pages' commands go, and keeps its state in
+# $STATE.
+# kubectl's knows these commands with their flags, which kubectl 1.35 takes. KubeRay makes the Job
+# of a RayJob some time later: here `wait` makes it.
 KUBECTL = r"""#!/bin/bash
 fail() { echo "$*" >&2; exit 1; }
 new() { [ ! -e "$STATE/$1" ] || fail "Error from server (AlreadyExists): $1"; touch "$STATE/$1"; }
