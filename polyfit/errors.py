@@ -30,17 +30,29 @@ __all__ = [
 
 
 class Exit(IntEnum):
-    """Exit codes of the ``polyfit`` command; batch systems tell failures apart by them."""
+    """Exit codes of the ``polyfit`` command; batch systems tell failures apart by them.
 
-    COMPLETE = 0
-    INTERNAL = 1
-    USAGE = 2
-    FAILED_SHARDS = 3
-    HELD = 4
-    STORAGE = 5
-    CLUSTER = 6
-    INTERRUPTED = 130
-    DRAINED = 143
+    ``meaning`` is what the help says of a code.
+    """
+
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> "Exit":
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    COMPLETE = 0, "complete"
+    INTERNAL = 1, "internal error"
+    USAGE = 2, "a spec or the usage is wrong, or a package is missing"
+    FAILED_SHARDS = 3, "shards failed, or rows are damaged"
+    HELD = 4, "another driver is at work on the run"
+    STORAGE = 5, "the storage cannot be reached, or refuses"
+    CLUSTER = 6, "the cluster cannot do the work"
+    INTERRUPTED = 130, "interrupted by Ctrl-C"
+    CLOSED_PIPE = 141, "stdout was closed, for example by head"
+    DRAINED = 143, "ended by SIGTERM"
 
 
 class PolyfitError(Exception):

@@ -1,3 +1,6 @@
-"""What a person sees of one fit: its equation, its curve in the terminal, its recomputation."""
+"""What a person or a program reads of plans and runs: tables, progress, one fit, JSON and CSV.
 
-__all__ = ["show"]
+Third parties: rich for tables and the progress bar, numpy for the curve.
+"""
+
+__all__ = ["data", "fit", "plan", "progress", "rows", "runs", "summary", "text", "verdict"]

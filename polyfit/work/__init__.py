@@ -4,4 +4,4 @@ The only wing that knows Ray. What computes (the wing ``engine``) and what store
 ``run``) is used from here, and knows nothing of it.
 """
 
-__all__ = ["driver", "fitting", "heartbeat", "progress", "storing"]
+__all__ = ["driver", "heartbeat", "progress", "recompute"]

@@ -24,10 +24,12 @@ from places import use
 from servers import S3Server
 
 import polyfit
-from polyfit.cli.app import _Shown, cli, main
+from polyfit.cli.app import cli, main
+from polyfit.cli.output import write_line
 from polyfit.errors import ClusterError, Exit, FailedShards, not_loaded
 from polyfit.run import results as results_module
 from polyfit.run.results import Run
+from polyfit.show.progress import ProgressDisplay
 from polyfit.spec.spec import Spec
 from polyfit.store import store as store_module
 from polyfit.work import driver, heartbeat
@@ -339,7 +341,7 @@ def test_output_to_a_full_disk_ends_with_5_and_says_so(
             text=True,
             check=False,
         )
-    told = "polyfit: standard output: No space left on device; what it was to hold is cut short\n"
+    told = "polyfit: standard output: No space left on device; the output is incomplete\n"
     assert (ended.returncode, ended.stderr) == (5, told)
 
 
@@ -483,6 +485,7 @@ def test_exit_codes_are_those_that_are_promised() -> None:
         "STORAGE": 5,
         "CLUSTER": 6,
         "INTERRUPTED": 130,
+        "CLOSED_PIPE": 141,
         "DRAINED": 143,
     }
 
@@ -513,7 +516,7 @@ def test_run_as_json_puts_one_object_on_stdout_and_all_else_on_stderr(
         "statuses": {"completed": 20},
     }
     assert [(group["degree"], group["fits"]) for group in facts["groups"]] == [(1, 10), (3, 10)]
-    assert "small: 20 of 20 fits, 2 of 2 shards at rest" in ended.err
+    assert "small: 20 of 20 fits, 2 of 2 shards stored" in ended.err
 
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
@@ -681,7 +684,7 @@ class Log:
         self.time, self.stderr = 1000.0, io.StringIO()
         self.stderr.isatty = lambda: terminal  # type: ignore[method-assign]
         monkeypatch.setattr(sys, "stderr", self.stderr)
-        self.shown = _Shown("small", lambda: self.time)
+        self.display = ProgressDisplay("small", write_line, lambda: self.time)
 
     @property
     def lines(self) -> list[str]:
@@ -692,44 +695,44 @@ class Log:
 def test_no_log_is_silent_for_longer_than_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """And says for how long nothing has come, so that a run that hangs is seen."""
     log = Log(monkeypatch)
-    log.shown.tell("begun")
+    log.display.show_message("begun")
     for second in range(60):
         log.time += 1
-        log.shown.update(Progress(3, 0, 30, 0, 0, stage="starting Ray", quiet_s=second + 1.0))
+        log.display.update(Progress(3, 0, 30, 0, 0, stage="starting Ray", quiet_s=second + 1.0))
     assert len(log.lines) == 7
-    assert log.lines[1] == "0 of 30 fits, 0 of 3 shards at rest; starting Ray"
-    assert log.lines[3] == "0 of 30 fits, 0 of 3 shards at rest; starting Ray, nothing new for 25 s"
+    assert log.lines[1] == "0 of 30 fits, 0 of 3 shards stored; starting Ray"
+    assert log.lines[3] == "0 of 30 fits, 0 of 3 shards stored; starting Ray, nothing new for 25 s"
 
 
 def test_a_log_tells_at_once_that_all_is_at_rest_and_not_of_every_shard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log = Log(monkeypatch)
-    log.shown.tell("begun")
+    log.display.show_message("begun")
     for done in range(1, 31):
         log.time += 0.5
-        log.shown.update(Progress(30, done, 30, done, 0, stage="fitting"))
-        log.shown.update(Progress(30, done, 30, done, 0, stage="fitting"))
+        log.display.update(Progress(30, done, 30, done, 0, stage="fitting"))
+        log.display.update(Progress(30, done, 30, done, 0, stage="fitting"))
     assert log.lines[1:] == [
-        "10 of 30 fits, 10 of 30 shards at rest; fitting",
-        "20 of 30 fits, 20 of 30 shards at rest; fitting",
-        "30 of 30 fits, 30 of 30 shards at rest",
+        "10 of 30 fits, 10 of 30 shards stored; fitting",
+        "20 of 30 fits, 20 of 30 shards stored; fitting",
+        "30 of 30 fits, 30 of 30 shards stored",
     ]
 
 
 def test_lines_on_a_terminal_have_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log(monkeypatch, terminal=True)
-    log.shown.tell("begun")
+    log.display.show_message("begun")
     assert log.stderr.getvalue() == "small: begun\n"
-    with log.shown:
-        log.shown.update(Progress(3, 0, 30, 0, 0, stage="joining [::1]:6379", quiet_s=12.0))
+    with log.display:
+        log.display.update(Progress(3, 0, 30, 0, 0, stage="joining [::1]:6379", quiet_s=12.0))
     assert "joining [::1]:6379, nothing new for 12 s" in log.stderr.getvalue()
 
 
 def test_who_reads_long_results_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "TICK_S", 0.001)
     log = Log(monkeypatch)
-    with log.shown.reading():
+    with log.display.reading_results():
         wait_for(lambda: log.stderr.getvalue(), "a line")
     assert log.lines[0] == "reading the results"
 
@@ -789,7 +792,7 @@ def test_a_fit_that_diverged_has_no_result(command: Command, spec: Path) -> None
     spec.write_text("name: no\nfit: {lr: 1.0e+30, steps: 50, degree: 1}\nrecord: none\n")
     ended = command("run", spec)
     assert ended.code == 0
-    assert ended.out.startswith("No result: the fit diverged, 10 updates taken\n")
+    assert ended.out.startswith("No result: the fit diverged after 10 updates\n")
     uri = ended.out.splitlines()[-1].removeprefix("results: ")
     assert "y = ?" in command("show", uri, 0).out
     assert "1 fit: 1 diverged" in ended.out
@@ -1001,8 +1004,8 @@ def test_results_of_a_run_that_broke_off_say_so(command: Command, run: Run, tmp_
     (attempt,) = (path.stem for path in (tmp_path / "copy" / "attempts").glob("*.json"))
     assert ended.code == 0
     assert re.fullmatch(
-        rf"20 rows of 20\nthis run is not complete, what is at rest is shown; no driver is at work "
-        rf"on it: attempt {attempt} \(process {os.getpid()} on \S+\) ended with exit code 0\n",
+        rf"20 rows of 20\nthis run is not complete: these are the stored rows; no driver is at "
+        rf"work on it: attempt {attempt} \(process {os.getpid()} on \S+\) ended with exit code 0\n",
         ended.err,
     )
 

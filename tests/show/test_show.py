@@ -21,8 +21,11 @@ from polyfit.errors import DamagedRun, PlanMismatch
 from polyfit.run.ledger import MANIFEST, shard_key
 from polyfit.run.results import Run, StoredFit
 from polyfit.run.rows import FOOTER
-from polyfit.show.show import HEIGHT, WIDTH, curve, equations, recompute
+from polyfit.show.curve import HEIGHT, WIDTH, curve
+from polyfit.show.equation import equations
+from polyfit.show.fit import recomputed_text
 from polyfit.spec.spec import Spec
+from polyfit.work.recompute import recompute
 
 TEXT = """\
 name: small
@@ -293,7 +296,7 @@ def test_a_fit_computed_again_has_the_same_bits(run: Run, fit: int) -> None:
     again = recompute(run, run.stored(fit))
     assert (again.row, again.differing, again.damaged) == (run.row(fit), [], [])
     assert (again.within, again.loss_off, again.coefficients_off) == (True, 0.0, 0.0)
-    assert str(again) == "the same bits, computed again"
+    assert recomputed_text(again) == "the same bits as stored"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -321,7 +324,7 @@ def test_a_changed_column_is_named(run: Run, column: str, value: object) -> None
     run = Run.open(run.uri)
     again = recompute(run, changed(run, 0, **{column: value}))
     assert again.differing == again.damaged == [column]
-    assert str(again) == f"other bits, computed again: {column}"
+    assert recomputed_text(again) == f"other bits than stored in {column}"
 
 
 def test_the_sign_of_zero_is_seen(run: Run) -> None:
@@ -358,8 +361,12 @@ def test_another_kind_of_cpu_has_a_tolerance(
     value = [v * factor for v in value] if isinstance(value, list) else value * factor
     again = recompute(run, elsewhere(run, 0, **{column: value}))
     assert (again.differing, again.damaged, again.within) == ([column], [], within)
-    assert "than the shard (abacus WOOD): loss off by " in str(again)
-    assert str(again).endswith(f"of the largest: {'within' if within else 'beyond'} 0.001")
+    assert "another kind of CPU or device (abacus WOOD): the loss differs by " in recomputed_text(
+        again
+    )
+    assert recomputed_text(again).endswith(
+        f"of the largest: {'within' if within else 'beyond'} the tolerance 0.001"
+    )
 
 
 def test_a_small_coefficient_is_measured_by_the_largest(run: Run) -> None:
@@ -384,7 +391,7 @@ def test_on_another_kind_of_cpu_a_null_is_no_number(run: Run) -> None:
 def test_on_another_kind_of_cpu_another_status_is_told(run: Run) -> None:
     again = recompute(run, elsewhere(run, 0, status="converged"))
     assert (again.within, again.damaged) == (False, [])
-    assert str(again).endswith("status converged there, completed here")
+    assert recomputed_text(again).endswith("status converged stored, completed recomputed")
 
 
 def test_on_another_kind_of_cpu_the_fields_are_still_the_plans(run: Run) -> None:
@@ -451,7 +458,7 @@ def test_powers_of_x_that_are_not_known_are_told(tmp_path: Path, show: Show) -> 
 def test_the_command_computes_again(run: Run, show: Show) -> None:
     code, out, err = show(run.uri, 5, "--recompute")
     assert (code, err) == (0, "")
-    assert out.endswith("recomputed: the same bits, computed again\n")
+    assert out.endswith("recomputed: the same bits as stored\n")
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
@@ -484,15 +491,15 @@ def test_a_shard_of_another_torch_is_told_with_the_difference(copy: Run, show: S
     rewrite(copy, 0, scaled("loss", 2.0), torch="0.0.1")
     code, _, err = show(copy.uri, 0, "--recompute")
     assert code == 3
-    assert "(the shard was made with torch 0.0.1, computed again with " in err
+    assert "(the shard was made with torch 0.0.1, recomputed with " in err
 
 
 def test_another_kind_of_cpu_is_no_error(copy: Run, show: Show) -> None:
     rewrite(copy, 0, scaled("loss", 1.5), cpu="abacus WOOD")
     code, out, err = show(copy.uri, 0, "--recompute")
     assert (code, err) == (0, "")
-    assert "than the shard (abacus WOOD): loss off by 0.33, " in out
-    assert out.endswith("beyond 0.001\n")
+    assert "(abacus WOOD): the loss differs by 0.33 of its value, " in out
+    assert out.endswith("beyond the tolerance 0.001\n")
 
 
 def test_a_changed_field_is_an_error_on_any_cpu(copy: Run, show: Show) -> None:

@@ -146,7 +146,7 @@ def test_a_log_says_while_actors_compile_that_they_do(tmp_path: Path) -> None:
     with running as process:
         try:
             assert process.stderr is not None
-            stage = "0 of 40 fits, 0 of 1 shard at rest; compiling on 1 of 1 actors"
+            stage = "0 of 40 fits, 0 of 1 shard stored; compiling on 1 of 1 actors"
             assert any(stage in line for line in process.stderr), "it ended without a word of it"
             (status,) = tmp_path.rglob("status.json")
             wait_for(

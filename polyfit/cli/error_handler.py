@@ -1,0 +1,51 @@
+"""What ends a command: the user or the world, an interrupt, or a bug; a message and a code each."""
+
+import traceback
+
+import click
+
+from polyfit.cli.output import ClosedPipe, discard_stdout, stderr_may_fail, write_line
+from polyfit.errors import Exit, PolyfitError, not_loaded
+
+__all__ = ["explain", "handle_error", "report_error"]
+
+
+def handle_error(error: BaseException, debug: bool) -> Exit:
+    """Say on stderr what ended the command, and return its exit code."""
+    if isinstance(error, ClosedPipe | BrokenPipeError):
+        discard_stdout()
+        return Exit.CLOSED_PIPE
+    if isinstance(error, click.ClickException):
+        with stderr_may_fail():
+            error.show()
+        return Exit.USAGE
+    message, code = explain(error)
+    report_error(message, debug)
+    return code
+
+
+def explain(error: BaseException) -> tuple[str, Exit]:
+    """The message and the exit code of an error, an interrupt or a bug."""
+    match error:
+        case PolyfitError():
+            return str(error), error.exit_code
+        case ImportError():
+            return not_loaded(error), Exit.USAGE
+        case KeyboardInterrupt() | click.Abort():
+            return "interrupted; the same command goes on from here", Exit.INTERRUPTED
+        case SystemExit():
+            return "ended by SIGTERM; the same command goes on from here", Exit.DRAINED
+    bug = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
+    return bug, Exit.INTERNAL
+
+
+def report_error(message: str, debug: bool, run_name: str | None = None) -> None:
+    """Write a message to stderr, each line with our name, and the run's if others follow it.
+
+    With ``debug`` the traceback of the exception that is being handled comes first.
+    """
+    if debug:
+        with stderr_may_fail():
+            traceback.print_exc()
+    head = "polyfit: " if run_name is None else f"polyfit: {run_name}: "
+    write_line("\n".join(head + line for line in message.splitlines()))

@@ -1,0 +1,83 @@
+"""Standard output, which may be closed or full, and lines on stderr, which may be lost.
+
+stdout holds what was asked for; everything else (progress, messages, errors) goes to stderr.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import Any
+
+import click
+
+from polyfit.errors import OutputError
+
+__all__ = ["ClosedPipe", "discard_stdout", "guarded_stdout", "stderr_may_fail", "write_line"]
+
+
+class ClosedPipe(Exception):
+    """Nobody reads our stdout any more, for example after ``| head``.
+
+    It is no OSError, because click ends the process with code 1 for a broken pipe.
+    """
+
+
+@contextmanager
+def guarded_stdout() -> Iterator[None]:
+    """While the body runs, failures of stdout raise ClosedPipe or OutputError.
+
+    At the end stdout is flushed, because a full disk may show only then.
+    """
+    guarded: Any = _GuardedStream(sys.stdout)
+    with redirect_stdout(guarded):
+        yield
+        guarded.flush()
+
+
+def discard_stdout() -> None:
+    """Send the rest of the output nowhere, so that flushing it at exit raises nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def write_line(line: str) -> None:
+    """Write one line to stderr."""
+    with stderr_may_fail():
+        click.echo(line, err=True)
+
+
+@contextmanager
+def stderr_may_fail() -> Iterator[None]:
+    """A full disk or a closed pipe loses messages, but must not end a run."""
+    with suppress(OSError):
+        yield
+
+
+class _GuardedStream:
+    """A stream whose writes raise ClosedPipe or OutputError."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: Any) -> Any:
+        with _output_errors():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _output_errors():
+            self._stream.flush()
+
+
+@contextmanager
+def _output_errors() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ClosedPipe from error
+    except OSError as error:
+        raise OutputError(
+            f"standard output: {error.strerror or error}; the output is incomplete"
+        ) from None

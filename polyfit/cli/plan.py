@@ -1,0 +1,39 @@
+"""``polyfit plan``."""
+
+import os
+
+import click
+
+from polyfit.cli import options
+from polyfit.cli.specs import check_fits_can_start
+
+__all__ = ["show_plan"]
+
+
+@click.command("plan", short_help="Show what a spec would run, without running it.")
+@click.argument("path", metavar="SPEC")
+@options.strict
+@options.as_json
+def show_plan(path: str, strict: bool, as_json: bool) -> None:
+    """Show what a spec would run: fits, axes, shards, engine, projected cost, plan hash.
+
+    SPEC is a YAML or JSON file, or - for standard input.
+    """
+    from polyfit.show.data import to_json
+    from polyfit.show.plan import plan_facts, plan_text
+    from polyfit.spec.plan import Plan
+    from polyfit.spec.spec import Spec
+
+    spec = Spec.load(path)
+    plan = Plan.of(spec)
+    precheck = check_fits_can_start(spec, plan, strict)
+    num_cores = _num_usable_cores()
+    if as_json:
+        click.echo(to_json(plan_facts(spec, plan, precheck, num_cores)))
+    else:
+        click.echo(plan_text(spec, plan, num_cores))
+
+
+def _num_usable_cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,0 +1,47 @@
+"""``polyfit show``."""
+
+import click
+
+from polyfit.cli import options
+from polyfit.errors import DamagedRun
+
+__all__ = ["show_fit"]
+
+
+# So that -1 is read as a fit, and refused with the fits that there are.
+@click.command(
+    "show",
+    short_help="Show one fit of a run in full.",
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("uri", metavar="RUN")
+@click.argument("fit", metavar="FIT", type=int)
+@click.option(
+    "--recompute",
+    "recomputes",
+    is_flag=True,
+    help="Fit it again on this machine's CPU, and compare.",
+)
+@options.endpoint_url
+@options.as_json
+def show_fit(uri: str, fit: int, recomputes: bool, endpoint_url: str | None, as_json: bool) -> None:
+    """Show one fit of a run in full: its row, its equation and its curve.
+
+    RUN is the folder of a run, <store>/<name>/<run id>. FIT is the index of the fit, from 0.
+    """
+    from polyfit.run.results import Run
+    from polyfit.show.data import to_json
+    from polyfit.show.fit import damage_text, fit_facts, fit_text, recomputed_text
+    from polyfit.work.recompute import recompute
+
+    run = Run.open(uri, endpoint_url)
+    stored = run.stored(fit)
+    if not as_json:
+        click.echo(fit_text(run, stored))
+    recomputed = recompute(run, stored) if recomputes else None
+    if as_json:
+        click.echo(to_json(fit_facts(run, stored, recomputed)))
+    elif recomputed is not None:
+        click.echo(f"\nrecomputed: {recomputed_text(recomputed)}")
+    if recomputed is not None and recomputed.damaged:
+        raise DamagedRun(damage_text(run, stored, recomputed))

@@ -1,0 +1,51 @@
+"""A plan before it is run, for ``polyfit plan``."""
+
+from typing import Any
+
+from polyfit.show.text import format_bytes, format_duration, format_pairs
+from polyfit.spec.plan import Plan
+from polyfit.spec.precheck import Precheck
+from polyfit.spec.spec import Spec
+
+__all__ = ["plan_facts", "plan_text"]
+
+
+def plan_facts(spec: Spec, plan: Plan, precheck: Precheck, num_cores: int) -> dict[str, Any]:
+    """The plan as JSON: its size, its projected cost, and which fits cannot start."""
+    return {
+        "name": spec.name,
+        "fits": plan.fits,
+        "shards": plan.shards,
+        "fits_per_shard": plan.shard_fits,
+        "axes": [{"fields": list(axis.fields), "values": len(axis)} for axis in spec.axes],
+        "engine": plan.engine,
+        "projected_bytes": plan.projected_bytes,
+        "projected_core_seconds": plan.seconds,
+        "projected_seconds": plan.wall_seconds(num_cores),
+        "plan_hash": plan.hash,
+        "run_id": plan.run_id,
+        "cannot_start": {
+            "fits": precheck.cannot_start,
+            "unchecked": precheck.unchecked,
+            "causes": [{"cause": cause.told, "fits": cause.fits} for cause in precheck.causes],
+        },
+    }
+
+
+def plan_text(spec: Spec, plan: Plan, num_cores: int) -> str:
+    """The plan in words."""
+    axes = " x ".join(f"{'+'.join(axis.fields)} {len(axis):,}" for axis in spec.axes)
+    # Two digits: more would promise what a projection cannot know.
+    time_s = float(f"{plan.wall_seconds(num_cores):.2g}")
+    pairs = [
+        ("fits", f"{plan.fits:,}"),
+        ("axes", axes or "none"),
+        ("shards", f"{plan.shards:,} of {plan.shard_fits:,} fits"),
+        ("engine", plan.engine),
+        ("work", f"{format_duration(plan.seconds)} on one core, nominal"),
+        ("time", f"about {format_duration(time_s)} here, on {num_cores} cores"),
+        ("bytes", f"{format_bytes(plan.projected_bytes)} projected, before compression"),
+        ("plan hash", plan.hash),
+        ("run id", plan.run_id),
+    ]
+    return format_pairs(pairs, width=10)

@@ -1,0 +1,63 @@
+"""Rows of a run, for ``polyfit results``: a table, JSON or CSV.
+
+JSON and CSV are written row by row: memory holds one shard, however large the run is.
+"""
+
+import csv
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TextIO
+
+from polyfit.run.results import Run
+from polyfit.show.data import run_identity, to_json
+from polyfit.show.table import format_table
+from polyfit.show.text import format_cell
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["rows_table", "table_columns", "write_csv", "write_json"]
+
+RESULT_COLUMNS = ("status", "steps_taken", "loss", "excess_loss", "max_error")
+
+
+def table_columns(run: Run, sort_column: str | None) -> list[str]:
+    """The columns of a table: the fields that the sweep varies, what came out, the sort's."""
+    fields = [field for axis in run.plan.sweep.axes for field in axis.fields]
+    varied = [
+        column
+        for field in fields
+        for column in (("range_low", "range_high") if field == "range" else (field,))
+    ]
+    by_sort = (sort_column,) if sort_column else ()
+    return list(dict.fromkeys(("fit", *varied, *RESULT_COLUMNS, *by_sort)))
+
+
+def rows_table(rows: "pa.Table") -> str:
+    """All rows of an Arrow table."""
+    cells = [[format_cell(value) for value in row.values()] for row in rows.to_pylist()]
+    return format_table(rows.column_names, cells)
+
+
+def write_json(run: Run, parts: Iterable["pa.Table"], file: TextIO) -> None:
+    """One JSON object with a line per row."""
+    head = to_json({**run_identity(run), "complete": run.complete})
+    file.write(head[:-1] + ', "rows": [')
+    separator = "\n"
+    for part in parts:
+        for row in part.to_pylist():
+            file.write(separator + to_json(row))
+            separator = ",\n"
+    file.write("\n]}\n")
+
+
+def write_csv(parts: Iterable["pa.Table"], file: TextIO) -> None:
+    """A header and a line per row; a list is one JSON cell, null is empty."""
+    writer = csv.writer(file, lineterminator="\n")
+    for number, part in enumerate(parts):
+        if number == 0:
+            writer.writerow(part.column_names)
+        for row in part.to_pylist():
+            writer.writerow(
+                json.dumps(value) if isinstance(value, list) else value for value in row.values()
+            )
