@@ -1,4 +1,4 @@
-# `make` alone says what there is. Everything it makes is under .venv and .local, and in tool caches.
+# `make` alone lists the targets. Everything they make is under .venv and .local, and in tool caches.
 
 PYTHON ?= python3.11
 ARGS ?=
@@ -8,8 +8,8 @@ S3 := .local/s3
 BIN := .venv/bin
 STORE := s3://polyfit/runs
 
-# The environment counts if it was made here (its scripts name their folder), if it works, and if no
-# installation into it was broken off.
+# The environment is used if it was made in this folder (its scripts contain the folder's name), if it
+# works, and if no installation into it was interrupted.
 SOUND := $(shell [ "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" ] && [ ! -e .venv/installing ] \
 	&& $(BIN)/python -c 'import pip' 2>/dev/null && echo yes)
 
@@ -18,10 +18,10 @@ SOUND := $(shell [ "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" ] && [ ! -e .
 .PHONY: help run picture test simulate chaos lint serve-s3 stop-s3 bench gpu-check image-check clean
 .DEFAULT_GOAL := help
 
-help: ## This list
+help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-run: serve-s3 ## Run jobs/sweep.yaml on Ray and a local S3 server; installs what it needs
+run: serve-s3 ## Run jobs/sweep.yaml on Ray, into a local S3 server
 	@. $(S3)/env && env -u RAY_ADDRESS $(BIN)/polyfit run jobs/sweep.yaml --executor ray --store $(STORE) $(ARGS)
 	@echo
 	@echo 'The run is in a local S3 server, which stays up. To look at it, with the address above:'
@@ -29,16 +29,16 @@ run: serve-s3 ## Run jobs/sweep.yaml on Ray and a local S3 server; installs what
 	@echo '  . $(S3)/env && $(BIN)/polyfit verify $(STORE)/sweep/<id>'
 	@echo 'To stop the server: make stop-s3'
 
-picture: .venv/picture run ## Draw README's picture, jobs/sweep-*.svg, from the run of `make run`
+picture: .venv/picture run ## Draw the picture of README.md from that run
 	@. $(S3)/env && $(BIN)/python jobs/picture.py $(STORE)
 
-test: .venv/test ## All tests; ARGS="-k spec -x" goes to pytest
+test: .venv/test ## All tests; ARGS="tests/spec -k plan -x": some of them
 	$(BIN)/python -m pytest $(ARGS)
 
-simulate: .venv/test ## 100,000 simulated histories of faults; ARGS="--seed 7" tells one of them
+simulate: .venv/test ## 100,000 simulated histories of faults; ARGS="--seed 7": show one
 	$(BIN)/python tests/simulate.py $(ARGS)
 
-chaos: .venv/test ## 50 whole runs under real faults, a quarter of an hour; ARGS="--seed 7" tells one of them
+chaos: .venv/test ## 50 runs under real faults, 15 minutes; ARGS="--seed 7": show one
 	$(BIN)/python tests/chaos.py $(ARGS)
 
 lint: .venv/test ## ruff (rules, format) and mypy (strict)
@@ -46,25 +46,25 @@ lint: .venv/test ## ruff (rules, format) and mypy (strict)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-serve-s3: .venv/run ## Start the local S3 server, or find it running; its keys are in .local/s3/env
+serve-s3: .venv/run ## Start the local S3 server; its keys are in .local/s3/env
 	@$(BIN)/python deploy/local_s3.py start --folder $(S3)
 
-stop-s3: ## Stop the local S3 server; its data stay
+stop-s3: ## Stop the local S3 server; its data are kept
 	@[ ! -d $(S3) ] || $(or $(and $(SOUND),$(BIN)/python),$(PYTHON)) deploy/local_s3.py stop --folder $(S3)
 
-bench: .venv/bench ## Speed beside peers, an hour and a half; ARGS="--quick --only peers" goes to tests/bench
+bench: .venv/bench ## Speed beside peers, 90 minutes; ARGS="--quick --only peers": a part
 	cd tests && ../$(BIN)/python -m bench $(ARGS)
 
-gpu-check: .venv/gpu ## On a machine with a GPU, ten minutes: its bits beside the CPU's, then its speed
+gpu-check: .venv/gpu ## On a machine with a GPU, 10 minutes: compare its bits with the CPU's, measure it
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.accelerator.is_available())' \
 		|| { echo 'torch sees no accelerator on this machine: nothing to check' >&2; exit 1; }
 	$(BIN)/python -m pytest tests/engine/test_golden.py tests/engine/test_gpu.py
 	cd tests && ../$(BIN)/python -m bench --only accelerator --quick $(ARGS)
 
-image-check: .venv/test ## As root, on Debian: build the image without a container engine, run a job in it
+image-check: .venv/test ## As root on Debian: build the image, run a job in it
 	$(BIN)/python tests/image.py
 
-clean: stop-s3 ## Stop the server; remove .venv, .local, caches and build leftovers
+clean: stop-s3 ## Stop the server; remove .venv, .local, caches, build files
 	rm -rf .venv .local build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

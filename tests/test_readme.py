@@ -5,6 +5,7 @@ All others run in a copy of the checkout, page by page and in order, as a reader
 Commands that a developer gives to the checkout itself are not run: what they name has to exist.
 """
 
+import dataclasses
 import getpass
 import os
 import re
@@ -15,7 +16,6 @@ import sys
 import sysconfig
 import venv
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,13 +24,14 @@ from limits import HANG_S
 from servers import RayHead, S3Server
 
 import polyfit
+from polyfit.errors import Exit
 
 FENCE = re.compile(r"^```(.*)\n((?:(?!```).*\n)*)```$", re.MULTILINE)
 TABLE_OR_HTML = ("|", "<", "  <")
 FOR_DEVELOPERS = ("polyfit", "tests")  # folders whose pages speak of the checkout itself
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Block:
     """A fenced block of a page; ``info`` is its first line, less the fence.
 
@@ -48,7 +49,7 @@ class Block:
         return self.text.partition("\n")[0][:40]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Page:
     """A Markdown file; ``name`` is its path in the checkout."""
 
@@ -126,6 +127,14 @@ def test_the_front_page_is_short() -> None:
     assert len(front.text.splitlines()) <= 130
 
 
+def test_the_page_of_jobs_has_a_line_for_every_field_and_exit_code() -> None:
+    (jobs,) = (page for page in PAGES if page.name == "jobs/README.md")
+    fields = [field.name for field in dataclasses.fields(polyfit.Spec.parse("name: example").fit)]
+
+    assert [name for name in fields if f"\n| `{name}` |" not in jobs.text] == []
+    assert [code for code in Exit if f"\n| {code.value} |" not in jobs.text] == []
+
+
 # What pages name ---------------------------------------------------------------------------------
 
 LINK = re.compile(r"(?:\]\(|(?:src|srcset)=\")([^)\"\s]+)")
@@ -188,7 +197,7 @@ def test_a_spec_is_valid_with_a_name_if_it_has_none(block: Block) -> None:
 # Here --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Checkout:
     """A copy of this checkout, as `make` leaves it; ``env`` is that of its reader's shell."""
 
