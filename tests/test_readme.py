@@ -132,7 +132,7 @@ def test_the_page_of_jobs_has_a_line_for_every_field_and_exit_code() -> None:
     fields = [field.name for field in dataclasses.fields(polyfit.Spec.parse("name: example").fit)]
 
     assert [name for name in fields if f"\n| `{name}` |" not in jobs.text] == []
-    assert [code for code in Exit if f"\n| {code.value} |" not in jobs.text] == []
+    assert [code for code in Exit if f"\n| {code.value} | {code.meaning} |" not in jobs.text] == []
 
 
 # What pages name ---------------------------------------------------------------------------------
