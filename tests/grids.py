@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from polyfit.numerics.arrays import Array
 from polyfit.numerics.grid import Grid
-from polyfit.spec.fields import BASES
+from polyfit.spec.fit import BASES
 
 __all__ = [
     "GRIDS", "MANY", "exact_functions", "exact_qr", "number", "random", "random_ranges", "ranges",

@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from polyfit.spec.fields import CANONICAL_ORDER
+from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.spec import Spec
 
 __all__ = ["GENERATORS", "VALUES", "entries", "spec_of", "specs"]

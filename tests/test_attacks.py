@@ -20,10 +20,13 @@ from limits import HANG_S
 import polyfit
 from polyfit.errors import Exit, FormulaError, SpecError, UsageError
 from polyfit.numerics.formula import FUNCTIONS, MAX_CHARACTERS, Formula
-from polyfit.spec.document import MAX_BYTES, MAX_VALUES
-from polyfit.spec.fields import CANONICAL_ORDER
+from polyfit.spec.defects import MAX_CHARACTERS as MAX_LINE
+from polyfit.spec.defects import MAX_DEFECTS
+from polyfit.spec.document import MAX_BYTES
+from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.plan import Plan
-from polyfit.spec.spec import MAX_PROBLEMS, MAX_TOLD, Spec
+from polyfit.spec.spec import Spec
+from polyfit.spec.yaml_loader import MAX_VALUES
 from polyfit.store.store import StoreAddress
 
 """A child that has not ended after this long hangs; what it does takes seconds."""
@@ -39,11 +42,11 @@ def told(data: str | bytes) -> str:
 def sound(message: str) -> str:
     """``message``, if it is a few lines of printable text, each with its place."""
     lines = message.split("\n")
-    assert len(lines) <= MAX_PROBLEMS + 1
+    assert len(lines) <= MAX_DEFECTS + 1
     for line in lines:
         assert re.match(r"job\.yaml:(\d+:)? ", line), line
         assert line.isprintable()
-        assert len(line) <= 6 * MAX_TOLD  # a character may be shown as an escape
+        assert len(line) <= 6 * MAX_LINE  # a character may be shown as an escape
     return message
 
 

@@ -15,7 +15,7 @@ from polyfit.engine.model import WRITTEN, residual, squared_loss
 from polyfit.engine.points import Points, over_points
 from polyfit.engine.screening import ARRAYS, horner, largest_errors
 from polyfit.engine.tape import Tape
-from polyfit.spec.fields import SQUARED
+from polyfit.spec.fit import SQUARED
 
 __all__ = ["Evaluation"]
 

@@ -25,7 +25,8 @@ from torch import Tensor
 from polyfit.numerics.basis import functions_on
 from polyfit.numerics.elementary import power
 from polyfit.numerics.grid import Grid
-from polyfit.spec.fields import SQUARED, Optimizer, Stop
+from polyfit.spec.fit import SQUARED, Stop
+from polyfit.spec.optimizer import Optimizer
 
 __all__ = [
     "MOMENTS",

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Index", "chunks", "column"]
+__all__ = ["Array", "Index", "Mask", "chunks", "column"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 
 def chunks(num_rows: int, width: int, most: int) -> Iterator[slice]:

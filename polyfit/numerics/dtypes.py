@@ -4,14 +4,13 @@ Shapes: ``M`` = degree + 1 coefficients, ``P`` problems, ``B`` fits.
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from polyfit.numerics.arrays import Array
+from polyfit.numerics.arrays import Array, Mask
 
 __all__ = ["holds_problem", "holds_rate"]
 
 
-def holds_problem(dtype: str, newton: bool, R_PMM: Array, q_PM: Array) -> npt.NDArray[np.bool_]:
+def holds_problem(dtype: str, newton: bool, R_PMM: Array, q_PM: Array) -> Mask:
     """Which problems ``dtype`` holds, shape (P,): R and q finite, no pivot lost to underflow.
 
     ``newton``: whether R is squared, as Newton's Hessian is.
@@ -28,7 +27,7 @@ def holds_problem(dtype: str, newton: bool, R_PMM: Array, q_PM: Array) -> npt.ND
     return np.asarray(sound)
 
 
-def holds_rate(dtype: str, lr_B: Array) -> npt.NDArray[np.bool_]:
+def holds_rate(dtype: str, lr_B: Array) -> Mask:
     """Which rates ``dtype`` holds, shape (B,): finite, and not lost to underflow."""
     info = np.finfo(dtype)
     return np.asarray((lr_B >= float(info.tiny)) & (lr_B <= float(info.max)))

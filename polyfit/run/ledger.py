@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from polyfit.errors import DamagedRun, PlanMismatch, RunNotFound, StoreError
-from polyfit.spec.plan import Plan, Shard, dump_json, mend
+from polyfit.spec.plan import Plan, Shard, dump_json, unreadable_advice
 from polyfit.store.store import Entry, NoSuchKey, Store
 
 __all__ = [
@@ -259,7 +259,9 @@ class Ledger:
         try:
             return str(json.loads(data)["hash"])
         except (ValueError, KeyError, TypeError):
-            raise PlanMismatch(f"{self.store.uri}/{PLAN} is no plan; {mend(data)}") from None
+            raise PlanMismatch(
+                f"{self.store.uri}/{PLAN} is no plan; {unreadable_advice(data)}"
+            ) from None
 
     def done(self) -> set[int]:
         """The numbers of the plan's shards that are at rest; one listing."""

@@ -48,7 +48,7 @@ from polyfit.run.rows import (
     schema,
 )
 from polyfit.spec.plan import Plan, Shard
-from polyfit.spec.spec import NAME
+from polyfit.spec.schema import NAME
 from polyfit.store.store import NoSuchKey, Remote, Store, StoreAddress
 
 if TYPE_CHECKING:

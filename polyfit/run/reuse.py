@@ -29,7 +29,7 @@ from polyfit.run.rows import (
     opened,
     read_footer,
 )
-from polyfit.spec.fields import CANONICAL_ORDER
+from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.plan import ENGINE, SCHEMA, Plan, Shard
 from polyfit.spec.sweep import Column, Sweep
 from polyfit.store.store import NoSuchKey, Remote, StoreAddress

@@ -27,7 +27,7 @@ def plan_facts(spec: Spec, plan: Plan, precheck: Precheck, num_cores: int) -> di
         "cannot_start": {
             "fits": precheck.cannot_start,
             "unchecked": precheck.unchecked,
-            "causes": [{"cause": cause.told, "fits": cause.fits} for cause in precheck.causes],
+            "causes": [{"cause": cause.message, "fits": cause.fits} for cause in precheck.causes],
         },
     }
 

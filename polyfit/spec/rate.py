@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 
 from polyfit.numerics.arrays import Array, Index
-from polyfit.spec.fields import Optimizer, Rate
+from polyfit.spec.fit import Rate
+from polyfit.spec.optimizer import Optimizer
 
 __all__ = ["curvature", "learning_rate", "stability_limit"]
 

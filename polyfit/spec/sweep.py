@@ -1,7 +1,7 @@
 """Index <-> parameters: fit ``i`` of ``N`` is computed from ``i`` alone.
 
-The axes are the digits of a mixed-radix number, the slowest axis first. Nothing here holds a
-list of fits; a shard's parameters are arrays of its own length.
+An index is a mixed-radix number with one digit per axis, the slowest axis first. Nothing here
+holds a list of fits; a shard's parameters are arrays of its own length.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from polyfit.numerics.arrays import Index
-from polyfit.spec.fields import CANONICAL_ORDER, FIELDS, Fit, Values
-from polyfit.spec.spec import Axis, Spec
+from polyfit.spec.axis import Axis, Values
+from polyfit.spec.fields import FIELDS
+from polyfit.spec.fit import CANONICAL_ORDER, Fit
+from polyfit.spec.spec import Spec
 
 __all__ = ["Column", "Sweep"]
 
@@ -24,7 +26,7 @@ class Column:
     """One field over a range of fits: fit ``k`` has ``items[codes[k]]``.
 
     ``codes`` is int64, of shape (fits,); ``items`` may be a ``range`` of any length. ``distinct``:
-    whether it is known that no value stands twice among them.
+    whether all of ``items`` are known to differ.
     """
 
     items: Sequence[Any]
@@ -89,28 +91,15 @@ class Sweep:
             values.update({column.field: column.items[digit] for column in axis.values})
         return replace(self.base, **values)
 
-    def index(self, fit: Fit) -> int:
-        """The index of the fit with these parameters; the inverse of ``fit``.
-
-        Raises:
-            ValueError: the sweep has no such fit.
-        """
-        index = 0
-        for axis in self.axes:
-            index = index * len(axis) + _position(axis, fit)
-        if self.fit(index) != fit:
-            raise ValueError("the sweep has no such fit")
-        return index
-
     def column(self, field: str, fits: Index) -> Column:
         """Field ``field`` of the fits with the indices ``fits`` (int64, any shape (fits,))."""
         stride = 1
         for axis in reversed(self.axes):
             for values in axis.values:
                 if values.field == field:
-                    # An axis of its own has no value twice: it would have been refused.
-                    alone = len(axis.values) == 1
-                    return Column(values.items, fits // stride % len(axis), alone)
+                    # A value twice on an axis of its own is refused; within a zip it is not.
+                    distinct = len(axis.values) == 1
+                    return Column(values.items, fits // stride % len(axis), distinct)
             stride *= len(axis)
         return Column([getattr(self.base, field)], np.zeros(len(fits), dtype=np.int64))
 
@@ -145,13 +134,4 @@ class Sweep:
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
-    return sorted(names, key=CANONICAL_ORDER.index)  # JSON's own order is the alphabet's
-
-
-def _position(axis: Axis, fit: Fit) -> int:
-    for values in axis.values:
-        if len(axis.values) == 1 or isinstance(values.items, range):
-            return values.items.index(getattr(fit, values.field))
-    row = tuple(getattr(fit, field) for field in axis.fields)
-    rows = zip(*(values.items for values in axis.values), strict=True)
-    return next((i for i, found in enumerate(rows) if found == row), 0)
+    return sorted(names, key=CANONICAL_ORDER.index)  # JSON's own order is alphabetical

@@ -13,7 +13,7 @@ import torch
 
 from polyfit.engine.model import BatchConfig
 from polyfit.engine.setup import PROBLEM_FIELDS
-from polyfit.spec.fields import SQUARED, Fit
+from polyfit.spec.fit import SQUARED, Fit
 from polyfit.spec.plan import Plan
 from polyfit.spec.sweep import Column
 

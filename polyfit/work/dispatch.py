@@ -34,7 +34,7 @@ from polyfit.errors import (
 from polyfit.run.ledger import PLAN, Receipt, attempt_key, now
 from polyfit.run.reuse import Reuse, ReusedRows
 from polyfit.spec.plan import Plan, dump_json
-from polyfit.spec.spec import Resources
+from polyfit.spec.schema import Resources
 from polyfit.store.store import NoSuchKey, StoreAddress
 
 __all__ = [

@@ -32,7 +32,8 @@ from polyfit.run.results import Run
 from polyfit.run.reuse import NothingAlike, Reuse
 from polyfit.spec.plan import Plan, dump_json
 from polyfit.spec.precheck import Precheck
-from polyfit.spec.spec import NAME, Spec
+from polyfit.spec.schema import NAME
+from polyfit.spec.spec import Spec
 from polyfit.store.store import StoreAddress
 from polyfit.work.dispatch import (
     PLACEMENT_TIMEOUT_S,

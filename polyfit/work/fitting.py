@@ -24,7 +24,7 @@ from polyfit.engine.status import DIVERGED, STATUSES
 from polyfit.errors import EngineError
 from polyfit.run.reuse import ReusedRows
 from polyfit.run.rows import SCALARS, Ragged, Rows, list_dtype, table
-from polyfit.spec.fields import CANONICAL_ORDER, Fit
+from polyfit.spec.fit import CANONICAL_ORDER, Fit
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.rate import curvature, learning_rate
 from polyfit.spec.sweep import Column

@@ -12,7 +12,7 @@ from polyfit.errors import DamagedRun
 from polyfit.run.ledger import Receipt, shard_key
 from polyfit.run.reuse import ReusedRows
 from polyfit.run.rows import REFIT_HINT, counted, examine, to_parquet
-from polyfit.spec.fields import SQUARED
+from polyfit.spec.fit import SQUARED
 from polyfit.spec.plan import ENGINE, SCHEMA, Plan, Shard
 from polyfit.store.store import Store
 from polyfit.work.fitting import AFFINE_DIFFERENCE, compute

@@ -39,7 +39,8 @@ from polyfit.numerics import elementary
 from polyfit.numerics.grid import Grid
 from polyfit.numerics.observations import target_values
 from polyfit.numerics.reduction import reduce
-from polyfit.spec.fields import OBJECTIVES, SQUARED, Optimizer, Stop
+from polyfit.spec.fit import OBJECTIVES, SQUARED, Stop
+from polyfit.spec.optimizer import Optimizer
 from polyfit.work import fitting
 
 LEVELS = {

@@ -23,7 +23,7 @@ from polyfit.engine.initial import initial_values
 from polyfit.numerics.design import design
 from polyfit.numerics.grid import Grid
 from polyfit.numerics.observations import noise, target_values
-from polyfit.spec.fields import BASES, OBJECTIVES, SQUARED
+from polyfit.spec.fit import BASES, OBJECTIVES, SQUARED
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.spec import Spec
 from polyfit.work import batches

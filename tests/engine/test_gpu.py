@@ -22,7 +22,8 @@ from polyfit.engine.initial import MAX_SIZE, initial_values
 from polyfit.engine.iteration import Iteration
 from polyfit.engine.model import BatchConfig
 from polyfit.errors import ClusterError
-from polyfit.spec.fields import OBJECTIVES, Optimizer
+from polyfit.spec.fit import OBJECTIVES
+from polyfit.spec.optimizer import Optimizer
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.spec import Spec
 from polyfit.work import batches

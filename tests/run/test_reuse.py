@@ -25,7 +25,7 @@ import polyfit
 from polyfit.errors import PlanMismatch, RunNotFound, StoreError
 from polyfit.run import rows
 from polyfit.run.reuse import NothingAlike, Overlap, Reuse, ReusedRows
-from polyfit.spec.fields import CANONICAL_ORDER
+from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.spec import Spec
 from polyfit.spec.sweep import Sweep
 from polyfit.store.store import FolderStore, S3Store, StoreAddress

@@ -25,7 +25,7 @@ from polyfit.run.rows import (
     table,
     to_parquet,
 )
-from polyfit.spec.fields import CANONICAL_ORDER
+from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 

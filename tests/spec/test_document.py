@@ -8,17 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyfit.spec.document import MAX_BYTES, MAX_DEPTH, Document
+from polyfit.spec.document import MAX_BYTES, Document
+from polyfit.spec.yaml_loader import MAX_DEPTH
 
 
 def value(text: str) -> Any:
     document = Document.read(f"key: {text}\n".encode())
-    assert document.problems == []
+    assert document.defects == []
     return document.value["key"]
 
 
-def problems(text: str | bytes) -> list[tuple[int, str]]:
-    return Document.read(text if isinstance(text, bytes) else text.encode()).problems
+def defects(text: str | bytes) -> list[tuple[int, str]]:
+    return Document.read(text if isinstance(text, bytes) else text.encode()).defects
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_keys_are_text_whatever_they_look_like() -> None:
 @pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "---\n"])
 def test_an_empty_file_is_null(text: str) -> None:
     document = Document.read(text.encode())
-    assert (document.value, document.problems) == (None, [])
+    assert (document.value, document.defects) == (None, [])
 
 
 def test_a_byte_order_mark_is_passed_over() -> None:
@@ -145,8 +146,8 @@ def test_what_is_not_there_has_the_line_of_what_is_around_it() -> None:
     ],
 )
 def test_a_refusal_names_the_line(text: str, line: int, found: str) -> None:
-    assert [number for number, _ in problems(text)] == [line]
-    assert found in problems(text)[0][1]
+    assert [number for number, _ in defects(text)] == [line]
+    assert found in defects(text)[0][1]
 
 
 TABS = {
@@ -169,7 +170,7 @@ TABS = {
 @pytest.mark.parametrize("ends", ["\n", "\r\n"], ids=["unix", "dos"])
 def test_a_tab_is_white_space(text: str, ends: str) -> None:
     document = Document.read(text.replace("\n", ends).encode())
-    assert (document.value, document.problems) == ({"a": {"b": 3, "c": 4}}, [])
+    assert (document.value, document.defects) == ({"a": {"b": 3, "c": 4}}, [])
 
 
 @pytest.mark.parametrize(
@@ -208,48 +209,48 @@ def test_where_a_tab_may_stand_a_space_says_the_same(parts: list[str]) -> None:
     """Where it may not, the text is refused."""
     text = "".join(parts)
     tabs, spaces = Document.read(text.encode()), Document.read(text.replace("\t", " ").encode())
-    if not tabs.problems and "|" not in text:
+    if not tabs.defects and "|" not in text:
         shown = json.dumps(tabs.value).replace("\\t", " ")
-        assert (shown, spaces.problems) == (json.dumps(spaces.value), [])
+        assert (shown, spaces.defects) == (json.dumps(spaces.value), [])
 
 
 def test_all_refusals_are_told_at_once() -> None:
     text = "a: &x 1\nb: *x\nc: !t 1\na: 2\n"
-    assert [line for line, _ in problems(text)] == [2, 3, 4]
+    assert [line for line, _ in defects(text)] == [2, 3, 4]
 
 
 def test_an_alias_bomb_is_refused_without_being_expanded() -> None:
     lines = ["a0: &a0 [x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
-    found = problems("\n".join(lines))
+    found = defects("\n".join(lines))
     assert len(found) == 29 * 9
     assert all("an alias" in text for _, text in found)
 
 
 def test_an_alias_of_itself_is_refused() -> None:
-    assert "an alias (*a)" in problems("a: &a [*a]")[0][1]
+    assert "an alias (*a)" in defects("a: &a [*a]")[0][1]
 
 
 def test_nesting_is_bounded() -> None:
-    assert problems("[" * MAX_DEPTH + "]" * MAX_DEPTH) == []
-    assert problems("\n" + "[" * 100_000) == [(2, f"nested deeper than {MAX_DEPTH} levels")]
+    assert defects("[" * MAX_DEPTH + "]" * MAX_DEPTH) == []
+    assert defects("\n" + "[" * 100_000) == [(2, f"nested deeper than {MAX_DEPTH} levels")]
 
 
 def test_block_nesting_is_bounded() -> None:
     text = "".join(" " * i + "a:\n" for i in range(50))
-    assert problems(text) == [(MAX_DEPTH, f"nested deeper than {MAX_DEPTH} levels")]
+    assert defects(text) == [(MAX_DEPTH, f"nested deeper than {MAX_DEPTH} levels")]
 
 
 def test_a_large_file_is_refused_unread() -> None:
-    assert problems(b"#" * MAX_BYTES) == []
-    assert problems(b"#" * (MAX_BYTES + 1)) == [
+    assert defects(b"#" * MAX_BYTES) == []
+    assert defects(b"#" * (MAX_BYTES + 1)) == [
         (1, "a larger file; allowed: at most 1,048,576 bytes")
     ]
 
 
 @pytest.mark.parametrize("tail", [b"\xff", b"\xc3", b"\xed\xa0\x80", "é".encode("latin-1")])
 def test_a_byte_that_is_not_utf8_is_refused_with_its_line(tail: bytes) -> None:
-    assert problems(b"a: 1\nb: 2\nc: " + tail + b"\n") == [
+    assert defects(b"a: 1\nb: 2\nc: " + tail + b"\n") == [
         (3, "a byte that is not UTF-8; allowed: UTF-8 text")
     ]
 
@@ -267,7 +268,7 @@ YAMLISH = st.lists(
 def test_any_bytes_give_a_document(data: bytes) -> None:
     document = Document.read(data)
     last = data.count(b"\n") + data.count(b"\r") + data.count(b"\xc2\x85") + 2 * data.count(b"\xe2")
-    assert all(1 <= line <= last + 1 for line, _ in document.problems)
+    assert all(1 <= line <= last + 1 for line, _ in document.defects)
 
 
 def plain(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -303,10 +304,10 @@ LAYOUTS: list[dict[str, Any]] = [
 def test_json_is_read_as_it_was_written(source: Any, layout: dict[str, Any]) -> None:
     text = json.dumps(source, **layout).replace("Infinity", ".inf")
     document = Document.read(text.encode())
-    if not document.problems:
+    if not document.defects:
         assert document.value == source
     else:
-        assert [told for _, told in document.problems] == [f"nested deeper than {MAX_DEPTH} levels"]
+        assert [told for _, told in document.defects] == [f"nested deeper than {MAX_DEPTH} levels"]
 
 
 def test_an_escaped_pair_of_halves_is_one_character() -> None:

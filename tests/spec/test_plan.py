@@ -16,16 +16,11 @@ from hypothesis import strategies as st
 from sweeps import spec_of, specs
 
 from polyfit.errors import LimitExceeded, PlanMismatch, SpecError
-from polyfit.spec.fields import CANONICAL_ORDER, FIELDS
-from polyfit.spec.plan import (
-    MAX_SHARDS,
-    SHARD_BYTES,
-    SHARD_FITS,
-    SHARD_SECONDS,
-    Plan,
-    dump_json,
-    nominal_seconds,
-)
+from polyfit.spec.cost import nominal_seconds
+from polyfit.spec.fields import FIELDS
+from polyfit.spec.fit import CANONICAL_ORDER
+from polyfit.spec.plan import Plan, dump_json
+from polyfit.spec.shards import MAX_SHARDS, SHARD_BYTES, SHARD_FITS, SHARD_SECONDS
 from polyfit.spec.spec import Spec
 
 

@@ -217,13 +217,12 @@ HALF = "fit: {target: log(x), points: 100}\nsweep: {range: [[-1, 1], [1, 2], [2,
 
 
 def test_what_was_not_looked_at_is_counted() -> None:
-    found = Precheck.of(Sweep.of(spec_of(HALF)), most_kinds=3)
+    found = Precheck.of(Sweep.of(spec_of(HALF)), max_kinds=3)
     assert (found.cannot_start, found.unchecked) == (1, 1)
-    assert lines(HALF, most_kinds=3)[-1] == (
-        "job.yaml: whether 1 of 4 fits can start was not looked at: "
-        "the check is bounded to about a second of work"
+    assert lines(HALF, max_kinds=3)[-1] == (
+        "job.yaml: 1 of 4 fits were not checked: the check is limited to about a second of work"
     )
-    assert Precheck.of(Sweep.of(spec_of(HALF)), most_cost=0).unchecked == 4
+    assert Precheck.of(Sweep.of(spec_of(HALF)), max_cost=0).unchecked == 4
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 
 from polyfit.numerics.design import design
 from polyfit.numerics.grid import Grid
-from polyfit.spec.fields import Optimizer, Rate
+from polyfit.spec.fit import Rate
+from polyfit.spec.optimizer import Optimizer
 from polyfit.spec.rate import curvature, learning_rate, stability_limit
 
 GD = Optimizer("gd")

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyfit.errors import Exit, SpecError, UsageError
-from polyfit.spec.fields import CANONICAL_ORDER, Fit, Optimizer, Rate, Stop
+from polyfit.spec.fit import CANONICAL_ORDER, Fit, Rate, Stop
+from polyfit.spec.optimizer import Optimizer
 from polyfit.spec.plan import Plan
-from polyfit.spec.spec import Record, Spec
+from polyfit.spec.record import Record
+from polyfit.spec.spec import Spec
 
 EXAMPLE = """\
 name: sine-sweep
@@ -213,7 +215,7 @@ job.yaml:7: fit.degre: unknown key (did you mean 'degree'?); allowed: degree, po
 job.yaml:8: fit.lr: found 'fast'; allowed: auto, a number above 0, or {of_limit: share} with a share above 0
 job.yaml:9: fit.noise: found -0.5; allowed: a number from 0 (a standard deviation)
 job.yaml:10: fit.seed: found 4294967296; allowed: an integer from 0 to 2^32 - 1 (torch keeps 32 bits)
-job.yaml:12: sweep.degree[2]: found 1; allowed: each value once; it stands at item 0 too
+job.yaml:12: sweep.degree[2]: found 1; allowed: each value once; it equals item 0
 job.yaml:13: sweep.seed: found {'count': 0}; allowed: at least one value; {count: n, start: a, step: d}, {start: a, stop: b, step: d} without b, {linspace: [a, b, n]}, {logspace: [a, b, n]} from 10^a to 10^b
 job.yaml:14: sweep.basis[1]: found 'sine'; allowed: chebyshev | legendre | power
 job.yaml:15: sweep.steps: found 100; allowed: a list with at least one value, or a generator
@@ -267,7 +269,7 @@ def test_all_defects_are_told_at_once_each_with_line_key_found_and_allowed() -> 
         ("sweep: {seed: []}", "sweep.seed: found []; allowed: a list with at least one value"),
         (
             "sweep: {seed: [1, 1]}",
-            "sweep.seed[1]: found 1; allowed: each value once; it stands at item 0 too",
+            "sweep.seed[1]: found 1; allowed: each value once; it equals item 0",
         ),
         (
             "sweep: {seed: [1, 2], zip: [{seed: [1, 2], degree: [1, 2]}]}",

@@ -34,7 +34,8 @@ from polyfit.engine.initial import Twister
 from polyfit.errors import ClusterError, PolyfitError, StoreError, UsageError
 from polyfit.run.ledger import lease_key
 from polyfit.spec.plan import Plan
-from polyfit.spec.spec import Resources, Spec
+from polyfit.spec.schema import Resources
+from polyfit.spec.spec import Spec
 from polyfit.store.store import StoreAddress
 from polyfit.work import dispatch
 from polyfit.work.dispatch import (
@@ -453,7 +454,7 @@ import os, sys
 from collections import deque
 from polyfit.work.dispatch import Job, RayExecutor, Task, connect
 from polyfit.errors import ClusterError
-from polyfit.spec.spec import Resources
+from polyfit.spec.schema import Resources
 from polyfit.store.store import StoreAddress
 
 connection = connect(None)

@@ -1,0 +1,177 @@
+"""Nominal times and sizes: for planning, not a promise.
+
+Made from the sweep alone, so that a plan does not depend on who makes it. Constants were measured
+on one kind of machine.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from math import prod
+from typing import Any, Final
+
+from polyfit.spec.fit import SQUARED
+from polyfit.spec.optimizer import Optimizer
+from polyfit.spec.record import Record
+from polyfit.spec.sweep import Sweep
+
+__all__ = [
+    "COST_FIELDS",
+    "cost_groups",
+    "nominal_seconds",
+    "row_bytes",
+    "sweep_bytes",
+    "sweep_seconds",
+]
+
+COST_FIELDS: Final = ("degree", "points", "objective", "optimizer", "steps")
+"""The fields that a fit's nominal time depends on."""
+
+_MAX_GROUPS: Final = 200_000
+_NEWTON_STEPS: Final = 30
+"""Updates after which nearly every fit of a convex objective has converged."""
+
+_SHARD_S: Final = 0.05
+"""Of a shard of any size: its batches, its file, the store."""
+
+_FIRST_KERNEL_S: Final = 0.6
+"""Of the first kernel: importing the parts of torch that trace autograd, and LLVM."""
+
+
+# --- one fit ---------------------------------------------------------------------------------
+
+
+def nominal_seconds(
+    degree: int, points: int, objective: str, optimizer: Optimizer, steps: int, *, engine: str
+) -> float:
+    """One fit's nominal time on one core, seconds."""
+    size = degree + 1
+    evaluation = 2e-9 * points * size + 5e-6 if engine == "eager" else 6e-11 * points * size + 2e-6
+    if optimizer.name == "newton":
+        return evaluation + min(steps, _NEWTON_STEPS) * _newton_step(size, points, objective)
+    if engine == "affine":
+        return evaluation
+    return evaluation + steps * _STEP[engine](size, points, objective, optimizer.name)
+
+
+def _newton_step(size: int, points: int, objective: str) -> float:
+    if objective in SQUARED:
+        return 1e-9 * size**3 + 2e-8 * size**2
+    return 2.5e-9 * points * size * (size + 3)
+
+
+def _eager_step(size: int, points: int, objective: str, optimizer: str) -> float:
+    moments = 3 * size if optimizer == "adam" else size
+    if objective in SQUARED:
+        return 4e-9 * (size * (size + 1) / 2 + moments)
+    return 2.5e-9 * points * (size + 1)
+
+
+def _compiled_step(size: int, points: int, objective: str, optimizer: str) -> float:
+    update = {"momentum": 4 * size, "adam": 50 * size}.get(optimizer, 2 * size)
+    if objective in SQUARED:
+        return 2e-11 * (2 * size * (size + 1) + update)
+    point = 6e-12 * (4 * size + 10) + (3e-10 if objective == "log_cosh" else 0.0)
+    return point * points + 2e-11 * update
+
+
+_STEP: Final = {"eager": _eager_step, "compiled": _compiled_step}
+
+
+def row_bytes(
+    sweep: Sweep,
+    record: Record,
+    degree: int,
+    points: int,
+    objective: str,
+    optimizer: Optimizer,
+    steps: int,
+) -> float:
+    """One row before compression: scalars, two coefficient lists, what is recorded."""
+    width = 8 if "float64" in sweep.values("dtype") else 4
+    every = record.every
+    updates = steps // every if every is not None else bisect_left(record.at, steps)  # they rise
+    per_update = sum(degree + 1 if name == "coefficients" else 1 for name in record.of)
+    return 150 + width * (2 * (degree + 1) + updates * per_update)
+
+
+# --- a sweep ---------------------------------------------------------------------------------
+
+
+def sweep_seconds(sweep: Sweep, engine: str, num_shards: int) -> float:
+    """The nominal time of all fits, of their batches, and of compiling, on one core."""
+    seconds = _total(sweep, lambda *values: nominal_seconds(*values, engine=engine))
+    if engine == "eager":
+        return seconds + num_shards * _total(sweep, _batch_seconds) / sweep.size
+    return seconds + num_shards * _SHARD_S + _compiling_seconds(sweep)
+
+
+def sweep_bytes(sweep: Sweep, record: Record) -> int:
+    """The projected size of all rows before compression."""
+    return int(_total(sweep, lambda *values: row_bytes(sweep, record, *values)))
+
+
+def _batch_seconds(
+    degree: int, points: int, objective: str, optimizer: Optimizer, steps: int
+) -> float:
+    """Of a shard's eager batches, whatever the number of fits: calls into torch."""
+    size = degree + 1
+    terms = size * (size + 1) / 2 if objective in SQUARED else size
+    if optimizer.name == "newton":
+        steps, terms = min(steps, _NEWTON_STEPS), terms * size
+    return steps * (1e-4 + 2e-5 * terms)
+
+
+def _compiling_seconds(sweep: Sweep) -> float:
+    """Of making each kernel that the sweep needs once, where none is cached."""
+    sizes = {degree + 1 for degree in sweep.values("degree")}
+    names = {optimizer.name for optimizer in sweep.values("optimizer")}
+    others = len({*sweep.values("objective")}) * len(names) * len({*sweep.values("dtype")})
+    return _FIRST_KERNEL_S + others * float(sum(0.08 + 6e-4 * size * size for size in sizes))
+
+
+def _total(sweep: Sweep, cost: Callable[..., float]) -> float:
+    return float(sum(cost(*values) * count for values, count in cost_groups(sweep)))
+
+
+# --- groups of fits that cost the same -------------------------------------------------------
+
+
+def cost_groups(sweep: Sweep) -> Iterator[tuple[tuple[Any, ...], int]]:
+    """Every combination of the values of COST_FIELDS, with the number of fits that have it.
+
+    Of an axis that makes too many combinations to list, all values count as the costliest.
+    """
+    choices: list[Counter[tuple[tuple[str, Any], ...]]] = []
+    rest = 1
+    for axis in sweep.axes:
+        columns = [values for values in axis.values if values.field in COST_FIELDS]
+        if not columns:
+            rest *= len(axis)
+            continue
+        names = [values.field for values in columns]
+        if prod(len(choice) for choice in choices) * len(axis) > _MAX_GROUPS:
+            costliest = tuple(max(_range_ends(v.items), key=_cost_rank) for v in columns)
+            counts = Counter({tuple(zip(names, costliest, strict=True)): len(axis)})
+        else:
+            rows = zip(*(values.items for values in columns), strict=True)
+            counts = Counter(tuple(zip(names, row, strict=True)) for row in rows)
+        choices.append(counts)
+    fixed = {name: getattr(sweep.base, name) for name in COST_FIELDS}
+    for parts in product(*(choice.items() for choice in choices)):
+        merged = dict(fixed)
+        for row, _ in parts:
+            merged.update(row)
+        yield tuple(merged.values()), rest * prod(count for _, count in parts)
+
+
+def _range_ends(items: Sequence[Any]) -> Sequence[Any]:
+    return (items[0], items[-1]) if isinstance(items, range) else items
+
+
+def _cost_rank(value: Any) -> Any:
+    """Orders the values of one of COST_FIELDS from cheap to costly."""
+    if isinstance(value, str):
+        return value not in SQUARED
+    return value if isinstance(value, int) else value.name == "adam"

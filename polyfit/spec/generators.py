@@ -1,0 +1,143 @@
+"""Generators: a few numbers of a spec -> the values of one field.
+
+Integers in even steps become a ``range``, so that a thousand million seeds take no memory. Real
+numbers are made exactly, as fractions of the decimals that are written, and rounded once.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any, Final
+
+from polyfit.spec.fields import Field
+from polyfit.spec.readers import number
+
+__all__ = ["MAX_LISTED", "generate"]
+
+MAX_LISTED: Final = 100_000
+"""Values that a generator of real numbers may make; integers in even steps have no such bound."""
+
+_FORMS: Final = (
+    "{count: n, start: a, step: d}, {start: a, stop: b, step: d} without b, "
+    "{linspace: [a, b, n]}, {logspace: [a, b, n]} from 10^a to 10^b"
+)
+
+
+def generate(field: Field, raw: dict[str, Any]) -> tuple[Any, Sequence[Any]]:
+    """A generator's canonical source and its values.
+
+    Raises:
+        ValueError: what is allowed.
+    """
+    if not (field.integer or field.real):
+        raise ValueError(f"a list: {field.name} has no generator")
+    match raw:
+        case {"linspace": [a, b, int(n)], **others} if not others:
+            return _spaced(field, "linspace", number(a), number(b), n, float)
+        case {"logspace": [a, b, int(n)], **others} if not others:
+            return _spaced(field, "logspace", number(a), number(b), n, _power_of_ten)
+        case {"count": count, **others} if set(others) <= {"start", "step"}:
+            return _stepped(field, others.get("start", 0), others.get("step", 1), count)
+        case {"start": start, "stop": stop, **others} if set(others) <= {"step"}:
+            step = others.get("step", 1)
+            _check_step(step)
+            size = (_exact(stop) - _exact(start)) / _exact(step)
+            return _stepped(field, start, step, max(0, math.ceil(size)))
+    raise ValueError(_FORMS)
+
+
+def _stepped(field: Field, start: Any, step: Any, count: Any) -> tuple[Any, Sequence[Any]]:
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise ValueError(f"at least one value, and an integer as count; {_FORMS}")
+    if count < 1:
+        raise ValueError(f"at least one value; {_FORMS}")
+    _check_step(step)
+    if field.integer:
+        return _integer_steps(field, start, step, count)
+    _check_count(count)
+    source = {"count": count, "start": number(start), "step": number(step)}
+    return source, _listed(field, _evenly(_decimal(start), _decimal(step), count), float)
+
+
+def _integer_steps(field: Field, start: Any, step: Any, count: int) -> tuple[Any, range]:
+    if not all(isinstance(v, int) and not isinstance(v, bool) for v in (start, step)):
+        raise ValueError(f"integers; {field.allowed}")
+    if count > 2**62:
+        raise ValueError("at most 2^62 values")
+    items = range(start, start + step * count, step)
+    for value in (items[0], items[-1]):
+        try:
+            field.read(value)
+        except ValueError:
+            raise ValueError(f"{field.allowed}; the generator reaches {value}") from None
+    return {"count": count, "start": start, "step": step}, items
+
+
+def _spaced(
+    field: Field,
+    kind: str,
+    a: float,
+    b: float,
+    count: int,
+    transform: Callable[[Fraction], float],
+) -> tuple[Any, Sequence[Any]]:
+    _check_count(count)
+    if count < 2:
+        raise ValueError("at least two values in linspace and logspace")
+    step = (_decimal(b) - _decimal(a)) / (count - 1)
+    return {kind: [a, b, count]}, _listed(field, _evenly(_decimal(a), step, count), transform)
+
+
+def _listed(
+    field: Field, numbers: Iterable[Fraction], transform: Callable[[Fraction], float]
+) -> tuple[Any, ...]:
+    items = tuple(_item(field, one, transform) for one in numbers)
+    if len(set(items)) != len(items):
+        raise ValueError("each value once; the generator makes one twice")
+    return items
+
+
+def _item(field: Field, exact: Fraction, transform: Callable[[Fraction], float]) -> Any:
+    try:
+        value = transform(exact)
+    except OverflowError:
+        value = math.inf
+    if not math.isfinite(value):
+        raise ValueError("finite values; the generator reaches one beyond float64")
+    if field.integer and abs(round(value) - value) > 1e-9 * abs(value):
+        raise ValueError(f"integers; the generator makes {value!r}")
+    try:
+        return field.read(round(value) if field.integer else value)
+    except ValueError:
+        raise ValueError(f"{field.allowed}; the generator makes {value!r}") from None
+
+
+def _evenly(first: Fraction, step: Fraction, count: int) -> Iterator[Fraction]:
+    return (first + step * i for i in range(count))
+
+
+def _power_of_ten(exponent: Fraction) -> float:
+    """10 to ``exponent``; of an integer as its decimal is read: pow may miss it by a bit."""
+    whole = exponent.denominator == 1
+    return float(f"1e{exponent}") if whole else float(10.0 ** float(exponent))
+
+
+def _decimal(raw: Any) -> Fraction:
+    """The shortest decimal of a number: for 0.1 a tenth, not the binary number next to it."""
+    return Fraction(repr(number(raw)))
+
+
+def _exact(raw: Any) -> Fraction:
+    """An integer of any size itself, any other number as its decimal."""
+    decimal = _decimal(raw)
+    return Fraction(raw) if isinstance(raw, int) else decimal
+
+
+def _check_step(raw: Any) -> None:
+    if number(raw) == 0:
+        raise ValueError("a step other than 0")
+
+
+def _check_count(count: int) -> None:
+    if isinstance(count, bool) or not 1 <= count <= MAX_LISTED:
+        raise ValueError(f"from 1 to {MAX_LISTED:,} values in a generator of real numbers")
