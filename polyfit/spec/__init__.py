@@ -3,4 +3,4 @@
 Made without torch, Ray and the network, so that a plan can be made anywhere.
 """
 
-__all__ = ["axis", "fit", "optimizer", "plan", "precheck", "rate", "schema", "spec", "sweep"]
+__all__ = ["fit", "optimizer", "plan", "precheck", "rate", "schema", "spec", "sweep"]

@@ -1,7 +1,7 @@
 """Spec -> Plan: the frozen answer to "what will run". Made without torch.
 
 The plan hash covers all that decides a row's bits, and nothing else: not the name, the store, the
-resources or the limits. (``worker.cpu_kind`` says for which rows the CPU decides too.)
+resources or the limits. (``work.storing.cpu_kind`` says for which rows the CPU decides too.)
 """
 
 import hashlib
