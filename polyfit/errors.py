@@ -1,7 +1,7 @@
-"""Every exception a user can meet, and the exit code it ends the command with.
+"""Every exception that a user can meet, and the exit code with which it ends the command.
 
 A failure of a fit is a status in its row, not an exception. These are failures of the user's
-input and of the world around the run.
+input, and of the store, the cluster and the machine.
 """
 
 import os
@@ -56,13 +56,13 @@ class Exit(IntEnum):
 
 
 class PolyfitError(Exception):
-    """A failure with a message made for its reader: no traceback is needed to act on it."""
+    """A failure whose message says what to do: no traceback is needed to act on it."""
 
     exit_code: Exit = Exit.INTERNAL
 
 
 class UsageError(PolyfitError):
-    """The command or call does not make sense as given."""
+    """The command or the call is wrong."""
 
     exit_code = Exit.USAGE
 
@@ -91,7 +91,7 @@ class PlanMismatch(UsageError):
 
 
 class RunNotFound(UsageError):
-    """There is no run at the given place."""
+    """There is no run at the given address."""
 
 
 class RunHeld(PolyfitError):
@@ -101,20 +101,20 @@ class RunHeld(PolyfitError):
 
 
 class FailedShards(PolyfitError):
-    """Some shards could not be computed; the others are at rest."""
+    """Some shards could not be computed; the others are stored."""
 
     exit_code = Exit.FAILED_SHARDS
 
 
 class EngineError(PolyfitError):
-    """Two ways to the same numbers do not agree: a defect, or arithmetic that this CPU does not do.
+    """Two ways to compute the same numbers disagree: a defect of the code, or of this CPU.
 
     The rows are not written.
     """
 
 
 class DamagedRun(PolyfitError):
-    """Rows are missing, doubled or unreadable."""
+    """Rows are missing, duplicated or unreadable."""
 
     exit_code = Exit.FAILED_SHARDS
 
@@ -122,7 +122,7 @@ class DamagedRun(PolyfitError):
 class StoreError(PolyfitError):
     """The store cannot be reached, refuses us, or holds something that is not ours.
 
-    ``transient`` tells that the same call may well work a moment later.
+    ``transient`` says that the same call may succeed a moment later.
     """
 
     exit_code = Exit.STORAGE
@@ -133,28 +133,28 @@ class StoreError(PolyfitError):
 
 
 class OutputError(PolyfitError):
-    """Standard output takes no more: the disk that it goes to is full, for one."""
+    """Standard output cannot be written, for example because the disk is full."""
 
     exit_code = Exit.STORAGE
 
 
 class ClusterError(PolyfitError):
-    """The cluster cannot do the work: no room, no such device, no connection."""
+    """The cluster cannot do the work: no free resources, no such device, no connection."""
 
     exit_code = Exit.CLUSTER
 
 
 def not_loaded(error: ImportError) -> str:
-    """What to say where a package cannot be imported: which, why, and in which environment."""
+    """The message for an import that fails: which package, why, in which environment."""
     where = f"the Python environment {sys.prefix} ({sys.executable})"
     package, _, part = str(error.name or "").partition(".")
     if package == "polyfit" and (part or not isinstance(error, ModuleNotFoundError)):
-        missing = f"polyfit is not whole in {where}: {_one_line(error)}"
+        missing = f"polyfit is incomplete in {where}: {_one_line(error)}"
     elif isinstance(error, ModuleNotFoundError) and package:
         missing = f"the package {package!r} is missing in {where}"
     else:
         missing = f"a package cannot be loaded in {where}: {_one_line(error)}"
-    return f"{missing}; install polyfit, with all that it needs, in that environment"
+    return f"{missing}; install polyfit and its dependencies in that environment"
 
 
 def _one_line(error: Exception, most: int = 400) -> str:
@@ -163,15 +163,14 @@ def _one_line(error: Exception, most: int = 400) -> str:
 
 
 def check_working_folder() -> None:
-    """Find out about a working folder that is gone: numeric libraries end the process there.
+    """Check that the working folder exists: without one, numeric libraries end the process.
 
     Raises:
-        UsageError: it was deleted.
+        UsageError: it was deleted, or its disk was unmounted.
     """
     try:
         os.getcwd()
     except OSError as error:
         raise UsageError(
-            f"the working folder is gone ({error.strerror}): it was deleted, or what it lies on "
-            "was taken away; change to a folder that is there"
+            f"the working folder no longer exists ({error.strerror}); change to an existing folder"
         ) from None

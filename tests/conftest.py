@@ -4,6 +4,7 @@ import atexit
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,10 @@ from servers import (
 )
 
 if TYPE_CHECKING:
+    from commands import Command
     from places import Place
+
+    from polyfit.run.results import Run
 
 HOME = tempfile.mkdtemp(prefix="pfhome", dir="/tmp")
 
@@ -105,3 +109,47 @@ def ray_cluster(seaweed: S3Server) -> Iterator[RayHead]:
     """Two CPU cores and two logical GPUs, whose node has the keys of ``seaweed``."""
     with ray_head(env=seaweed.env) as head:
         yield head
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> "Command":
+    """``polyfit`` in this process, with all of its handling of errors, in an empty folder."""
+    from commands import Ended
+
+    from polyfit.cli.app import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["polyfit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def small_spec(tmp_path: Path) -> Path:
+    """The file of a spec of 20 fits in two shards."""
+    from commands import TEXT
+
+    path = tmp_path / "spec.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """The finished run of that spec; not to be changed."""
+    from commands import TEXT
+
+    import polyfit
+    from polyfit.spec.spec import Spec
+
+    folder = str(tmp_path_factory.mktemp("store"))
+    return polyfit.execute(Spec.parse(TEXT), store=folder, executor="inline")

@@ -2,9 +2,10 @@
 
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from polyfit.run.results import Run
+if TYPE_CHECKING:  # `polyfit plan` needs no pyarrow
+    from polyfit.run.results import Run
 
 __all__ = ["run_identity", "to_json", "without_non_finite"]
 
@@ -27,6 +28,6 @@ def without_non_finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def run_identity(run: Run) -> dict[str, Any]:
+def run_identity(run: "Run") -> dict[str, Any]:
     """Where the run is and which plan it has: the first two open it again in Python."""
     return {"run": run.uri, "endpoint_url": run.endpoint_url, "plan_hash": run.plan.hash}
