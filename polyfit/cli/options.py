@@ -21,7 +21,7 @@ class Seconds(click.FloatRange):
 
 
 endpoint_url: Final = click.option(
-    "--endpoint-url", metavar="URL", help="The S3 endpoint.  [default: AWS_ENDPOINT_URL_S3]"
+    "--endpoint-url", metavar="URL", help="S3 endpoint, else AWS_ENDPOINT_URL_S3."
 )
 as_json: Final = click.option(
     "--json", "as_json", is_flag=True, help="Write one JSON object to stdout."

@@ -20,15 +20,15 @@ DEFAULT_LIMIT: Final = 20
 @click.command("results", short_help="Show the rows of a run, or list the runs in a store.")
 @click.argument("uri", metavar="RUN")
 @options.endpoint_url
-@click.option("--sort", metavar="COLUMN", help="Smallest value first; -COLUMN for largest first.")
+@click.option("--sort", metavar="COLUMN", help="Smallest value first; -COLUMN: largest first.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help=f"Rows to show.  [default: {DEFAULT_LIMIT}; all with --json and --csv]",
+    help=f"Number of rows.  [default: {DEFAULT_LIMIT}; --json and --csv: all]",
 )
 @click.option(
-    "--where", metavar="EXPR", help="Rows to show, for example: degree == 3 and loss < 0.1"
+    "--where", metavar="EXPR", help="Condition on rows, such as: degree == 3 and loss < 0.1"
 )
 @options.as_json
 @click.option("--csv", "as_csv", is_flag=True, help="Write CSV to stdout.")

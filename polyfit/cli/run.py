@@ -16,19 +16,17 @@ __all__ = ["run_specs"]
 @click.option(
     "--store",
     metavar="URI",
-    help="A folder or s3://bucket/prefix.  [default: the spec's, else ./runs]",
+    help="Folder or s3://bucket/prefix, else the spec's, else ./runs.",
 )
 @options.endpoint_url
-@click.option(
-    "--run-id", metavar="ID", help="Name of the run in the store.  [default: from the plan's hash]"
-)
+@click.option("--run-id", metavar="ID", help="Name of the run, else from the plan's hash.")
 @click.option(
     "--executor",
     type=click.Choice(["auto", "ray", "inline"]),
     default="auto",
-    help="Where to fit: on Ray actors or in this process.  [default: auto]",
+    help="Ray actors or this process.  [default: auto]",
 )
-@click.option("--address", metavar="ADDR", help="The Ray cluster to join.  [default: RAY_ADDRESS]")
+@click.option("--address", metavar="ADDR", help="Ray cluster to join, else RAY_ADDRESS.")
 @click.option(
     "--placement-timeout",
     "placement_timeout_s",
@@ -45,13 +43,11 @@ __all__ = ["run_specs"]
     type=options.Seconds(min=0),
     help="Seconds to wait for another driver of this run to end.  [default: 20]",
 )
-@click.option(
-    "--retry-failed", is_flag=True, help="Try shards again that failed in an earlier attempt."
-)
+@click.option("--retry-failed", is_flag=True, help="Try failed shards of earlier attempts again.")
 @click.option(
     "--reuse",
     metavar="RUN",
-    help="Folder of another run: take its rows instead of fitting them again.",
+    help="Folder of another run whose rows are taken instead of fitting them again.",
 )
 @options.strict
 @options.as_json

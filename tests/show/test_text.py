@@ -1,0 +1,62 @@
+"""Numbers, counts, sizes and times as people read them."""
+
+import pytest
+
+from polyfit.show.text import (
+    format_bytes,
+    format_cell,
+    format_count,
+    format_duration,
+    format_pairs,
+    format_statuses,
+)
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1,023 B"),
+        (1024, "1.0 KiB"),
+        (1024**2 - 1, "1,024.0 KiB"),
+        (5 * 1024**3, "5.0 GiB"),
+        (2000 * 1024**4, "2,000.0 TiB"),
+    ],
+)
+def test_bytes_have_a_binary_unit(num_bytes: int, text: str) -> None:
+    assert format_bytes(num_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.01234, "0.0123 s"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2.0 h")],
+)
+def test_a_duration_has_a_unit_of_its_size(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0.1 + 0.2, "0.3"),
+        (1e30, "1e+30"),
+        (7, "7"),
+        ("gd", "gd"),
+        ([1.5, None], "[1.5, -]"),
+    ],
+)
+def test_a_cell_is_short(value: object, text: str) -> None:
+    assert format_cell(value) == text
+
+
+def test_one_has_no_plural() -> None:
+    assert [format_count(n, "fit") for n in (0, 1, 2000)] == ["0 fits", "1 fit", "2,000 fits"]
+
+
+def test_statuses_are_a_list_of_counts() -> None:
+    assert format_statuses({"completed": 1800, "diverged": 2}) == "1,800 completed, 2 diverged"
+
+
+def test_values_of_pairs_begin_in_one_column() -> None:
+    assert format_pairs([("a", "1"), ("long", "2")], width=4) == "a    1\nlong 2"
