@@ -7,7 +7,7 @@ The four names a program needs are here; each is loaded when it is first used, s
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from polyfit.run.results import Run
+    from polyfit.run.reader import Run
     from polyfit.spec.plan import Plan
     from polyfit.spec.spec import Spec
     from polyfit.work.driver import execute
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "Spec": "spec.spec",
     "Plan": "spec.plan",
-    "Run": "run.results",
+    "Run": "run.reader",
     "execute": "work.driver",
 }
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from commands import Command
     from places import Place
 
-    from polyfit.run.results import Run
+    from polyfit.run.reader import Run
 
 HOME = tempfile.mkdtemp(prefix="pfhome", dir="/tmp")
 

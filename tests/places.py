@@ -5,20 +5,31 @@ table in ``deploy/FAULTS.md``.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from servers import S3Server
 
-from polyfit.store import store as module
-from polyfit.store.store import Checks, Store, StoreAddress
+from polyfit.errors import PolyfitError, StoreError
+from polyfit.store import s3
+from polyfit.store.address import StoreAddress
+from polyfit.store.base import IntegrityChecks, Store
+from polyfit.store.s3_client import make_client
 
-__all__ = ["PLACES", "SERVERS", "Place", "place_called", "use"]
+__all__ = ["OPERATIONS", "PLACES", "SERVERS", "Place", "error_message", "place_called", "use"]
 
 SERVERS = ("seaweed", "moto", "rclone", "juicefs", "swift")
 PLACES = ("folder", *SERVERS)
+OPERATIONS: Final[dict[str, Callable[[Store], object]]] = {
+    "create": lambda store: store.create("key", b""),
+    "put": lambda store: store.put("key", b""),
+    "get": lambda store: store.get("key"),
+    "list": lambda store: list(store.list("")),
+}
+"""What can fail, by the name of the method."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +42,9 @@ class Place:
     server: S3Server | None = None
 
     @property
-    def checks(self) -> Checks:
+    def checks(self) -> IntegrityChecks:
         """Moto takes whatever MD5 is stated, JuiceFS drops what is written beside an object."""
-        return Checks(content_md5=self.name != "moto", metadata=self.name != "juicefs")
+        return IntegrityChecks(content_md5=self.name != "moto", metadata=self.name != "juicefs")
 
     @property
     def uri(self) -> str:
@@ -42,6 +53,15 @@ class Place:
     @property
     def store(self) -> Store:
         return self.address.open()
+
+
+def error_message(action: Callable[[], object], kind: type[PolyfitError] = StoreError) -> str:
+    """The message of the error that ``action`` raises, which is one line."""
+    with pytest.raises(kind) as caught:
+        action()
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
 
 
 def use(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,17 +78,17 @@ def place_called(
         return Place(name, StoreAddress.of(str(folder / "not" / "there" / "yet")))
     server: S3Server = request.getfixturevalue(name)
     use(server, monkeypatch)
-    monkeypatch.setattr(module, "_client", _shared)
+    monkeypatch.setattr(s3, "make_client", _shared_client)
     return Place(name, StoreAddress.of(server.fresh_uri()), server.honours_conditions, server)
 
 
-_make, _made = module._client, dict[Any, Any]()
+_clients: dict[Any, Any] = {}
 
 
-def _shared(address: StoreAddress) -> Any:
+def _shared_client(uri: str, endpoint_url: str | None, region: str | None) -> Any:
     """One client for all tests with the same keys: to make one takes a tenth of a second."""
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    known = address.endpoint_url, address.region, *map(os.environ.get, names)
-    if known not in _made:
-        _made[known] = _make(address)
-    return _made[known]
+    key = endpoint_url, region, *map(os.environ.get, names)
+    if key not in _clients:
+        _clients[key] = make_client(uri, endpoint_url, region)
+    return _clients[key]

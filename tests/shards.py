@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import polyfit
-from polyfit.run.ledger import shard_key
-from polyfit.run.results import Run
-from polyfit.run.rows import FOOTER
+from polyfit.run.keys import shard_key
+from polyfit.run.parquet import FOOTER
+from polyfit.run.reader import Run
 from polyfit.spec.spec import Spec
 
 TWELVE_FITS = """\

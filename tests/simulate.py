@@ -41,13 +41,17 @@ from polyfit.errors import (
     StoreError,
 )
 from polyfit.run import lease, ledger
-from polyfit.run.lease import LOOK_AGAIN_S, RENEW_EVERY_S, TIME_TO_LIVE_S, Holder
-from polyfit.run.ledger import LEASES, MANIFEST, Manifest, Receipt, shard_key
+from polyfit.run.holder import Holder
+from polyfit.run.keys import LEASE_PREFIX, MANIFEST, shard_key
+from polyfit.run.lease import TIME_TO_LIVE_S
+from polyfit.run.manifest import Manifest, Receipt
+from polyfit.run.renewal import FIRST_RENEWAL_S, RENEW_EVERY_S
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
-from polyfit.store import store
-from polyfit.store.answers import DIGEST
-from polyfit.store.store import S3Store, StoreAddress
+from polyfit.store import s3
+from polyfit.store.address import StoreAddress
+from polyfit.store.s3 import S3Store
+from polyfit.store.s3_answers import DIGEST
 from polyfit.work import driver, heartbeat, storing
 from polyfit.work.dispatch import IN_FLIGHT, Task, TaskResult
 from polyfit.work.progress import QUIET_AFTER_S
@@ -240,7 +244,7 @@ class S3:
         **condition: str,
     ) -> dict[str, Any]:
         world = self._arrive("PutObject")
-        if ContentMD5 != store._md5(Body):
+        if ContentMD5 != s3.md5(Body):
             raise _refused("BadDigest", "PutObject")
         if world.chance(0.4) and condition:
             world.fault("409")
@@ -251,7 +255,7 @@ class S3:
             world.at(late, lambda: world.write(Key, Body, condition) and None)
             raise ReadTimeoutError(endpoint_url="http://simulated")
         code = world.write(Key, Body, condition)
-        if code is None and f"/{LEASES}" in Key:
+        if code is None and f"/{LEASE_PREFIX}" in Key:
             world.process.written_at = world.time
         if world.chance(0.8):
             world.fault("answer lost, and asked again")
@@ -350,7 +354,7 @@ class SimulatedKeeper:
                 self._lease.release()
 
     def _keep(self) -> None:
-        process, pause_s = WORLD.process, LOOK_AGAIN_S
+        process, pause_s = WORLD.process, FIRST_RENEWAL_S
         while True:
             WORLD.sleep(pause_s)
             pause_s = RENEW_EVERY_S
@@ -431,7 +435,7 @@ class SimulatedExecutor:
     def _send(self, task: Task) -> None:
         self._flying += 1
         process = Process(f"{self._driver.name}'s worker at {task.kind} {task.shard}")
-        place = S3Store(StoreAddress("s3://bucket/store/simulated/run"))
+        place = S3Store("s3://bucket/store/simulated/run")
 
         def work() -> None:
             try:
@@ -521,12 +525,12 @@ def simulated() -> Iterator[None]:
         yield SimulatedExecutor(PLANS[spec.text])
 
     changes: list[Any] = [
-        patch.object(store, "_client", lambda address: S3()),
-        patch.object(store, "time", _Time),
-        patch.object(store, "random", _Random),
+        patch.object(s3, "make_client", lambda *address: S3()),
+        patch.object(s3, "time", _Time),
+        patch.object(s3, "random", _Random),
         patch.object(lease, "time", _Time),
         patch.object(lease.Lease.__init__, "__defaults__", (_Time,)),
-        patch.object(Holder, "gone", property(_gone)),
+        patch.object(Holder, "died", property(_gone)),
         patch.object(driver, "Holder", _Sought),
         patch.object(driver, "LeaseRenewer", SimulatedKeeper),
         patch.object(driver, "time", _Time),
@@ -544,7 +548,7 @@ def simulated() -> Iterator[None]:
             driver, "place", lambda *rest: StoreAddress("s3://bucket/store/simulated/run")
         ),
         patch.object(ledger, "now", lambda: "then"),
-        patch.object(storing, "examine", examined),
+        patch.object(storing, "check_shard", examined),
     ]
     for change in changes:
         change.start()

@@ -27,7 +27,7 @@ from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 from polyfit.spec.yaml_loader import MAX_VALUES
-from polyfit.store.store import StoreAddress
+from polyfit.store.address import StoreAddress
 
 """A child that has not ended after this long hangs; what it does takes seconds."""
 

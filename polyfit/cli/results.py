@@ -10,7 +10,8 @@ from polyfit.cli.output import write_line
 from polyfit.errors import RunNotFound
 
 if TYPE_CHECKING:
-    from polyfit.run.results import ListedRun, Run
+    from polyfit.run.listing import ListedRun
+    from polyfit.run.reader import Run
 
 __all__ = ["show_results"]
 
@@ -46,7 +47,7 @@ def show_results(
     RUN is the folder of a run, <store>/<name>/<run id>. For <store> or <store>/<name> the runs in
     it are listed.
     """
-    from polyfit.run.results import Run
+    from polyfit.run.reader import Run
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
@@ -95,8 +96,8 @@ def _runs_instead(
     Raises:
         RunNotFound: there are none, or options ``for_rows`` were given.
     """
-    from polyfit.run.results import runs_below
-    from polyfit.store.store import StoreAddress
+    from polyfit.run.listing import runs_below
+    from polyfit.store.address import StoreAddress
 
     address = StoreAddress.of(uri, endpoint_url)
     listed = list(runs_below(address))

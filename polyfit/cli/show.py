@@ -29,7 +29,7 @@ def show_fit(uri: str, fit: int, recomputes: bool, endpoint_url: str | None, as_
 
     RUN is the folder of a run, <store>/<name>/<run id>. FIT is the index of the fit, from 0.
     """
-    from polyfit.run.results import Run
+    from polyfit.run.reader import Run
     from polyfit.show.data import to_json
     from polyfit.show.fit import damage_text, fit_facts, fit_text, recomputed_text
     from polyfit.work.recompute import recompute

@@ -17,7 +17,7 @@ def verify_run(uri: str, endpoint_url: str | None, as_json: bool) -> None:
 
     RUN is the folder of a run, <store>/<name>/<run id>. Every stored object is read in full.
     """
-    from polyfit.run.results import Run
+    from polyfit.run.reader import Run
     from polyfit.show.data import to_json
     from polyfit.show.verdict import intact_text, problems_text, verdict_facts
 

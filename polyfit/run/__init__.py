@@ -3,4 +3,21 @@
 Third parties: pyarrow, and pandas for frames. No torch, no Ray.
 """
 
-__all__ = ["lease", "ledger", "results", "reuse", "rows"]
+__all__ = [
+    "clock",
+    "groups",
+    "holder",
+    "keys",
+    "lease",
+    "ledger",
+    "listing",
+    "manifest",
+    "parquet",
+    "reader",
+    "renewal",
+    "reuse",
+    "rows",
+    "schema",
+    "stored_fit",
+    "verify",
+]

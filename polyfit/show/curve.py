@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polyfit.numerics.observations import noisy, target_values
-from polyfit.run.results import predict
+from polyfit.run.stored_fit import predict
 from polyfit.show.equation import grid_of_row
 
 __all__ = ["HEIGHT", "WIDTH", "curve"]

@@ -5,7 +5,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # `polyfit plan` needs no pyarrow
-    from polyfit.run.results import Run
+    from polyfit.run.reader import Run
 
 __all__ = ["run_identity", "to_json", "without_non_finite"]
 

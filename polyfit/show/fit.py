@@ -3,8 +3,9 @@
 from itertools import zip_longest
 from typing import Any, Final
 
-from polyfit.run.results import Run, StoredFit
-from polyfit.run.rows import REFIT_HINT
+from polyfit.run.parquet import REFIT_HINT
+from polyfit.run.reader import Run
+from polyfit.run.stored_fit import StoredFit
 from polyfit.show.curve import curve
 from polyfit.show.data import run_identity, without_non_finite
 from polyfit.show.equation import equations

@@ -23,7 +23,7 @@ from rich.progress import (
     Progress as Bar,
 )
 
-from polyfit.run.ledger import now
+from polyfit.run.clock import now
 from polyfit.show.text import format_count
 from polyfit.work.heartbeat import Ticker
 from polyfit.work.progress import QUIET_AFTER_S, Progress

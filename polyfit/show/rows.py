@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
 
-from polyfit.run.results import Run
+from polyfit.run.reader import Run
 from polyfit.show.data import run_identity, to_json
 from polyfit.show.table import format_table
 from polyfit.show.text import format_cell

@@ -3,7 +3,7 @@
 import csv
 from typing import Any, TextIO
 
-from polyfit.run.results import ListedRun
+from polyfit.run.listing import ListedRun
 from polyfit.show.text import format_count
 
 __all__ = ["run_line", "runs_facts", "write_runs_csv"]

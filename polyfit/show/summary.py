@@ -3,7 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
-from polyfit.run.results import Group, Run
+from polyfit.run.groups import Group
+from polyfit.run.reader import Run
 from polyfit.show.data import run_identity
 from polyfit.show.equation import equations
 from polyfit.show.table import format_table

@@ -3,7 +3,8 @@
 from dataclasses import asdict
 from typing import Any, Final
 
-from polyfit.run.results import Run, Verdict
+from polyfit.run.reader import Run
+from polyfit.run.verify import Verdict
 from polyfit.show.data import run_identity
 from polyfit.show.text import format_bytes, format_count, format_statuses
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from polyfit.errors import SpecError
 from polyfit.spec.document import Document, Path
-from polyfit.store.address import masked
+from polyfit.store.uri import mask_credentials
 
 __all__ = ["MAX_CHARACTERS", "MAX_DEFECTS", "Defects", "dotted", "shown"]
 
@@ -60,7 +60,7 @@ class Defects:
 
 def _printable(text: str) -> str:
     """A message fit for a terminal, whatever the keys of the spec hold."""
-    text = masked(text)
+    text = mask_credentials(text)
     if len(text) > MAX_CHARACTERS:
         text = f"{text[: MAX_CHARACTERS // 2]} ... {text[-MAX_CHARACTERS // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -80,5 +80,5 @@ def shown(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    text = masked(repr(value))
+    text = mask_credentials(repr(value))
     return text if len(text) <= 80 else text[:77] + "..."

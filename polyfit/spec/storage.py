@@ -10,7 +10,13 @@ from pydantic_core import PydanticCustomError
 from polyfit.spec.defects import Defects, shown
 from polyfit.spec.document import Path
 from polyfit.spec.section import Section
-from polyfit.store.address import AddressError, filled, in_bucket, normal, normal_endpoint
+from polyfit.store.uri import (
+    AddressError,
+    expand_variables,
+    is_s3,
+    normalize_endpoint,
+    normalize_uri,
+)
 
 __all__ = ["StoreAt", "check_store", "fill_variables"]
 
@@ -23,11 +29,11 @@ def _address(read: Callable[[str], str], raw: Any) -> str:
 
 
 def _uri(raw: Any) -> Any:
-    return _address(normal, raw)
+    return _address(normalize_uri, raw)
 
 
 def _url(raw: Any) -> Any:
-    return None if raw is None else _address(normal_endpoint, raw)
+    return None if raw is None else _address(normalize_endpoint, raw)
 
 
 class StoreAt(Section):
@@ -77,7 +83,7 @@ def fill_variables(raw: Any, defects: Defects, path: Path = ("store",)) -> tuple
         unfilled = [paths for _, paths in parts.values()]
         return {key: value for key, (value, _) in parts.items()}, set().union(*unfilled)
     try:
-        return (filled(raw, os.environ) if isinstance(raw, str) else raw), set()
+        return (expand_variables(raw, os.environ) if isinstance(raw, str) else raw), set()
     except AddressError as error:
         allowed = "${NAME} of a variable that is set, or ${NAME:-default}"
         defects.refuse(path, "", f"{error}; allowed: {allowed}{error.advice}")
@@ -89,7 +95,7 @@ def check_store(store: StoreAt, defects: Defects) -> None:
     _check_endpoint(store, defects)
     for name in ("sse", "kms_key_id", "storage_class"):
         value = getattr(store, name)
-        if value is not None and not in_bucket(store.uri):
+        if value is not None and not is_s3(store.uri):
             defects.refuse(("store", name), shown(value), "only with uri: s3://bucket/prefix")
         elif name == "kms_key_id" and value and store.sse in (None, "AES256"):
             defects.refuse(("store", name), shown(value), "only with sse: aws:kms[:dsse]")
@@ -99,7 +105,7 @@ def _check_endpoint(store: StoreAt, defects: Defects) -> None:
     if store.endpoint_url is None:
         return
     try:
-        normal_endpoint(store.endpoint_url, store.uri)
+        normalize_endpoint(store.endpoint_url, store.uri)
     except AddressError as error:
         allowed = f"the server of an s3:// URI alone{error.advice}"
         found = f"{shown(store.endpoint_url)}, which {error}"

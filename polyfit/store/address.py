@@ -1,165 +1,134 @@
-"""What a store is called: one form for each place, or what is wrong and what was meant.
+"""The address of a store: URI, endpoint and region, which open it on any machine."""
 
-The same rules hold in a spec, on the command line and in Python. No place is looked at here.
-"""
-
-import posixpath
-import re
-from collections.abc import Mapping
+import os
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
-__all__ = ["AddressError", "filled", "in_bucket", "masked", "normal", "normal_endpoint"]
-
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(/*)(.*)")
-_VARIABLE: Final = re.compile(
-    r"\$\{(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^${}]*))?\}|\$(?P<bare>[A-Za-z_]\w*)|\$\{",
-    re.ASCII,
+from polyfit.errors import StoreError, UsageError
+from polyfit.store.aws import configured_endpoint, session
+from polyfit.store.base import Store
+from polyfit.store.folder import FolderStore
+from polyfit.store.s3 import S3Store
+from polyfit.store.uri import (
+    AddressError,
+    is_s3,
+    mask_credentials,
+    normalize_endpoint,
+    normalize_uri,
 )
-_BUCKET: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
-_ACCESS_POINT: Final = re.compile(
-    r"arn:[^:/]+:s3[^:/]*:[^:/]*:[^:/]*:(outpost[:/][^:/]+[:/])?accesspoint[:/][^:/]+"
-)
-_SECRET: Final = re.compile(r"(^|_)(SECRET|TOKEN|PASSWORD|ACCESS_KEY)(_|$)", re.IGNORECASE)
-_HOSTS: Final = (
-    ".cloudflarestorage.com",
-    ".digitaloceanspaces.com",
-    ".linodeobjects.com",
-    ".your-objectstorage.com",
-    "storage.googleapis.com",
-)
-"""Endings of hosts that may have a bucket before them, and do not begin with ``s3``."""
+
+__all__ = ["StoreAddress"]
+
+_ALLOWED: Final = "a folder or s3://bucket/prefix"
 
 
-class AddressError(ValueError):
-    """What is wrong with an address; ``advice`` says what to write instead, or is empty."""
+@dataclass(frozen=True, slots=True)
+class StoreAddress:
+    """How to open a store anywhere. It travels to the actors; credentials do not.
 
-    def __init__(self, wrong: str, meant: str = "") -> None:
-        super().__init__(wrong)
-        self.advice = f"; write {meant}" if meant else ""
-
-
-def normal(uri: str) -> str:
-    """The one form of a folder, or of ``s3://bucket/prefix``.
-
-    Raises:
-        AddressError: it is neither.
-    """
-    if not uri.strip():
-        raise AddressError("is empty")
-    if not uri.isprintable():
-        raise AddressError("is no store")
-    if variable := _VARIABLE.search(uri):
-        raise AddressError(f"holds {variable[0]}, which nothing replaces here", "its value")
-    if uri.startswith(("//", ":")):  # half an address of another kind
-        raise AddressError("is no store")
-    found = _SCHEME.fullmatch(uri.strip())
-    scheme, slashes, rest = found.groups() if found else ("", "", "")
-    match scheme.lower():
-        case "s3" if slashes in ("/", "//"):
-            return _in_s3(rest.strip())
-        case "s3" if slashes:
-            raise AddressError("is no bucket")
-        case "s3" | "s3a" | "s3n":
-            raise AddressError("is no store", f"s3://{rest}")
-        case "arn":
-            raise AddressError("is no store", f"s3://{uri.removeprefix('arn:aws:s3:::')}")
-        case "file" if slashes:
-            raise AddressError("is no store", f"/{rest}")
-        case "http" | "https" if slashes:
-            raise AddressError("is no store", "s3://bucket/prefix, and the server as endpoint")
-    if scheme and slashes:
-        raise AddressError("is no store")
-    if uri.lower().startswith("s3//"):
-        raise AddressError("is no store", f"s3://{uri[4:].lstrip('/')}")
-    if uri != uri.strip():
-        raise AddressError("begins or ends with a blank", uri.strip())
-    return uri
-
-
-def _in_s3(rest: str) -> str:
-    bucket, _, prefix = rest.partition("/")
-    if "@" in bucket:
-        raise AddressError("holds credentials; boto3's own chain finds them")
-    if not bucket or re.search(r"[?#]", rest):
-        raise AddressError("is no bucket")
-    if re.fullmatch(r"[^:]+:\d+", bucket):
-        raise AddressError("names a server", f"s3://bucket/prefix, and http://{bucket} as endpoint")
-    if plain := re.fullmatch(r"arn:[^:]+:s3:::(.+)", rest):
-        raise AddressError("is no bucket", f"s3://{plain[1]}")
-    if not (_ACCESS_POINT.match(rest) if bucket.startswith("arn:") else _BUCKET.fullmatch(bucket)):
-        raise AddressError("is no bucket")
-    parts = [part for part in prefix.split("/") if part not in ("", ".")]
-    if ".." in parts:  # some servers go up there, others have keys of that name
-        inside = posixpath.normpath("/".join(parts))
-        meant = "" if inside.startswith("..") else _in_s3(f"{bucket}/{inside}")
-        raise AddressError("has '..' in its prefix", meant)
-    return "/".join(("s3:/", bucket, *parts))
-
-
-def in_bucket(uri: str) -> bool:
-    """Whether ``uri``, in its one form, is no folder."""
-    return uri.startswith("s3://")
-
-
-def normal_endpoint(url: str, uri: str | None = None) -> str:
-    """The one form of the endpoint at which ``uri``, in its one form, is to be found.
-
-    Raises:
-        AddressError: it is no http:// or https:// URL, holds credentials or ``uri``'s bucket, or
-            ``uri`` is a folder.
-    """
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port beyond 65535, half a bracket
-        usable = False
-    if usable and "@" in parts.netloc:
-        raise AddressError("holds credentials; boto3's own chain finds them")
-    if not usable or not url.isprintable() or re.search(r"[?#\s]", url):
-        raise AddressError("is no endpoint")
-    path = parts.path.rstrip("/")
-    if uri is not None and not in_bucket(uri):
-        raise AddressError("is of no use to a folder", f"s3://{uri.strip('/')} for a bucket")
-    bucket = uri.split("/")[2] if uri else ""
-    server = parts.netloc.removeprefix(f"{bucket}.")
-    if bucket and path.split("/")[-1] == bucket:
-        meant = f"{parts.scheme}://{parts.netloc}{path.removesuffix(f'/{bucket}')}"
-        raise AddressError(f"holds the bucket {bucket!r}", meant)
-    if server != parts.netloc and (server.startswith(("s3.", "s3-")) or server.endswith(_HOSTS)):
-        raise AddressError(f"holds the bucket {bucket!r}", f"{parts.scheme}://{server}{path}")
-    return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def filled(text: str, environment: Mapping[str, str]) -> str:
-    """``text`` with the values of its ``${NAME}`` and ``${NAME:-default}``.
-
-    Raises:
-        AddressError: a variable is not set, would be a credential, or is written otherwise.
+    ``sse``, ``kms_key_id`` and ``storage_class`` are S3's words for how objects are written:
+    the server-side encryption of all of them, its key, and the class of shards.
     """
 
-    def value(found: re.Match[str]) -> str:
-        name, default = found["name"], found["default"]
-        if name is None:
-            raise AddressError(
-                f"{found[0]} is not replaced", f"${{{found['bare']}}}" if found["bare"] else ""
+    uri: str
+    endpoint_url: str | None = None
+    region: str | None = None
+    sse: str | None = None
+    kms_key_id: str | None = None
+    storage_class: str | None = None
+
+    @classmethod
+    def of(cls, uri: str | os.PathLike[str], endpoint_url: str | None = None) -> "StoreAddress":
+        """The address of ``uri`` as seen from here: a relative folder becomes absolute, and an
+        endpoint or region from this machine's environment becomes part of the address.
+
+        Raises:
+            UsageError: the URI or the endpoint cannot be read.
+            StoreError: the AWS configuration cannot be used.
+        """
+        text = os.fspath(uri) if isinstance(uri, str | os.PathLike) else None
+        if not isinstance(text, str):
+            raise UsageError(
+                f"a {type(uri).__name__} is no store; allowed: {_ALLOWED}, as text or path"
             )
-        if _SECRET.search(name):
-            raise AddressError(f"${{{name}}} would put a credential into an address")
-        known = environment.get(name) or default
-        if not known:
-            raise AddressError(f"the environment has no {name}, or an empty one")
-        return known
+        normal = _normalized(text)
+        endpoint = _checked_endpoint(endpoint_url, normal)
+        if not is_s3(normal):
+            try:
+                return cls(str(Path(normal).expanduser().absolute()))
+            except RuntimeError:
+                raise UsageError(f"{normal!r}: there is no such home folder") from None
+        configured, region = _environment(endpoint)
+        return cls(normal, _checked_endpoint(configured, normal), region)
 
-    return _VARIABLE.sub(value, text)
+    def __str__(self) -> str:
+        """As the command line takes it."""
+        endpoint = ("--endpoint-url", self.endpoint_url) if self.endpoint_url else ()
+        return shlex.join([self.uri, *endpoint])
+
+    def beside(self, uri: str | os.PathLike[str], endpoint_url: str | None) -> "StoreAddress":
+        """The address of another store, at this one's endpoint where none is given.
+
+        Raises:
+            UsageError, StoreError: as ``of``.
+        """
+        address = StoreAddress.of(uri)
+        if not is_s3(address.uri):
+            return address
+        return StoreAddress.of(uri, endpoint_url or self.endpoint_url)
+
+    def under(self, path: str) -> "StoreAddress":
+        """The address of a folder below this one."""
+        return replace(self, uri=f"{self.uri}/{path}")
+
+    def open(self) -> Store:
+        """The store; each call makes a client of its own, for one process."""
+        if not is_s3(self.uri):
+            return FolderStore(self.uri)
+        return S3Store(
+            self.uri,
+            self.endpoint_url,
+            self.region,
+            sse=self.sse,
+            kms_key_id=self.kms_key_id,
+            storage_class=self.storage_class,
+        )
 
 
-def masked(text: str) -> str:
-    """``text`` without what may be a credential: what stands before the last ``@`` of a word."""
-    return re.sub(r"\S+", _masked_word, text)
+def _normalized(uri: str) -> str:
+    try:
+        return normalize_uri(uri)
+    except AddressError as error:
+        allowed = "s3://bucket/prefix" if str(error) == "is no bucket" else _ALLOWED
+        text = f"{uri!r} {error}; allowed: {allowed}{error.advice}"
+        raise UsageError(mask_credentials(text)) from None
 
 
-def _masked_word(word: re.Match[str]) -> str:
-    head, at, tail = word[0].rpartition("@")
-    begin = re.search(r":/*|//", head)
-    return f"{head[: begin.end()]}***@{tail}" if at and begin else word[0]
+def _checked_endpoint(endpoint_url: str | None, uri: str) -> str | None:
+    """The endpoint in its normal form.
+
+    Raises:
+        UsageError: it is no endpoint, or not one for ``uri``.
+    """
+    if endpoint_url is None:
+        return None
+    try:
+        return normalize_endpoint(endpoint_url, uri)
+    except AddressError as error:
+        allowed = f"http://... or https://...{error.advice}"
+        text = f"endpoint {endpoint_url!r} {error}; allowed: {allowed}"
+        raise UsageError(mask_credentials(text)) from None
+
+
+def _environment(endpoint_url: str | None) -> tuple[str | None, str | None]:
+    """Endpoint and region: those of boto3's own chain on this machine, where none is given."""
+    import botocore.exceptions
+
+    try:
+        here = session()
+        region = here.get_config_variable("region")
+        return endpoint_url or configured_endpoint(here) or None, region
+    except botocore.exceptions.BotoCoreError as error:
+        raise StoreError(f"the AWS configuration cannot be used: {error}") from None

@@ -31,11 +31,14 @@ from polyfit.errors import (
     StoreError,
     UsageError,
 )
-from polyfit.run.ledger import PLAN, Receipt, attempt_key, now
+from polyfit.run.clock import now
+from polyfit.run.keys import PLAN, attempt_key
+from polyfit.run.manifest import Receipt
 from polyfit.run.reuse import Reuse, ReusedRows
 from polyfit.spec.plan import Plan, dump_json
 from polyfit.spec.schema import Resources
-from polyfit.store.store import NoSuchKey, StoreAddress
+from polyfit.store.address import StoreAddress
+from polyfit.store.base import NoSuchKey
 
 __all__ = [
     "Executor",

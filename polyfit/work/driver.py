@@ -26,15 +26,20 @@ from polyfit.errors import (
     UsageError,
     check_working_folder,
 )
-from polyfit.run.lease import TIME_TO_LIVE_S, Holder, Lease, LeaseRenewer
-from polyfit.run.ledger import Ledger, Receipts, attempt_key, now
-from polyfit.run.results import Run
+from polyfit.run.clock import now
+from polyfit.run.holder import Holder
+from polyfit.run.keys import attempt_key
+from polyfit.run.lease import TIME_TO_LIVE_S, Lease
+from polyfit.run.ledger import Ledger
+from polyfit.run.manifest import Receipts
+from polyfit.run.reader import Run
+from polyfit.run.renewal import LeaseRenewer
 from polyfit.run.reuse import NothingAlike, Reuse
 from polyfit.spec.plan import Plan, dump_json
 from polyfit.spec.precheck import Precheck
 from polyfit.spec.schema import NAME
 from polyfit.spec.spec import Spec
-from polyfit.store.store import StoreAddress
+from polyfit.store.address import StoreAddress
 from polyfit.work.dispatch import (
     PLACEMENT_TIMEOUT_S,
     Executor,
@@ -204,7 +209,7 @@ def _tried(
     ledger: Ledger, attempt: str, conditions: bool, on_message: OnMessage
 ) -> dict[str, bool]:
     """What the store can do of what we lean on, found out by trying; what it lacks is told."""
-    checks = ledger.store.checks(attempt_key(attempt), dump_json({"attempt": attempt}))
+    checks = ledger.store.probe_integrity(attempt_key(attempt), dump_json({"attempt": attempt}))
     able = {"conditions": conditions, **asdict(checks)}
     lacks = [_LACKS[name] for name, there in able.items() if not there]
     if lacks:

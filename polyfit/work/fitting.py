@@ -23,7 +23,8 @@ from polyfit.engine.setup import FEW, Setup
 from polyfit.engine.status import DIVERGED, STATUSES
 from polyfit.errors import EngineError
 from polyfit.run.reuse import ReusedRows
-from polyfit.run.rows import SCALARS, Ragged, Rows, list_dtype, table
+from polyfit.run.rows import Ragged, Rows, to_table
+from polyfit.run.schema import SCALARS, list_dtype
 from polyfit.spec.fit import CANONICAL_ORDER, Fit
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.rate import curvature, learning_rate
@@ -75,7 +76,7 @@ def compute(
             with ThreadPoolExecutor(threads) as pool:
                 for _ in pool.map(fitting.run, batches):
                     pass
-        rows = table(plan, shard, fitting.finished())
+        rows = to_table(plan, shard, fitting.finished())
         return rows.replace_schema_metadata({AFFINE_DIFFERENCE: repr(max(fitting.differences))})
     finally:
         torch.set_num_threads(before)

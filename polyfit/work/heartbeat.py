@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Final
 
 from polyfit.errors import PolyfitError
-from polyfit.run.ledger import Ledger, now
+from polyfit.run.clock import now
+from polyfit.run.ledger import Ledger
 from polyfit.spec.plan import Plan
 from polyfit.work.progress import QUIET_AFTER_S, Listener, Progress
 

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from polyfit.run.results import Run, StoredFit
+from polyfit.run.reader import Run
+from polyfit.run.stored_fit import StoredFit
 from polyfit.spec.plan import Shard
 
 __all__ = ["Recomputed", "recompute"]

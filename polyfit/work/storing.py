@@ -9,12 +9,13 @@ import torch
 
 from polyfit import __version__
 from polyfit.errors import DamagedRun
-from polyfit.run.ledger import Receipt, shard_key
+from polyfit.run.keys import shard_key
+from polyfit.run.manifest import Receipt
+from polyfit.run.parquet import REFIT_HINT, check_shard, count_statuses, to_parquet
 from polyfit.run.reuse import ReusedRows
-from polyfit.run.rows import REFIT_HINT, counted, examine, to_parquet
 from polyfit.spec.fit import SQUARED
 from polyfit.spec.plan import ENGINE, SCHEMA, Plan, Shard
-from polyfit.store.store import Store
+from polyfit.store.base import Store
 from polyfit.work.fitting import AFFINE_DIFFERENCE, compute
 
 __all__ = ["commit", "cpu_kind", "inspect_shard", "provenance", "read_again", "run_shard"]
@@ -56,7 +57,7 @@ def run_shard(
     shard = plan.shard(number)
     with compute_lock:
         rows = compute(plan, shard, device, threads, reused)
-        statuses = counted(rows["status"])
+        statuses = count_statuses(rows["status"])
         footer = _footer(plan, shard, statuses, device)
         if plan.engine == "affine":
             footer["affine_difference"] = float(rows.schema.metadata[AFFINE_DIFFERENCE])
@@ -90,7 +91,7 @@ def inspect_shard(plan: Plan, number: int, store: Store) -> Receipt:
     shard, key = plan.shard(number), shard_key(plan, number)
     data = store.get(key)
     try:
-        return Receipt.of(shard, data, examine(plan, shard, data))
+        return Receipt.of(shard, data, check_shard(plan, shard, data))
     except DamagedRun as error:
         raise DamagedRun(f"{store.uri}/{key}: {error}; {REFIT_HINT}") from None
 

@@ -138,19 +138,20 @@ def run_watched() -> None:
 def _count_requests() -> Table:
     """From now on: how often each operation was called, and what each listing of shards took."""
     from polyfit.run.ledger import Ledger
-    from polyfit.store import store
+    from polyfit.store import s3
+    from polyfit.store.s3_client import make_client
 
     calls: dict[str, int] = {}
     notes: Table = {"calls": calls, "listings": []}
-    make, done = store._client, Ledger.done
+    done = Ledger.done
 
     def count(model: Any, **rest: Any) -> None:
         calls[model.name] = calls.get(model.name, 0) + 1
 
-    def client(address: Any) -> Any:
-        made = make(address)
-        made.meta.events.register("before-call.s3", count)
-        return made
+    def counting_client(*address: Any) -> Any:
+        client = make_client(*address)
+        client.meta.events.register("before-call.s3", count)
+        return client
 
     def timed(self: Ledger) -> set[int]:
         before, start = calls.get("ListObjectsV2", 0), time.perf_counter()
@@ -159,7 +160,7 @@ def _count_requests() -> Table:
         notes["listings"].append({"keys": len(found), "s": spent, "requests": asked})
         return found
 
-    setattr(store, "_client", client)  # noqa: B010 (no attribute that mypy knows as exported)
+    setattr(s3, "make_client", counting_client)  # noqa: B010 (no attribute that mypy knows as exported)
     setattr(Ledger, "done", timed)  # noqa: B010
     return notes
 
@@ -168,8 +169,8 @@ def _list_many_keys(keys: int, report: Report, uri: str) -> None:
     """A run of so many shards, its keys under objects of a few bytes, as a driver meets it."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from polyfit.run.ledger import shard_key
-    from polyfit.store.store import StoreAddress
+    from polyfit.run.keys import shard_key
+    from polyfit.store.address import StoreAddress
 
     spec = {**short_fits(keys * 1000), "shard": 1000}
     plan, store = checked_plan(spec), StoreAddress.of(uri).open()
@@ -190,8 +191,9 @@ def _list_many_keys(keys: int, report: Report, uri: str) -> None:
 
 def driver_memory(uri: str, spec: Spec) -> Table:
     """What a driver holds of a run whose shards are all at rest, without its Ray."""
-    from polyfit.run.ledger import Ledger, Receipt
-    from polyfit.store.store import StoreAddress
+    from polyfit.run.ledger import Ledger
+    from polyfit.run.manifest import Receipt
+    from polyfit.store.address import StoreAddress
     from polyfit.work.dispatch import Job
     from polyfit.work.driver import _Drive, _Signals
     from polyfit.work.heartbeat import Heartbeat

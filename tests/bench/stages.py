@@ -93,7 +93,7 @@ def stage_times(spec: Spec, uri: str, places: list[int]) -> dict[str, float]:
     clock = time.perf_counter
     begun = clock()
     from polyfit import work
-    from polyfit.store.store import StoreAddress
+    from polyfit.store.address import StoreAddress
     from polyfit.work import storing
     from polyfit.work.dispatch import connect
 

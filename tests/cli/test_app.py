@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import Command, process
 
-from polyfit.run.results import Run
+from polyfit.run.reader import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 

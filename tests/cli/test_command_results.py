@@ -17,8 +17,8 @@ from places import use
 from servers import S3Server
 
 import polyfit
-from polyfit.run import results as results_module
-from polyfit.run.results import Run
+from polyfit.run import listing
+from polyfit.run.reader import Run
 
 
 def test_a_condition_that_cannot_be_read_ends_with_2(command: Command, small_run: Run) -> None:
@@ -192,7 +192,7 @@ def test_a_folder_without_runs_ends_with_2(
 def test_too_many_folders_to_search_end_with_2(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results_module, "MOST_FOLDERS", 2)
+    monkeypatch.setattr(listing, "MAX_FOLDERS", 2)
     for name in "abc":
         (tmp_path / name).mkdir()
     ended = command("results", tmp_path)

@@ -12,8 +12,8 @@ from commands import TEXT, Command
 from local_s3 import free_port
 from servers import S3Server
 
-from polyfit.run.results import Run
-from polyfit.store import store as store_module
+from polyfit.run.reader import Run
+from polyfit.store import s3_client
 from polyfit.work import driver
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def test_a_run_id_of_another_plan_ends_with_2(command: Command, small_spec: Path
 def test_an_unreachable_store_ends_with_5(
     command: Command, small_spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(s3_client, "ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     endpoint = f"http://127.0.0.1:{free_port()}"

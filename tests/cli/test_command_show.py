@@ -13,8 +13,8 @@ import pytest
 from commands import Command
 from shards import TWELVE_FITS, rewrite_shard, scaled, shard_path, stored_run, with_word
 
-from polyfit.run.ledger import MANIFEST, shard_key
-from polyfit.run.results import Run
+from polyfit.run.keys import MANIFEST, shard_key
+from polyfit.run.reader import Run
 from polyfit.show.curve import curve
 from polyfit.show.equation import equations
 
@@ -217,8 +217,8 @@ def test_a_fit_that_is_not_stored_yet_ends_with_3(copy: Run, show: Show) -> None
     assert show(copy.uri, 6) == (
         3,
         "",
-        f"polyfit: {copy.uri}/{shard_key(copy.plan, 1)} (fits 5 to 9) is not at rest yet; "
-        "run the same spec again: it goes on from what is\n",
+        f"polyfit: {copy.uri}/{shard_key(copy.plan, 1)} (fits 5 to 9) is not stored yet; "
+        "run the same spec again: it resumes\n",
     )
     assert show(copy.uri, 4)[0] == 0
 

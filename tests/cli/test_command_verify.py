@@ -7,7 +7,7 @@ from pathlib import Path
 
 from commands import TEXT, Command
 
-from polyfit.run.results import Run
+from polyfit.run.reader import Run
 
 
 def test_a_folder_that_is_no_run_ends_with_2(command: Command, tmp_path: Path) -> None:

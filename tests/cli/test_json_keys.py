@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from commands import Command
 
-from polyfit.run.results import Run
+from polyfit.run.reader import Run
 
 RUN = ["run", "endpoint_url", "plan_hash"]
 KEYS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from polyfit.run.results import Run
+from polyfit.run.reader import Run
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from commands import TEXT, Command
 
 from polyfit.cli.app import cli
-from polyfit.run.results import Run
+from polyfit.run.reader import Run
 from polyfit.spec.spec import Spec
 from polyfit.work import driver
 

@@ -15,11 +15,11 @@ import torch
 from polyfit.engine import affine
 from polyfit.engine.initial import initial_values
 from polyfit.errors import EngineError, Exit
-from polyfit.run.ledger import shard_key
-from polyfit.run.rows import FOOTER
+from polyfit.run.keys import shard_key
+from polyfit.run.parquet import FOOTER
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.spec import Spec
-from polyfit.store.store import FolderStore
+from polyfit.store.folder import FolderStore
 from polyfit.work import batches, fitting
 from polyfit.work.fitting import compute
 from polyfit.work.storing import run_shard

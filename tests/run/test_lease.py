@@ -13,10 +13,14 @@ from limits import HANG_S, wait_for
 from places import Place
 
 from polyfit.errors import Exit, RunHeld
-from polyfit.run import lease as module
-from polyfit.run.lease import TIME_TO_LIVE_S, Holder, Lease, LeaseRenewer, last_driver, latest
-from polyfit.run.ledger import lease_key
-from polyfit.store.store import Aged, FolderStore, Store
+from polyfit.run import lease as lease_module
+from polyfit.run import renewal
+from polyfit.run.holder import Holder
+from polyfit.run.keys import lease_key
+from polyfit.run.lease import TIME_TO_LIVE_S, Lease, last_driver, latest
+from polyfit.run.renewal import LeaseRenewer
+from polyfit.store.base import Store, StoredObject
+from polyfit.store.folder import FolderStore
 
 
 class Clock:
@@ -220,7 +224,7 @@ def test_the_last_driver_is_at_work_until_it_lets_go_or_its_lease_is_old(
     first.acquire()
     assert last_driver(store) == (first.holder, True)
     with monkeypatch.context() as old:
-        old.setattr(module, "TIME_TO_LIVE_S", 0.0)
+        old.setattr(lease_module, "TIME_TO_LIVE_S", 0.0)
         assert last_driver(store) == (first.holder, False)
     first.release()
     assert last_driver(store) == (replace(first.holder, released=True), False)
@@ -241,8 +245,8 @@ def test_who_takes_over_knows_whether_the_one_before_was_lost(store: Store) -> N
 
 
 def test_a_keeper_renews_and_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.01)
-    monkeypatch.setattr(module, "RENEW_EVERY_S", 0.01)
+    monkeypatch.setattr(renewal, "FIRST_RENEWAL_S", 0.01)
+    monkeypatch.setattr(renewal, "RENEW_EVERY_S", 0.01)
     store = FolderStore(str(tmp_path))
     lease = Lease(store, Holder.here("one"))
     lease.acquire()
@@ -256,8 +260,8 @@ def test_a_keeper_renews_and_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_keeper_tells_of_a_run_that_was_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.01)
-    monkeypatch.setattr(module, "RENEW_EVERY_S", 0.01)
+    monkeypatch.setattr(renewal, "FIRST_RENEWAL_S", 0.01)
+    monkeypatch.setattr(renewal, "RENEW_EVERY_S", 0.01)
     store = FolderStore(str(tmp_path))
     lease = Lease(store, Holder.here("one"))
     lease.acquire()
@@ -275,17 +279,17 @@ class Broken(FolderStore):
 
     broken = False
 
-    def read(self, key: str) -> Aged:
+    def get_with_age(self, key: str) -> StoredObject:
         if self.broken:
             raise KeyError("ETag")
-        return super().read(key)
+        return super().get_with_age(key)
 
 
 def test_a_keeper_outlives_an_error_that_nobody_expected_and_tells_it_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.01)
-    monkeypatch.setattr(module, "RENEW_EVERY_S", 0.01)
+    monkeypatch.setattr(renewal, "FIRST_RENEWAL_S", 0.01)
+    monkeypatch.setattr(renewal, "RENEW_EVERY_S", 0.01)
     store = Broken(str(tmp_path))
     lease = Lease(store, Holder.here("one"))
     lease.acquire()
@@ -300,6 +304,6 @@ def test_a_keeper_outlives_an_error_that_nobody_expected_and_tells_it_once(
     store.broken = True
     keeper.close()
     first, *_, last = lines
-    assert "cannot be renewed (KeyError: 'ETag'): another driver may take the run over" in first
+    assert "cannot be renewed (KeyError: 'ETag'): another driver may take over the run" in first
     assert "not released (KeyError: 'ETag')" in last
     assert len(lines) <= 3, "a renewal, once more at the end perhaps, and the release"

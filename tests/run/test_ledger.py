@@ -9,23 +9,13 @@ import pytest
 from places import Place
 
 from polyfit.errors import DamagedRun, PlanMismatch
-from polyfit.run.ledger import (
-    MANIFEST,
-    PLAN,
-    SPEC,
-    STATUS,
-    Ledger,
-    Manifest,
-    Receipt,
-    Receipts,
-    attempt_key,
-    failed_key,
-    now,
-    shard_key,
-)
+from polyfit.run.clock import now
+from polyfit.run.keys import MANIFEST, PLAN, SPEC, STATUS, attempt_key, failed_key, shard_key
+from polyfit.run.ledger import Ledger
+from polyfit.run.manifest import Manifest, Receipt, Receipts
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
-from polyfit.store.store import Store
+from polyfit.store.base import Store
 
 TEXT = "name: small\nshard: 10\nfit: {steps: 12}\nsweep: {seed: {count: 25}}\n"
 PLAN_OF_25 = Plan.of(Spec.parse(TEXT))
@@ -292,7 +282,7 @@ def test_a_second_seal_of_other_receipts_is_refused_where_conditions_hold(
     first = ledger.seal(receipts())
     others = [replace(receipts()[0], sha256="0" * 64), *receipts()[1:]]
     if place.honours_conditions:
-        with pytest.raises(DamagedRun, match="was sealed over other bytes"):
+        with pytest.raises(DamagedRun, match="was made from other bytes"):
             ledger.seal(others)
         assert ledger.manifest() == first
     else:

@@ -26,12 +26,14 @@ from servers import S3Server
 
 import polyfit
 from polyfit.errors import DamagedRun, PlanMismatch, RunNotFound, UsageError
-from polyfit.run.ledger import MANIFEST, PLAN, RESEAL_HINT, Receipt, shard_key
-from polyfit.run.results import Run, condition
-from polyfit.run.rows import REFIT_HINT
+from polyfit.run.condition import condition
+from polyfit.run.keys import MANIFEST, PLAN, shard_key
+from polyfit.run.manifest import RESEAL_HINT, Receipt
+from polyfit.run.parquet import REFIT_HINT
+from polyfit.run.reader import Run
 from polyfit.spec.plan import dump_json
 from polyfit.spec.spec import Spec
-from polyfit.store.store import StoreAddress
+from polyfit.store.address import StoreAddress
 
 TEXT = """\
 name: small
@@ -670,7 +672,7 @@ def test_a_plan_whose_totals_were_altered_is_told(copy: Run, name: str, wrong: o
     facts = json.loads(file(copy, PLAN).read_bytes())
     file(copy, PLAN).write_bytes(dump_json({**facts, name: wrong}))
     (problem,) = problems(copy)
-    assert problem.startswith(f"plan.json: {name} {wrong} stands there, its sweep has ")
+    assert problem.startswith(f"plan.json: it says {name} {wrong}, its sweep has ")
     assert problem.endswith("(fits 0 to 47); remove it and run the same spec again")
 
 
@@ -704,8 +706,8 @@ def test_an_object_too_many_among_the_shards_is_named(copy: Run, key: str) -> No
     file(copy, extra).parent.mkdir(exist_ok=True)
     file(copy, extra).write_bytes(shard(copy, 0).read_bytes())
     assert problems(copy) == [
-        f"{extra} is no shard of this plan (5 shards, fits 0 to 47); whoever reads the folder "
-        "reads it too: move it elsewhere"
+        f"{extra} is no shard of this plan (5 shards, fits 0 to 47); a reader of the whole folder "
+        "would read it too: move it elsewhere"
     ]
 
 
@@ -907,13 +909,13 @@ def test_shards_are_read_in_few_requests_and_in_the_callers_thread(
     """A thread of Arrow's that held our objects could end the interpreter with SIGABRT."""
     again = Run.open(run.uri)
     asked: list[threading.Thread] = []
-    get = again._store.get
+    get = again._ledger.store.get
 
     def recorded(key: str, start: int = 0, length: int | None = None) -> bytes:
         asked.append(threading.current_thread())
         return get(key, start, length)
 
-    monkeypatch.setattr(again._store, "get", recorded)
+    monkeypatch.setattr(again._ledger.store, "get", recorded)
     assert len(again.table(["fit", "loss", "loss_history"])) == FITS
     assert set(asked) == {threading.current_thread()}
     assert len(asked) <= 4 * SHARDS  # two for the footer, one for the columns, one more manifest

@@ -23,12 +23,15 @@ from sweeps import GENERATORS, VALUES, entries, spec_of, specs
 
 import polyfit
 from polyfit.errors import PlanMismatch, RunNotFound, StoreError
-from polyfit.run import rows
-from polyfit.run.reuse import NothingAlike, Overlap, Reuse, ReusedRows
+from polyfit.run import parquet
+from polyfit.run.overlap import Overlap
+from polyfit.run.reuse import NothingAlike, Reuse, ReusedRows
 from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.spec import Spec
 from polyfit.spec.sweep import Sweep
-from polyfit.store.store import FolderStore, S3Store, StoreAddress
+from polyfit.store.address import StoreAddress
+from polyfit.store.folder import FolderStore
+from polyfit.store.s3 import S3Store
 from polyfit.work import dispatch, driver, fitting, storing
 from polyfit.work.progress import Progress
 
@@ -71,7 +74,7 @@ def test_a_fits_index_in_the_other_sweep_is_that_of_the_fit_with_its_fields(
     new, old = pair
     index = {old.fit(i): i for i in range(old.size)}
     expected = [index.get(new.fit(i), -1) for i in range(new.size)]
-    assert Overlap(new, old).places(np.arange(new.size)).tolist() == expected
+    assert Overlap(new, old).indices(np.arange(new.size)).tolist() == expected
 
 
 SEEDS = st.builds(
@@ -95,7 +98,7 @@ def test_seeds_by_a_generator_are_those_of_a_list(
     forms: dict[str, Callable[[range], Any]] = {"range": axis_of, "list": list}
     new, old = sweep_of(seed=forms[this](one)), sweep_of(seed=forms[that](other))
     expected = [other.index(seed) if seed in other else -1 for seed in one]
-    assert Overlap(new, old).places(np.arange(new.size)).tolist() == expected
+    assert Overlap(new, old).indices(np.arange(new.size)).tolist() == expected
 
 
 @pytest.mark.parametrize("down", [False, True])
@@ -106,7 +109,7 @@ def test_noise_seeds_up_to_the_last_are_found(down: bool) -> None:
         noise_seed={"count": 8, "start": top - 7 * (not down), "step": -1 if down else 1}
     )
     found = [0, 2, 4, 6, -1, -1] if down else [7, 5, 3, 1, -1, -1]
-    assert Overlap(new, old).places(np.arange(6)).tolist() == found
+    assert Overlap(new, old).indices(np.arange(6)).tolist() == found
 
 
 def test_a_thousand_million_seeds_in_a_zip_are_never_listed() -> None:
@@ -115,13 +118,13 @@ def test_a_thousand_million_seeds_in_a_zip_are_never_listed() -> None:
     new = sweep_of(degree=[2, 3], zip=[both])
     overlap = Overlap(new, old)
     fits = np.array([0, 7, 10**9 - 1, 10**9])
-    assert overlap.places(fits).tolist() == [10**9, 10**9 + 7, 2 * 10**9 - 1, -1]
+    assert overlap.indices(fits).tolist() == [10**9, 10**9 + 7, 2 * 10**9 - 1, -1]
     apart = sweep_of(degree=[2], seed={"count": 10**9}, noise_seed=[5, 6])
-    assert Overlap(apart, old).places(np.array([0, 3, 10**9, 10**9 + 1])).tolist() == [
+    assert Overlap(apart, old).indices(np.array([0, 3, 10**9, 10**9 + 1])).tolist() == [
         10**9, -1, -1, 10**9 + 1,
     ]  # fmt: skip
     both_axes = sweep_of(seed={"count": 10**9}, noise_seed={"count": 10**6})
-    assert Overlap(sweep_of(), both_axes).places(np.arange(1)).tolist() == [0]
+    assert Overlap(sweep_of(), both_axes).indices(np.arange(1)).tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -139,8 +142,8 @@ def test_a_thousand_million_seeds_in_a_zip_are_never_listed() -> None:
 def test_a_fit_that_differs_in_one_field_is_another(
     fit: dict[str, Any], other: dict[str, Any]
 ) -> None:
-    assert Overlap(sweep_of(fit), sweep_of(other)).places(np.arange(1)).tolist() == [-1]
-    assert Overlap(sweep_of(fit), sweep_of(fit)).places(np.arange(1)).tolist() == [0]
+    assert Overlap(sweep_of(fit), sweep_of(other)).indices(np.arange(1)).tolist() == [-1]
+    assert Overlap(sweep_of(fit), sweep_of(fit)).indices(np.arange(1)).tolist() == [0]
 
 
 # --- taking ----------------------------------------------------------------------------------
@@ -267,7 +270,7 @@ def test_a_whole_run_is_copied_without_a_fit(tmp_path: Path, fitted: Fitted) -> 
 def test_shards_of_several_row_groups_are_read_in_part(
     tmp_path: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "_ROW_GROUP", 5)
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 5)
     first = run(tmp_path, FIRST)
     without = run(tmp_path / "without", MORE_SEEDS)
     fitted.fits = 0

@@ -14,17 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import polyfit
-from polyfit.run.rows import (
-    FOOTER,
-    SCALARS,
-    Ragged,
-    Rows,
-    list_dtype,
-    read_footer,
-    schema,
-    table,
-    to_parquet,
-)
+from polyfit.run.parquet import FOOTER, read_footer, to_parquet
+from polyfit.run.rows import Ragged, Rows, to_table
+from polyfit.run.schema import SCALARS, list_dtype, schema
 from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
@@ -76,7 +68,7 @@ def rows_of(plan: Plan) -> Rows:
 
 
 def made(plan: Plan, **changes: Any) -> pa.Table:
-    return table(plan, plan.shard(0), replace(rows_of(plan), **changes))
+    return to_table(plan, plan.shard(0), replace(rows_of(plan), **changes))
 
 
 # --- lists of unequal length -----------------------------------------------------------------
@@ -239,7 +231,7 @@ def test_a_later_shard_numbers_its_fits_on() -> None:
         power_coefficients=Ragged(np.arange(8, dtype=np.float32), ints(4, 4)),
         histories={"loss": Ragged(np.arange(2, dtype=np.float32), ints(1, 1))},
     )
-    found = table(plan, shard, rows)
+    found = to_table(plan, shard, rows)
     assert (found["fit"].to_pylist(), found["seed"].to_pylist()) == ([10, 11], [4, 5])
 
 

@@ -8,7 +8,7 @@ import pytest
 from shards import TWELVE_FITS, rewrite_shard, shard_path, stored_run
 
 from polyfit.errors import DamagedRun
-from polyfit.run.results import Run
+from polyfit.run.reader import Run
 
 FITS = 12
 

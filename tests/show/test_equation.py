@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from shards import TWELVE_FITS, stored_run
 
-from polyfit.run.results import Run
+from polyfit.run.reader import Run
 from polyfit.show.equation import equations
 
 FITS = 12

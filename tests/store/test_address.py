@@ -1,256 +1,149 @@
-"""One form for one place, and what is meant where an address is none."""
+"""How a store is addressed, and what is said of an address that is none."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from places import error_message
 
-from polyfit.store.address import AddressError, filled, in_bucket, masked, normal, normal_endpoint
-
-
-def wrong(uri: str) -> tuple[str, str]:
-    """What is said of an address that is refused, and what to write."""
-    with pytest.raises(AddressError) as caught:
-        normal(uri)
-    return str(caught.value), caught.value.advice.removeprefix("; write ")
+from polyfit.errors import UsageError
+from polyfit.store.address import StoreAddress
 
 
-# --- places ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [
-        ("s3://bucket", "s3://bucket"),
-        ("s3://bucket/", "s3://bucket"),
-        ("s3://bucket//", "s3://bucket"),
-        ("s3://bucket//prefix", "s3://bucket/prefix"),
-        ("s3://bucket/a//b///c/", "s3://bucket/a/b/c"),
-        ("s3://bucket/./a/.", "s3://bucket/a"),
-        ("s3:/bucket/x", "s3://bucket/x"),
-        ("S3://bucket/x", "s3://bucket/x"),
-        ("s3://bucket/x ", "s3://bucket/x"),
-        (" s3://bucket/x", "s3://bucket/x"),
-        ("s3://bucket/..a/b..", "s3://bucket/..a/b.."),
-        ("s3://bucket/mail@host/$1", "s3://bucket/mail@host/$1"),
-        (
-            "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/name//x",
-            "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/name/x",
-        ),
-        ("runs", "runs"),
-        ("./runs", "./runs"),
-        ("/a/b", "/a/b"),
-        ("~/runs", "~/runs"),
-        ("runs:2024", "runs:2024"),
-        ("s3/runs", "s3/runs"),
-        ("a b", "a b"),
-    ],
-)
-def test_a_place_has_one_form(uri: str, expected: str) -> None:
-    assert normal(uri) == expected
-    assert in_bucket(expected) is expected.startswith("s3://")
-
-
-@pytest.mark.parametrize(
-    ("uri", "told", "meant"),
-    [
-        ("", "is empty", ""),
-        (" ", "is empty", ""),
-        ("runs ", "begins or ends with a blank", "runs"),
-        (" ./runs", "begins or ends with a blank", "./runs"),
-        ("s3://arn:aws:s3:::bucket/x", "is no bucket", "s3://bucket/x"),
-        ("s3://arn:aws-cn:s3:::bucket", "is no bucket", "s3://bucket"),
-        ("s3://arn:aws:s3:eu-west-1:123456789012/x", "is no bucket", ""),
-        ("s3://buck et/x", "is no bucket", ""),
-        ("s3://buc%6Bet/x", "is no bucket", ""),
-        ("a\nb", "is no store", ""),
-        ("s3://", "is no bucket", ""),
-        ("s3:///x", "is no bucket", ""),
-        ("s3://bucket?x=1", "is no bucket", ""),
-        ("s3://bucket/a#b", "is no bucket", ""),
-        ("s3:bucket/x", "is no store", "s3://bucket/x"),
-        ("s3//bucket/x", "is no store", "s3://bucket/x"),
-        ("s3a://bucket/x", "is no store", "s3://bucket/x"),
-        ("://bucket", "is no store", ""),
-        ("//bucket/x", "is no store", ""),
-        ("s3://b\uff20c", "is no bucket", ""),
-        ("S3N://bucket/x", "is no store", "s3://bucket/x"),
-        ("arn:aws:s3:::bucket/x", "is no store", "s3://bucket/x"),
-        (
-            "arn:aws:s3:eu-west-1:1:accesspoint/a/x",
-            "is no store",
-            "s3://arn:aws:s3:eu-west-1:1:accesspoint/a/x",
-        ),
-        ("file:///tmp/runs", "is no store", "/tmp/runs"),
-        ("file:/tmp/runs", "is no store", "/tmp/runs"),
-        ("gs://bucket/x", "is no store", ""),
-        ("gs:/bucket/x", "is no store", ""),
-        ("https://host/b", "is no store", "s3://bucket/prefix, and the server as endpoint"),
-        (
-            "s3://localhost:8333/b/x",
-            "names a server",
-            "s3://bucket/prefix, and http://localhost:8333 as endpoint",
-        ),
-        ("s3://bucket/a/../b", "has '..' in its prefix", "s3://bucket/b"),
-        ("s3://bucket/../b", "has '..' in its prefix", ""),
-        ("s3://key:secret@bucket/x", "holds credentials; boto3's own chain finds them", ""),
-        ("s3:/key:secret@bucket/x", "holds credentials; boto3's own chain finds them", ""),
-        ("s3://key:sec/ret@bucket/x", "is no bucket", ""),
-        ("$HOME/runs", "holds $HOME, which nothing replaces here", "its value"),
-        ("s3://${BUCKET}/x", "holds ${BUCKET}, which nothing replaces here", "its value"),
-        ("s3://${BUCKET-a}/x", "holds ${, which nothing replaces here", "its value"),
-    ],
-)
-def test_what_is_no_place_is_refused_with_what_is_meant(uri: str, told: str, meant: str) -> None:
-    assert wrong(uri) == (told, meant)
-
-
-@given(st.text(st.sampled_from("s3:/ab.@$~{}? "), max_size=12))
-def test_what_is_accepted_is_in_its_one_form(uri: str) -> None:
-    try:
-        once = normal(uri)
-    except AddressError:
-        return
-    assert normal(once) == once
-    assert "//" not in once.removeprefix("s3://") or not in_bucket(once)
-
-
-# --- endpoints -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("http://127.0.0.1:8333", "http://127.0.0.1:8333"),
-        ("https://s3.example/", "https://s3.example"),
-        ("https://host/storage/v1/s3/", "https://host/storage/v1/s3"),
-        ("https://bucket.example.com", "https://bucket.example.com"),
-        ("https://bucket.vpce-1.s3.eu-west-1.vpce.amazonaws.com",) * 2,
-        ("http://bucket:9000", "http://bucket:9000"),
-        ("https://s3.eu-west-1.amazonaws.com", "https://s3.eu-west-1.amazonaws.com"),
-    ],
-)
-def test_an_endpoint_has_one_form(url: str, expected: str) -> None:
-    assert normal_endpoint(url, "s3://bucket/x") == normal_endpoint(url) == expected
-
-
-@pytest.mark.parametrize(
-    ("url", "meant"),
-    [
-        ("http://127.0.0.1:8333/bucket", "http://127.0.0.1:8333"),
-        ("https://host/s3/bucket/", "https://host/s3"),
-        ("https://id.r2.cloudflarestorage.com/bucket", "https://id.r2.cloudflarestorage.com"),
-        ("https://bucket.id.r2.cloudflarestorage.com", "https://id.r2.cloudflarestorage.com"),
-        ("https://bucket.s3.eu-west-1.amazonaws.com", "https://s3.eu-west-1.amazonaws.com"),
-        ("https://bucket.s3-eu-west-1.amazonaws.com", "https://s3-eu-west-1.amazonaws.com"),
-        ("https://bucket.s3.us-west-004.backblazeb2.com", "https://s3.us-west-004.backblazeb2.com"),
-        ("https://bucket.nyc3.digitaloceanspaces.com", "https://nyc3.digitaloceanspaces.com"),
-        ("https://bucket.storage.googleapis.com", "https://storage.googleapis.com"),
-        ("http://bucket.s3.localhost:8333", "http://s3.localhost:8333"),
-    ],
-)
-def test_an_endpoint_that_holds_the_bucket_is_refused_with_the_server_alone(
-    url: str, meant: str
+def test_an_address_has_endpoint_and_region_of_its_environment(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(AddressError, match="holds the bucket 'bucket'") as caught:
-        normal_endpoint(url, "s3://bucket/x")
-    assert caught.value.advice == f"; write {meant}"
-    assert normal_endpoint(meant, "s3://bucket/x") == meant
-    assert normal_endpoint(url, "s3://another/x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3.example:8333")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-2")
+    address = StoreAddress.of("s3://bucket/prefix/")
+    assert address == StoreAddress("s3://bucket/prefix", "http://s3.example:8333", "eu-central-2")
 
 
-@pytest.mark.parametrize(
-    ("url", "told"),
-    [
-        ("", "is no endpoint"),
-        ("localhost:8333", "is no endpoint"),
-        ("ftp://host", "is no endpoint"),
-        ("http://", "is no endpoint"),
-        ("http://[::1", "is no endpoint"),
-        ("http://host:99999", "is no endpoint"),
-        ("http://host:0", "is no endpoint"),
-        ("http://host?x", "is no endpoint"),
-        ("http://ho st", "is no endpoint"),
-        ("http://key:secret@host", "holds credentials; boto3's own chain finds them"),
-    ],
-)
-def test_what_is_no_endpoint_is_refused(url: str, told: str) -> None:
-    with pytest.raises(AddressError) as caught:
-        normal_endpoint(url)
-    assert str(caught.value) == told
-
-
-def test_a_folder_has_no_endpoint() -> None:
-    with pytest.raises(AddressError, match="of no use to a folder") as caught:
-        normal_endpoint("http://host", "bucket/x")
-    assert caught.value.advice == "; write s3://bucket/x for a bucket"
-
-
-# --- variables -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("s3://${BUCKET}/x", "s3://ours/x"),
-        ("s3://${BUCKET:-other}/${PREFIX:-x/y}", "s3://ours/x/y"),
-        ("${EMPTY:-a}", "a"),
-        ("${TOKENS_BUCKET:-b}", "b"),
-        ("${BUCKET}${BUCKET}", "oursours"),
-        ("${HOLDS}", "${BUCKET}"),
-        ("a$", "a$"),
-        ("$1/$$", "$1/$$"),
-    ],
-)
-def test_a_variable_is_replaced_once(text: str, expected: str) -> None:
-    environment = {"BUCKET": "ours", "EMPTY": "", "HOLDS": "${BUCKET}"}
-    assert filled(text, environment) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "told", "meant"),
-    [
-        ("s3://${BUCKET}/x", "the environment has no BUCKET, or an empty one", ""),
-        ("${EMPTY}", "the environment has no EMPTY, or an empty one", ""),
-        ("${EMPTY:-}", "the environment has no EMPTY, or an empty one", ""),
-        ("$HOME/runs", "$HOME is not replaced", "; write ${HOME}"),
-        ("${HOME-x}", "${ is not replaced", ""),
-        ("${}", "${ is not replaced", ""),
-        ("${HOME", "${ is not replaced", ""),
-        ("${A:-${HOME}}", "${ is not replaced", ""),
-        (
-            "s3://b/${AWS_SECRET_ACCESS_KEY}",
-            "${AWS_SECRET_ACCESS_KEY} would put a credential into an address",
-            "",
-        ),
-        ("${MY_TOKEN:-x}", "${MY_TOKEN} would put a credential into an address", ""),
-    ],
-)
-def test_a_variable_without_a_value_or_of_another_form_is_refused(
-    text: str, told: str, meant: str
+def test_an_endpoint_that_is_given_goes_before_the_environments(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(AddressError) as caught:
-        filled(text, {"HOME": "/home/a", "EMPTY": "", "AWS_SECRET_ACCESS_KEY": "s3cret"})
-    assert (str(caught.value), caught.value.advice) == (told, meant)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3.example:8333")
+    assert StoreAddress.of("s3://b", "https://other").endpoint_url == "https://other"
 
 
-# --- credentials -----------------------------------------------------------------------------
+def test_the_endpoint_of_all_services_serves_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://all.example")
+    assert StoreAddress.of("s3://b").endpoint_url == "http://all.example"
+
+
+def test_without_an_environment_an_address_is_amazons() -> None:
+    assert StoreAddress.of("s3://bucket") == StoreAddress("s3://bucket", None, None)
+
+
+def test_an_address_pickles_to_itself_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-key-id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-secret")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "the-token")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3.example")
+    address = StoreAddress.of("s3://bucket/prefix")
+    data = pickle.dumps(address)
+    assert pickle.loads(data) == address
+    assert not any(secret in data for secret in (b"the-key-id", b"the-secret", b"the-token"))
+
+
+def test_a_relative_folder_becomes_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert StoreAddress.of("./runs").uri == str(tmp_path / "runs")
+
+
+def test_a_tilde_is_the_home() -> None:
+    assert StoreAddress.of("~/runs").uri == f"{os.environ['HOME']}/runs"
+
+
+def test_a_path_is_an_address_even_one_that_lost_a_slash(tmp_path: Path) -> None:
+    assert StoreAddress.of(tmp_path / "runs").uri == str(tmp_path / "runs")
+    assert StoreAddress.of(Path("s3://bucket//x")).uri == "s3://bucket/x"
+
+
+@pytest.mark.parametrize("given", [{"uri": "s3://key:s3cret@b"}, b"runs", 3, None])
+def test_what_is_neither_text_nor_path_is_no_address(given: Any) -> None:
+    text = error_message(lambda: StoreAddress.of(given), UsageError)
+    assert text == (
+        f"a {type(given).__name__} is no store; "
+        "allowed: a folder or s3://bucket/prefix, as text or path"
+    )
+
+
+def test_an_address_reads_as_the_command_line_takes_it() -> None:
+    address = StoreAddress.of("s3://bucket/it's", "http://127.0.0.1:8333/")
+    assert str(address) == "'s3://bucket/it'\"'\"'s' --endpoint-url http://127.0.0.1:8333"
+    assert str(StoreAddress.of("/a b/c")) == "'/a b/c'"
+    assert str(StoreAddress("s3://bucket/x")) == "s3://bucket/x"
+
+
+@pytest.mark.parametrize("url", ["http://host/bucket", "https://bucket.s3.example.com"])
+def test_an_endpoint_that_holds_the_bucket_is_refused_wherever_it_comes_from(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = error_message(lambda: StoreAddress.of("s3://bucket/x", url), UsageError)
+    assert text.startswith(f"endpoint {url!r} holds the bucket 'bucket'; allowed: ")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+    assert error_message(lambda: StoreAddress.of("s3://bucket/x"), UsageError) == text
+
+
+def test_a_folder_is_given_no_endpoint_but_the_environment_may_have_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = error_message(lambda: StoreAddress.of("bucket/x", "http://host"), UsageError)
+    assert text.endswith("; write s3://bucket/x for a bucket")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://host")
+    assert StoreAddress.of("/runs") == StoreAddress("/runs")
+
+
+def test_what_lies_beside_a_bucket_is_at_its_endpoint_and_a_folder_at_none() -> None:
+    home = StoreAddress("s3://bucket/x", "http://host")
+    assert home.beside("s3://other/y", None).endpoint_url == "http://host"
+    assert home.beside("s3://other/y", "http://there").endpoint_url == "http://there"
+    assert home.beside("/runs", "http://there") == StoreAddress("/runs")
+
+
+def test_a_profile_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobodys")
+    assert "nobodys" in error_message(lambda: StoreAddress.of("s3://bucket"))
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("uri", "endpoint"),
     [
-        "s3://KEY:SECRET@bucket/x",
-        "found 's3:/KEY:SECRET@bucket'; allowed",
-        "s3:KEY:SECRET@bucket",
-        "//SECRET@host",
-        "{'a':'s3://KEY:p@SECRET@host'}",
+        ("s3://key-id:s3cret@bucket/prefix", None),
+        ("s3://bucket", "http://key-id:s3cret@host:8333"),
     ],
 )
-def test_what_stands_before_an_at_sign_is_not_shown(text: str) -> None:
-    assert "SECRET" not in masked(text)
-    assert "***@" in masked(text)
+def test_credentials_in_an_address_are_refused_and_not_repeated(
+    uri: str, endpoint: str | None
+) -> None:
+    text = error_message(lambda: StoreAddress.of(uri, endpoint), UsageError)
+    assert "holds credentials" in text
+    assert "s3cret" not in text
 
 
-@pytest.mark.parametrize("text", ["s3://bucket/x", "a@b", "job.yaml:3: store.uri: found 'a'"])
-def test_what_holds_no_credential_is_shown_as_it_is(text: str) -> None:
-    assert masked(text) == text
+@pytest.mark.parametrize("uri", ["s3://", "s3:///prefix", "s3://bucket?x=1", "s3://bucket/a#b"])
+def test_an_s3_uri_without_a_bucket_is_refused(uri: str) -> None:
+    assert (
+        error_message(lambda: StoreAddress.of(uri), UsageError)
+        == f"{uri!r} is no bucket; allowed: s3://bucket/prefix"
+    )
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/prefix", "http://host/bucket", "file:///tmp"])
+def test_another_kind_of_uri_is_refused(uri: str) -> None:
+    assert f"{uri!r} is no store" in error_message(lambda: StoreAddress.of(uri), UsageError)
+
+
+def test_an_empty_uri_is_refused() -> None:
+    assert "empty" in error_message(lambda: StoreAddress.of(""), UsageError)
+
+
+def test_an_endpoint_that_is_no_url_is_named() -> None:
+    assert "'127.0.0.1:8333'" in error_message(
+        lambda: StoreAddress.of("s3://bucket", "127.0.0.1:8333"), UsageError
+    )

@@ -10,8 +10,9 @@ import pytest
 from odd import Answer, OddS3, odd_s3, refusal
 
 from polyfit.errors import StoreError
+from polyfit.store.address import StoreAddress
 from polyfit.store.aws import split_bucket
-from polyfit.store.store import Store, StoreAddress
+from polyfit.store.base import Store
 
 KEYS = "aws_access_key_id = a\naws_secret_access_key = b\n"
 

@@ -1,4 +1,4 @@
-"""One contract for a folder and for S3, and what is said where a store cannot be used."""
+"""One contract for a folder and for S3, and where servers differ."""
 
 import io
 import os
@@ -6,7 +6,6 @@ import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -15,16 +14,12 @@ import botocore.exceptions
 import places
 import pytest
 from botocore.config import Config
-from local_s3 import free_port
-from places import SERVERS, Place, use
-from servers import S3Server
+from places import OPERATIONS, Place, error_message
 
-from polyfit.errors import PolyfitError, StoreError, UsageError
-from polyfit.store import store as module
-from polyfit.store.store import Entry, FolderStore, NoSuchKey, Store, StoreAddress
+from polyfit.store.address import StoreAddress
+from polyfit.store.base import Entry, NoSuchKey, Store
 
 BIG = bytes(range(256)) * (9 * 4096)
-"""9 MiB: above the size from which boto3's own transfers come in parts."""
 
 
 @pytest.fixture
@@ -208,7 +203,7 @@ def test_another_client_sees_what_one_wrote(
     place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.create("shards/1", b"rows")
-    monkeypatch.setattr(places, "_made", {})
+    monkeypatch.setattr(places, "_clients", {})
     other: Store = pickle.loads(pickle.dumps(place.address)).open()
     assert (keys(other), other.get("shards/1")) == (["shards/1"], b"rows")
 
@@ -249,281 +244,19 @@ def test_what_is_half_written_is_not_listed(
 
 def test_what_a_store_checks_is_found_by_trying(place: Place, store: Store) -> None:
     store.put("key", b"older")
-    assert store.checks("key", b"data") == place.checks
+    assert store.probe_integrity("key", b"data") == place.checks
     assert store.get("key") == b"data"
 
 
-def test_a_write_that_breaks_off_leaves_nothing_in_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(file: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="No space left on device"):
-        FolderStore(str(tmp_path)).create("shards/1", b"rows")
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
-# --- addresses -------------------------------------------------------------------------------
-
-
-def test_an_address_has_endpoint_and_region_of_its_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3.example:8333")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-2")
-    address = StoreAddress.of("s3://bucket/prefix/")
-    assert address == StoreAddress("s3://bucket/prefix", "http://s3.example:8333", "eu-central-2")
-
-
-def test_an_endpoint_that_is_given_goes_before_the_environments(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3.example:8333")
-    assert StoreAddress.of("s3://b", "https://other").endpoint_url == "https://other"
-
-
-def test_the_endpoint_of_all_services_serves_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://all.example")
-    assert StoreAddress.of("s3://b").endpoint_url == "http://all.example"
-
-
-def test_without_an_environment_an_address_is_amazons() -> None:
-    assert StoreAddress.of("s3://bucket") == StoreAddress("s3://bucket", None, None)
-
-
-def test_an_address_pickles_to_itself_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-key-id")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-secret")
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "the-token")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3.example")
-    address = StoreAddress.of("s3://bucket/prefix")
-    data = pickle.dumps(address)
-    assert pickle.loads(data) == address
-    assert not any(secret in data for secret in (b"the-key-id", b"the-secret", b"the-token"))
-
-
-def test_a_relative_folder_becomes_absolute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert StoreAddress.of("./runs").uri == str(tmp_path / "runs")
-
-
-def test_a_tilde_is_the_home() -> None:
-    assert StoreAddress.of("~/runs").uri == f"{os.environ['HOME']}/runs"
-
-
-def test_a_path_is_an_address_even_one_that_lost_a_slash(tmp_path: Path) -> None:
-    assert StoreAddress.of(tmp_path / "runs").uri == str(tmp_path / "runs")
-    assert StoreAddress.of(Path("s3://bucket//x")).uri == "s3://bucket/x"
-
-
-@pytest.mark.parametrize("given", [{"uri": "s3://key:s3cret@b"}, b"runs", 3, None])
-def test_what_is_neither_text_nor_path_is_no_address(given: Any) -> None:
-    text = told(lambda: StoreAddress.of(given), UsageError)
-    assert text == (
-        f"a {type(given).__name__} is no store; "
-        "allowed: a folder or s3://bucket/prefix, as text or path"
-    )
-
-
-def test_an_address_reads_as_the_command_line_takes_it() -> None:
-    address = StoreAddress.of("s3://bucket/it's", "http://127.0.0.1:8333/")
-    assert str(address) == "'s3://bucket/it'\"'\"'s' --endpoint-url http://127.0.0.1:8333"
-    assert str(StoreAddress.of("/a b/c")) == "'/a b/c'"
-    assert str(StoreAddress("s3://bucket/x")) == "s3://bucket/x"
-
-
-@pytest.mark.parametrize("url", ["http://host/bucket", "https://bucket.s3.example.com"])
-def test_an_endpoint_that_holds_the_bucket_is_refused_wherever_it_comes_from(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = told(lambda: StoreAddress.of("s3://bucket/x", url), UsageError)
-    assert text.startswith(f"endpoint {url!r} holds the bucket 'bucket'; allowed: ")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
-    assert told(lambda: StoreAddress.of("s3://bucket/x"), UsageError) == text
-
-
-def test_a_folder_is_given_no_endpoint_but_the_environment_may_have_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    text = told(lambda: StoreAddress.of("bucket/x", "http://host"), UsageError)
-    assert text.endswith("; write s3://bucket/x for a bucket")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://host")
-    assert StoreAddress.of("/runs") == StoreAddress("/runs")
-
-
-def test_what_lies_beside_a_bucket_is_at_its_endpoint_and_a_folder_at_none() -> None:
-    home = StoreAddress("s3://bucket/x", "http://host")
-    assert home.beside("s3://other/y", None).endpoint_url == "http://host"
-    assert home.beside("s3://other/y", "http://there").endpoint_url == "http://there"
-    assert home.beside("/runs", "http://there") == StoreAddress("/runs")
-
-
-# --- what is said ----------------------------------------------------------------------------
-
-
-def told(action: Callable[[], object], kind: type[PolyfitError] = StoreError) -> str:
-    """The one line of a StoreError, or of another kind."""
-    with pytest.raises(kind) as caught:
-        action()
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
-
-
-OPERATIONS: dict[str, Callable[[Store], object]] = {
-    "create": lambda store: store.create("key", b""),
-    "put": lambda store: store.put("key", b""),
-    "get": lambda store: store.get("key"),
-    "list": lambda store: list(store.list("")),
-}
-operations = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
-
-
-@operations
-def test_an_endpoint_that_does_not_answer_is_named(
-    operation: Callable[[Store], object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "ATTEMPTS", 1)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-    endpoint = f"http://127.0.0.1:{free_port()}"
-    store = StoreAddress.of("s3://bucket/prefix", endpoint).open()
-    text = told(lambda: operation(store))
-    assert text.startswith(f"bucket 'bucket' at {endpoint}: cannot be reached")
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """Each kind of S3 server in turn, with its keys in the environment."""
-    found: S3Server = request.getfixturevalue(request.param)
-    use(found, monkeypatch)
-    return found
-
-
-@operations
-def test_keys_that_the_store_refuses_are_told(
-    operation: Callable[[Store], object], server: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
-    store = StoreAddress.of(server.fresh_uri()).open()
-    text = told(lambda: operation(store))
-    assert text.startswith(f"bucket {server.bucket!r} at {server.endpoint_url}: ")
-    assert "refuses this secret key" in text
-    assert "wrong-secret" not in text
-
-
-def test_a_key_id_that_the_store_does_not_know_is_told(
-    server: S3Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-    store = StoreAddress.of(server.fresh_uri()).open()
-    # Swift alone does not tell strangers which names it knows.
-    known = request.node.callspec.params["server"] == "swift"
-    said = "refuses this secret key" if known else "does not know this access key"
-    assert said in told(lambda: store.get("key"))
-
-
-@pytest.mark.parametrize("name", ["get", "list"])
-def test_an_unknown_bucket_is_named_when_read(name: str, server: S3Server) -> None:
-    """Not taken for a missing key, which would look like a run that has not begun."""
-    store = StoreAddress.of("s3://nowhere/prefix").open()
-    text = told(lambda: OPERATIONS[name](store))
-    assert text.startswith(f"bucket 'nowhere' at {server.endpoint_url}: there is no such bucket")
-
-
-@operations
-def test_missing_credentials_are_told_with_where_they_are_looked_for(
-    operation: Callable[[Store], object],
-) -> None:
-    store = StoreAddress.of("s3://bucket/prefix", "http://127.0.0.1:9").open()
-    text = told(lambda: operation(store))
-    assert text.startswith("bucket 'bucket' at http://127.0.0.1:9: no credentials")
-    assert "AWS_ACCESS_KEY_ID" in text
-
-
-def test_half_of_the_credentials_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "alone")
-    text = told(lambda: StoreAddress.of("s3://bucket", "http://127.0.0.1:9").open().get("key"))
-    assert "credentials" in text
-
-
-def test_a_profile_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "nobodys")
-    assert "nobodys" in told(lambda: StoreAddress.of("s3://bucket"))
-
-
-@pytest.mark.parametrize(
-    ("uri", "endpoint"),
-    [
-        ("s3://key-id:s3cret@bucket/prefix", None),
-        ("s3://bucket", "http://key-id:s3cret@host:8333"),
-    ],
-)
-def test_credentials_in_an_address_are_refused_and_not_repeated(
-    uri: str, endpoint: str | None
-) -> None:
-    text = told(lambda: StoreAddress.of(uri, endpoint), UsageError)
-    assert "holds credentials" in text
-    assert "s3cret" not in text
-
-
-@pytest.mark.parametrize("uri", ["s3://", "s3:///prefix", "s3://bucket?x=1", "s3://bucket/a#b"])
-def test_an_s3_uri_without_a_bucket_is_refused(uri: str) -> None:
-    assert (
-        told(lambda: StoreAddress.of(uri), UsageError)
-        == f"{uri!r} is no bucket; allowed: s3://bucket/prefix"
-    )
-
-
-@pytest.mark.parametrize("uri", ["gs://bucket/prefix", "http://host/bucket", "file:///tmp"])
-def test_another_kind_of_uri_is_refused(uri: str) -> None:
-    assert f"{uri!r} is no store" in told(lambda: StoreAddress.of(uri), UsageError)
-
-
-def test_an_empty_uri_is_refused() -> None:
-    assert "empty" in told(lambda: StoreAddress.of(""), UsageError)
-
-
-def test_an_endpoint_that_is_no_url_is_named() -> None:
-    assert "'127.0.0.1:8333'" in told(
-        lambda: StoreAddress.of("s3://bucket", "127.0.0.1:8333"), UsageError
-    )
-
-
-def test_a_bucket_name_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-    store = StoreAddress.of(
-        "s3://arn:aws:s3:eu-west-1:1:accesspoint/a", "http://127.0.0.1:9"
-    ).open()
-    assert "Invalid bucket name" in told(lambda: store.get("key"))
-
-
-@pytest.mark.parametrize("operation", [OPERATIONS["create"], OPERATIONS["put"]])
-def test_a_folder_that_cannot_be_written_is_named(
-    operation: Callable[[Store], object], tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    text = told(lambda: operation(FolderStore(str(tmp_path / "file" / "runs"))))
-    assert text.startswith(f"folder {tmp_path}/file/runs: ")
-    assert f"Not a directory: {tmp_path}/file is no folder" in text
-    (tmp_path / "link").symlink_to("gone")
-    text = told(lambda: operation(FolderStore(str(tmp_path / "link" / "runs"))))
-    assert f"{tmp_path}/link, a link to gone, is no folder" in text
-
-
-def test_a_bug_stays_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only failures of the world become StoreErrors."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-    store = StoreAddress.of("s3://bucket", "http://127.0.0.1:9").open()
-
-    with pytest.raises(TypeError):
-        store.put("key", "no bytes")  # type: ignore[arg-type]
+def test_an_object_is_read_with_its_age_by_the_stores_clock(store: Store) -> None:
+    store.put("key", b"first")
+    found = store.get_with_age("key")
+    assert (found.data, 0 <= found.age_s < 60) == (b"first", True)
+
+
+def test_the_age_of_what_is_not_there_is_not_told(store: Store) -> None:
+    with pytest.raises(NoSuchKey):
+        store.get_with_age("key")
 
 
 # --- what differs ----------------------------------------------------------------------------
@@ -543,14 +276,8 @@ def test_an_unknown_bucket_is_named_when_written_but_by_seaweedfs_and_a_folder(
         OPERATIONS[name](store)
         assert keys(store) == ["key"]
     else:
-        text = told(lambda: OPERATIONS[name](store))
+        text = error_message(lambda: OPERATIONS[name](store))
         assert "there is no such bucket (PutObject prefix/key: 404 NoSuchBucket" in text
-
-
-def test_the_size_of_an_object_in_an_unknown_bucket_is_that_of_no_object(server: S3Server) -> None:
-    """An answer to HEAD has no body that could name the bucket: plans are read with GET first."""
-    with pytest.raises(NoSuchKey):
-        StoreAddress.of("s3://nowhere/prefix").open().size("key")
 
 
 UNDER_A_WRONG_TAG = {
@@ -587,7 +314,7 @@ def test_a_key_below_another_is_refused_where_keys_are_files(
         put, bucket = place.server.client().put_object, place.server.bucket
         assert code(lambda: put(Bucket=bucket, Key=below, Body=b"")) == "InternalError"
     else:
-        assert "File exists" in told(lambda: store.put("a/b", b"x"))
+        assert "File exists" in error_message(lambda: store.put("a/b", b"x"))
 
 
 ANONYMOUS = {
@@ -635,17 +362,3 @@ def code(action: Callable[[], object]) -> str | None:
     except botocore.exceptions.ClientError as error:
         return error.response["Error"]["Code"]
     return None
-
-
-# --- what a lease asks for -------------------------------------------------------------------
-
-
-def test_an_object_is_read_with_its_age_by_the_stores_clock(store: Store) -> None:
-    store.put("key", b"first")
-    found = store.read("key")
-    assert (found.data, 0 <= found.age_s < 60) == (b"first", True)
-
-
-def test_the_age_of_what_is_not_there_is_not_told(store: Store) -> None:
-    with pytest.raises(NoSuchKey):
-        store.read("key")

@@ -15,8 +15,9 @@ from servers import ROOT, S3Server
 import polyfit
 from polyfit.errors import DamagedRun, StoreError
 from polyfit.spec.spec import Spec
-from polyfit.store import store as module
-from polyfit.store.store import Store, StoreAddress
+from polyfit.store import s3_client
+from polyfit.store.address import StoreAddress
+from polyfit.store.base import Store
 
 SEEDS = (1, 3, 9, 10, 13)
 DATA = bytes(range(256)) * 64
@@ -46,7 +47,7 @@ def under(seaweed: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Under]
 
         def opened(*faults: tuple[str, str]) -> tuple[Store, Proxy]:
             if "stalled" in dict(faults).values():  # until the client gives the answer up
-                monkeypatch.setattr(module, "READ_TIMEOUT_S", 10)
+                monkeypatch.setattr(s3_client, "READ_TIMEOUT_S", 10)
             proxy = stack.enter_context(proxied(seaweed.endpoint_url, Table(*faults)))
             return StoreAddress.of(seaweed.fresh_uri(), proxy.url).open(), proxy
 
@@ -125,7 +126,7 @@ def test_wrong_bytes_of_a_get_are_found_and_asked_for_again(under: Under) -> Non
     store, proxy = under(*[("GET", "wrong byte back")] * 3)
     store.put("key", DATA)
     assert store.get("key") == DATA
-    assert store.read("key").data == DATA
+    assert store.get_with_age("key").data == DATA
     assert proxy.counts == {"wrong byte back": 3}
 
 

@@ -32,11 +32,11 @@ import polyfit
 from polyfit.engine import cpu
 from polyfit.engine.initial import Twister
 from polyfit.errors import ClusterError, PolyfitError, StoreError, UsageError
-from polyfit.run.ledger import lease_key
+from polyfit.run.keys import lease_key
 from polyfit.spec.plan import Plan
 from polyfit.spec.schema import Resources
 from polyfit.spec.spec import Spec
-from polyfit.store.store import StoreAddress
+from polyfit.store.address import StoreAddress
 from polyfit.work import dispatch
 from polyfit.work.dispatch import (
     _RAYLET_POLLS,
@@ -455,7 +455,7 @@ from collections import deque
 from polyfit.work.dispatch import Job, RayExecutor, Task, connect
 from polyfit.errors import ClusterError
 from polyfit.spec.schema import Resources
-from polyfit.store.store import StoreAddress
+from polyfit.store.address import StoreAddress
 
 connection = connect(None)
 try:

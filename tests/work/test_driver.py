@@ -37,10 +37,15 @@ from polyfit.errors import (
     StoreError,
     UsageError,
 )
-from polyfit.run.lease import Holder, Lease, LeaseRenewer
-from polyfit.run.ledger import MANIFEST, PLAN, Ledger
+from polyfit.run.holder import Holder
+from polyfit.run.keys import MANIFEST, PLAN
+from polyfit.run.lease import Lease
+from polyfit.run.ledger import Ledger
+from polyfit.run.renewal import LeaseRenewer
 from polyfit.spec.spec import Spec
-from polyfit.store.store import FolderStore, NoSuchKey, S3Store, Store, StoreAddress
+from polyfit.store.address import StoreAddress
+from polyfit.store.base import NoSuchKey, Store
+from polyfit.store.folder import FolderStore
 from polyfit.work import dispatch, driver, heartbeat
 from polyfit.work.dispatch import InlineExecutor, Task, TaskResult
 from polyfit.work.progress import Progress
@@ -554,7 +559,7 @@ def test_an_answer_that_is_lost_on_the_way_is_asked_for_again_by_boto3(place: Pl
     """It then sees 412 for its own write: False, and the object is there."""
     if place.server is None:
         return
-    store: Any = S3Store(place.address)
+    store: Any = place.store
     lost = iter([0.0])
     events = store._client.meta.events
     # botocore asks this after each answer: a number is the pause before it tries again.
@@ -760,7 +765,8 @@ def test_no_run_resume_or_verify_ever_asks_to_delete(
             plain = getattr(os, name)
             monkeypatch.setattr(os, name, partial(_noted, asked, plain))
     else:
-        client: Any = S3Store(place.address)._client
+        store: Any = place.store
+        client = store._client
         client.meta.events.register("before-call.s3", lambda model, **_: asked.append(model.name))
     counted.stop_after = 2
     with pytest.raises(KeyboardInterrupt):

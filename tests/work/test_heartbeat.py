@@ -12,10 +12,11 @@ from limits import HANG_S
 
 from polyfit.errors import RunHeld, StoreError
 from polyfit.run import ledger
-from polyfit.run.ledger import STATUS, Ledger
+from polyfit.run.keys import STATUS
+from polyfit.run.ledger import Ledger
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
-from polyfit.store.store import FolderStore
+from polyfit.store.folder import FolderStore
 from polyfit.work import heartbeat
 from polyfit.work.heartbeat import Heartbeat, Ticker
 from polyfit.work.progress import QUIET_AFTER_S, Progress

@@ -8,7 +8,8 @@ import pytest
 from shards import TWELVE_FITS, stored_run
 
 from polyfit.errors import PlanMismatch
-from polyfit.run.results import Run, StoredFit
+from polyfit.run.reader import Run
+from polyfit.run.stored_fit import StoredFit
 from polyfit.show.fit import recomputed_text
 from polyfit.work.recompute import recompute
 

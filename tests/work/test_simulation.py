@@ -12,7 +12,8 @@ from simulate import Violation, histories, history, simulated
 
 from polyfit.errors import StoreError
 from polyfit.run import lease, ledger
-from polyfit.run.ledger import Manifest, Receipt
+from polyfit.run.keys import MANIFEST, shard_key
+from polyfit.run.manifest import Manifest, Receipt
 from polyfit.work import driver, storing
 
 HISTORIES = 10_000
@@ -39,13 +40,13 @@ Planted = Callable[[], Any]
 
 
 def the_lease_is_not_looked_at() -> Any:
-    return patch.object(lease.Lease, "_free", staticmethod(lambda found, watched_s: True))
+    return patch.object(lease.Lease, "_is_free", staticmethod(lambda found, unchanged_s: True))
 
 
 def the_seal_comes_before_the_last_receipt() -> Any:
     def seal(self: ledger.Ledger, receipts: Any) -> Manifest:
         manifest = Manifest(self.plan.hash, tuple(sorted(receipts, key=lambda one: one.shard)[1:]))
-        self.store.create(ledger.MANIFEST, manifest.to_json())
+        self.store.create(MANIFEST, manifest.to_json())
         return manifest
 
     return patch.object(ledger.Ledger, "seal", seal)
@@ -54,19 +55,19 @@ def the_seal_comes_before_the_last_receipt() -> Any:
 def a_shard_is_acknowledged_before_it_is_written() -> Any:
     def commit(plan: Any, shard: Any, data: bytes, statuses: Any, store: Any) -> Receipt:
         with suppress(StoreError):
-            store.create(ledger.shard_key(plan, shard.number), data)
+            store.create(shard_key(plan, shard.number), data)
         return Receipt.of(shard, data, statuses)
 
     return patch.object(storing, "commit", commit)
 
 
 def another_plans_run_is_taken() -> Any:
-    stated = ledger.Ledger._stated_plan
+    stated = ledger.Ledger._stored_hash
 
     def agreed(self: ledger.Ledger) -> str:
         return self.plan.hash if stated(self) else ""
 
-    return patch.object(ledger.Ledger, "_stated_plan", agreed)
+    return patch.object(ledger.Ledger, "_stored_hash", agreed)
 
 
 def a_lost_workers_shard_is_forgotten() -> Any:
@@ -81,7 +82,7 @@ def a_lost_workers_shard_is_forgotten() -> Any:
 
 def a_shard_is_written_without_a_condition() -> Any:
     def commit(plan: Any, shard: Any, data: bytes, statuses: Any, store: Any) -> Receipt:
-        store.put(ledger.shard_key(plan, shard.number), data)
+        store.put(shard_key(plan, shard.number), data)
         return Receipt.of(shard, data, statuses)
 
     return patch.object(storing, "commit", commit)

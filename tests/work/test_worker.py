@@ -18,10 +18,10 @@ from polyfit.errors import DamagedRun
 from polyfit.numerics.formula import FUNCTIONS
 from polyfit.numerics.grid import Grid
 from polyfit.numerics.observations import target_values
-from polyfit.run.ledger import shard_key
+from polyfit.run.keys import shard_key
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.spec import Spec
-from polyfit.store.store import FolderStore
+from polyfit.store.folder import FolderStore
 from polyfit.work import batches, fitting
 from polyfit.work.storing import inspect_shard, run_shard
 

@@ -12,15 +12,16 @@ from servers import S3Server
 
 from polyfit.cli import app as cli
 from polyfit.errors import Exit, StoreError
-from polyfit.store import store as module
-from polyfit.store.store import NoSuchKey, Store, StoreAddress
+from polyfit.store import s3, s3_client
+from polyfit.store.address import StoreAddress
+from polyfit.store.base import NoSuchKey, Store
 
 OPERATIONS: dict[str, tuple[str, Callable[[Store], object]]] = {
     "create": ("PutObject p/key", lambda store: store.create("key", b"x")),
     "put": ("PutObject p/key", lambda store: store.put("key", b"x")),
     "get": ("GetObject p/key", lambda store: store.get("key")),
     "part": ("GetObject p/key", lambda store: store.get("key", 2, 3)),
-    "read": ("GetObject p/key", lambda store: store.read("key")),
+    "read": ("GetObject p/key", lambda store: store.get_with_age("key")),
     "size": ("HeadObject p/key", lambda store: store.size("key")),
     "list": ("ListObjectsV2 p/shards/", lambda store: list(store.list("shards/"))),
 }
@@ -40,7 +41,8 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def once() -> Iterator[tuple[OddS3, Store]]:
     """One server, and one client that never asks again, for most tests: a client takes time."""
     with pytest.MonkeyPatch.context() as patch, odd_s3(lambda asked: Answer()) as odd:
-        patch.setattr(module, "ATTEMPTS", 1)
+        patch.setattr(s3_client, "ATTEMPTS", 1)
+        patch.setattr(s3, "READ_ATTEMPTS", 1)
         patch.setenv("AWS_ACCESS_KEY_ID", "a")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "b")
         yield odd, StoreAddress.of("s3://bucket/p", odd.url).open()
@@ -263,7 +265,7 @@ def test_html_that_was_written_as_an_object_is_read(seaweed: S3Server, monkeypat
         monkeypatch.setenv(name, value)
     store = StoreAddress.of(seaweed.fresh_uri()).open()
     store.put("report.html", PAGES["titled"])
-    assert store.get("report.html") == store.read("report.html").data == PAGES["titled"]
+    assert store.get("report.html") == store.get_with_age("report.html").data == PAGES["titled"]
     assert store.size("report.html") == len(PAGES["titled"])
 
 
@@ -305,7 +307,8 @@ def test_a_network_that_asks_for_a_login_says_so(serve: Serve) -> None:
 def test_no_tls_an_authority_that_is_missing_and_a_proxy_that_is_none_are_told(
     once: tuple[OddS3, Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    monkeypatch.setattr(s3_client, "ATTEMPTS", 1)
+    monkeypatch.setattr(s3, "READ_ATTEMPTS", 1)
     secure = once[0].url.replace("http://", "https://")
     plain = StoreAddress.of("s3://bucket/p", secure).open()
     assert str(told("get", plain)).endswith("; an endpoint without TLS begins with http://")

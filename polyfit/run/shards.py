@@ -1,0 +1,100 @@
+"""Reads the rows of stored shards: of one only the columns asked for, or several at a time."""
+
+import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import pyarrow as pa
+
+from polyfit.errors import DamagedRun
+from polyfit.run.keys import shard_key
+from polyfit.run.ledger import Ledger
+from polyfit.run.parquet import READ_ERRORS, REFIT_HINT, check_columns, open_parquet
+from polyfit.run.schema import schema
+from polyfit.store.base import NoSuchKey
+from polyfit.store.object_file import ObjectFile
+
+__all__ = ["ShardReader", "map_in_order"]
+
+T = TypeVar("T")
+
+
+class ShardReader:
+    """Reads shards of one run."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self._store, self._plan = ledger, ledger.store, ledger.plan
+
+    def read(self, number: int, columns: Sequence[str], size: int | None = None) -> pa.Table:
+        """A shard's rows.
+
+        Args:
+            number: which shard.
+            columns: which columns, in this order.
+            size: the object's size in bytes; asked from the store if None.
+
+        Raises:
+            DamagedRun: the shard is missing or cannot be read.
+        """
+        key, names = shard_key(self._plan, number), list(columns)
+        try:
+            rows = None
+            if set(names) != set(schema(self._plan).names):
+                rows = self._read_part(key, names, size)
+            if rows is None:
+                rows = self._read_columns(io.BytesIO(self._store.get(key)), names)
+            return rows
+        except NoSuchKey:
+            raise DamagedRun(self._missing(number)) from None
+        except READ_ERRORS as error:
+            raise DamagedRun(
+                f"{self._store.uri}/{key} cannot be read: {error}; {REFIT_HINT}"
+            ) from None
+
+    def _read_part(self, key: str, names: list[str], size: int | None) -> pa.Table | None:
+        """The columns without the others; None where they cannot be read. Then the whole object
+        decides: it has a digest, and bytes may have changed on the way only."""
+        try:
+            return self._read_columns(ObjectFile(self._store, key, size), names)
+        except NoSuchKey:
+            raise
+        except READ_ERRORS:
+            return None
+
+    def _read_columns(self, shard: ObjectFile | io.BytesIO, names: list[str]) -> pa.Table:
+        rows = open_parquet(shard).read(names, use_threads=False)
+        check_columns(rows, names, self._plan)
+        return rows
+
+    def _missing(self, number: int) -> str:
+        """The message for a shard that has no object."""
+        key, shard = shard_key(self._plan, number), self._plan.shard(number)
+        if self._ledger.manifest() is not None:
+            return f"{self._store.uri}/{key} is missing; run the same spec again"
+        return (
+            f"{self._store.uri}/{key} (fits {shard.start} to {shard.stop - 1}) is not stored yet; "
+            "run the same spec again: it resumes"
+        )
+
+
+def map_in_order(function: Callable[[int], T], numbers: Iterable[int], threads: int) -> Iterator[T]:
+    """``function`` of each number, in order; no more than ``threads`` results are held.
+
+    Executor.map would hold the results of all numbers.
+    """
+    if threads == 1:
+        yield from map(function, numbers)
+        return
+    pending: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for number in numbers:
+                pending.append(pool.submit(function, number))
+                if len(pending) == threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,35 @@
+"""One stored fit, and its polynomial."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from polyfit.numerics.basis import functions_at
+from polyfit.numerics.grid import Grid
+from polyfit.spec.plan import Shard
+
+__all__ = ["StoredFit", "predict"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFit:
+    """One fit: its row, and the shard, the key and the footer of the object that holds it."""
+
+    fit: int
+    row: dict[str, Any]
+    shard: Shard
+    key: str
+    footer: dict[str, Any]
+
+
+def predict(row: dict[str, Any], x: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """The polynomial of a row at ``x`` (any shape): same shape, float64."""
+    points = np.asarray(x, dtype=np.float64)
+    grid = Grid(row["range_low"], row["range_high"], row["points"], row["degree"], row["basis"])
+    coefficients = np.array(row["coefficients"], dtype=np.float64)
+    total = np.zeros(points.size)
+    for value, function in zip(coefficients, functions_at(grid, points.ravel()), strict=True):
+        total = total + value * function
+    return total.reshape(points.shape)
