@@ -23,7 +23,7 @@ def fit_text(run: Run, stored: StoredFit) -> str:
     own, in_x = equations(stored.row)
     lines = [format_pairs(_fit_pairs(run, stored), width=21), "", own]
     if in_x is None:
-        lines.append("in powers of x: not known without changing its predictions")
+        lines.append("in powers of x: unknown, because converting would change the predictions")
     elif in_x != own:
         lines.append(in_x)
     return "\n".join([*lines, "", *curve(stored.row)])

@@ -32,5 +32,5 @@ def write_runs_csv(listed: list[ListedRun], file: TextIO) -> None:
 
 def run_line(run: ListedRun) -> str:
     """The run's address, ready to paste after ``polyfit results``, and its size."""
-    size = "of another version" if run.fits is None else format_count(run.fits, "fit")
+    size = "made by another version" if run.fits is None else format_count(run.fits, "fit")
     return f"{run.address}  ({size}{'' if run.complete else ', not complete'})"

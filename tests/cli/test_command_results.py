@@ -175,7 +175,7 @@ def test_an_unfinished_run_is_listed_as_such(
     (older / "plan.json").write_text(plan.replace(small_run.plan.hash, "0" * 64))
     assert command("results", "runs").out.splitlines() == [
         f"{folder}  (20 fits, not complete)",
-        f"{older}  (of another version)",
+        f"{older}  (made by another version)",
     ]
 
 

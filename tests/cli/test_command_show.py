@@ -67,8 +67,8 @@ def test_a_fit_is_shown_with_its_row_its_equations_and_its_curve(run: Run, show:
 def test_a_history_is_shown_by_its_first_and_last_values(run: Run, show: Show) -> None:
     _, out, _ = show(run.uri, 0)
     values = [f"{value:.6g}" for value in run.row(0)["loss_history"]]
-    ends = [f"{update}: {values[update // 4]}" for update in (3, 7, 11, 31, 35, 39)]
-    first, last = ", ".join(ends[:3]), ", ".join(ends[3:])
+    shown = [f"{update}: {values[update // 4]}" for update in (3, 7, 11, 31, 35, 39)]
+    first, last = ", ".join(shown[:3]), ", ".join(shown[3:])
     assert f"loss_history          10 recorded; {first}, ..., {last}\n" in out
     assert "gradient_norm_history 10 recorded; 3: " in out
     assert "coefficients_history  10 recorded; 3: [" in out
@@ -90,7 +90,7 @@ def test_the_power_basis_has_one_equation(run: Run, show: Show) -> None:
 def test_unknown_powers_of_x_are_reported(tmp_path: Path, show: Show) -> None:
     text = "name: far\nfit: {range: [1.0e+6, 1000001], target: x - 1000000.5, degree: 1, steps: 9}"
     _, out, _ = show(stored_run(text, tmp_path).uri, 0)
-    assert "in powers of x: not known" in out
+    assert "in powers of x: unknown" in out
     assert "t = (x - 1000000.5) / 0.5" in out
 
 
