@@ -6,7 +6,7 @@ from unittest.mock import patch
 import pyarrow as pa
 import torch
 
-from polyfit.engine import setup
+from polyfit.engine import batch_data
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.spec import Spec
 from polyfit.work import fitting
@@ -61,5 +61,5 @@ def plan_of(text: str, engine: str) -> Plan:
 def rows_of(text: str, engine: str = "eager", device: torch.device = CPU, few: int = 0) -> pa.Table:
     """All rows of a spec's plan, computed here as one shard; below ``few`` without kernels."""
     plan = plan_of(text, engine)
-    with patch.object(setup, "FEW", few), patch.object(fitting, "FEW", few):
+    with patch.object(batch_data, "MIN_COMPILED", few):
         return fitting.compute(plan, Shard(0, 0, plan.fits), device)

@@ -1,8 +1,8 @@
 """Kernels as machine code of this machine's CPU, in this process, by LLVM.
 
-Machine code is kept in the user's cache. Its name holds all that decides it; what is there is used
-only if its digest is right, and otherwise made again. Two who compile at once do the same work
-twice. Without a folder to keep it in, it is made for each process.
+Machine code is stored in the user's cache. A file is named by all that decides its code; it is used
+only if its digest is right, and otherwise made again. Two processes that compile the same kernel at
+once do the work twice. Without a cache folder each process makes its own code.
 """
 
 import contextlib
@@ -20,8 +20,9 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from polyfit.engine.emit import BYTES
+from polyfit.engine.emit import NUM_BYTES
 from polyfit.engine.kernel import Kernel, cpu_text
+from polyfit.engine.llvm import binding, parsed
 from polyfit.errors import ClusterError
 
 __all__ = [
@@ -39,13 +40,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Machine:
-    """What code is made for: a CPU and its features in LLVM's words; empty: this machine's."""
+    """What code is made for: a CPU and its features in LLVM's terms; empty for this machine."""
 
     cpu: str = ""
     features: str = ""
 
     @property
-    def registers(self) -> int:
+    def register_bytes(self) -> int:
         """Bytes of a vector register."""
         if not self.cpu:
             return 64 if "+avx512f" in _host()[1].split(",") else 32
@@ -59,8 +60,7 @@ class Function:
     """A kernel's function; call it with its arguments."""
 
     def __init__(self, kernel: Kernel, lanes: int, code: bytes) -> None:
-        from llvmlite import binding as llvm
-
+        llvm = binding()
         self.kernel, self.lanes = kernel, lanes
         module = llvm.parse_assembly("")
         self._engine = llvm.create_mcjit_compiler(module, _target(HOST))
@@ -70,23 +70,25 @@ class Function:
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
     def bind(self, arguments: Mapping[str, "np.ndarray[Any, Any] | int"]) -> Callable[..., None]:
-        """A call with these arrays (contiguous, of the kernel's types; those left out are not
-        used) and integers, some of which each call may set anew."""
+        """A call with these arrays and integers. Each call may replace integers.
+
+        Arrays are contiguous and have the kernel's types; those that it does not use may be
+        left out.
+        """
         names = self.kernel.arguments
         given = np.zeros(len(names), dtype=np.int64)
         places = {name: place for place, name in enumerate(names)}
         for name, value in arguments.items():
-            whole = not isinstance(value, int)
-            given[places[name]] = value.ctypes.data if whole else value  # type: ignore[union-attr]
-        kept, run, at = (self, dict(arguments)), self._run, given.ctypes.data
+            given[places[name]] = value if isinstance(value, int) else value.ctypes.data
+        alive, run, address = (self, dict(arguments)), self._run, given.ctypes.data
         begin, end = places["begin"], places["end"]
 
         def call(**integers: int) -> None:
             for name, value in integers.items():
                 given[places[name]] = value
-            assert kept  # the code and the arrays live as long as the call
-            if given[begin] < given[end]:  # its loops turn at least once
-                run(at)
+            assert alive  # the code and the arrays have to live as long as the call
+            if given[begin] < given[end]:  # the kernel's loops run at least once
+                run(address)
 
         return call
 
@@ -97,7 +99,7 @@ def load(kernel: Kernel, lanes: int) -> Function:
     Raises:
         ClusterError: no machine code can be made or run here.
     """
-    key = (kernel.words, lanes)
+    key = (kernel.key, lanes)
     with _LOCK:
         if key not in _FUNCTIONS:
             _check()
@@ -106,7 +108,7 @@ def load(kernel: Kernel, lanes: int) -> Function:
 
 
 def compiling() -> bool:
-    """Whether a thread of this process makes machine code."""
+    """Whether a thread of this process is making machine code."""
     return _LOCK.locked()
 
 
@@ -121,22 +123,23 @@ def machine_code(text: str, machine: Machine = HOST) -> bytes:
 
 
 def optimised(text: str, machine: Machine) -> Any:
-    """LLVM's module of IR after its passes; what is vectors already is not made into others."""
-    from llvmlite import binding as llvm
+    """LLVM's module of IR without what is not used, such as the losses of most updates.
 
-    module = llvm.parse_assembly(text)
-    module.verify()
-    tuning = llvm.create_pipeline_tuning_options(speed_level=1)
-    tuning.slp_vectorization = tuning.loop_vectorization = tuning.loop_unrolling = False
-    passes = llvm.create_pass_builder(_target(machine), tuning)
-    passes.getModulePassManager().run(module, passes)
+    LLVM's usual passes are left out. They took a third of the time to make code, and the kernels
+    were no faster: values are vectors already, and code generation moves constants out of loops.
+    """
+    llvm, module = binding(), parsed(text)
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_aggressive_dce_pass()
+    passes.run(
+        module, llvm.create_pass_builder(_target(machine), llvm.create_pipeline_tuning_options())
+    )
     return module
 
 
 def _target(machine: Machine) -> Any:
-    """LLVM's target, a new one: a function that is loaded owns the one that it gets."""
-    from llvmlite import binding as llvm
-
+    """LLVM's target, a new one each time: a function that is loaded owns its own."""
+    llvm = binding()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     cpu, features = (machine.cpu, machine.features) if machine.cpu else _host()
@@ -147,22 +150,14 @@ def _target(machine: Machine) -> Any:
 @lru_cache(maxsize=1)
 def _host() -> tuple[str, str]:
     _check()
-    from llvmlite import binding as llvm
-
+    llvm = binding()
     return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
 
 
 @lru_cache(maxsize=1)
 def _check() -> None:
     try:
-        from llvmlite import binding as llvm
-    except (ImportError, OSError) as error:
-        raise ClusterError(
-            f"llvmlite, which makes the engine's machine code, cannot be used here ({error}); "
-            "install it, or use engine: eager"
-        ) from None
-    try:
-        llvm.check_jit_execution()
+        binding().check_jit_execution()
     except OSError as error:
         raise ClusterError(
             f"this machine does not allow to run machine code made in memory ({error}); "
@@ -185,13 +180,13 @@ def _cached(kernel: Kernel, lanes: int) -> bytes:
                 return data[_DIGEST:]
     code = machine_code(cpu_text(kernel, lanes))
     if place:
-        with contextlib.suppress(OSError):  # a full disk: it is made again next time
+        with contextlib.suppress(OSError):  # a full disk: the code is made again next time
             _write(place, _digest(name, code) + code)
     return code
 
 
 def _digest(name: str, code: bytes) -> bytes:
-    """Of machine code under its name: another kernel's has another."""
+    """Of machine code together with its name, so that a renamed file is not used."""
     return hashlib.sha256(name.encode() + code).digest()
 
 
@@ -210,13 +205,13 @@ def _named(kernel: Kernel, lanes: int) -> str:
     """A name that holds all that decides the machine code."""
     import llvmlite
 
-    words = [kernel.words, lanes, *_host(), llvmlite.__version__, torch.__version__, _sources()]
+    words = [kernel.key, lanes, *_host(), llvmlite.__version__, torch.__version__, _sources()]
     return hashlib.sha256(repr(words).encode()).hexdigest()[:32]
 
 
 @lru_cache(maxsize=1)
 def _sources() -> str:
-    """A digest of this wing's sources, of which kernels are written."""
+    """A digest of this wing's sources, which write the kernels."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
@@ -225,7 +220,7 @@ def _sources() -> str:
 
 @lru_cache(maxsize=1)
 def cache_folder() -> Path | None:
-    """Where machine code is kept; made if need be. None where no folder is ours alone.
+    """Where machine code is stored, created if needed. None if no folder is ours alone.
 
     ``$POLYFIT_CACHE``; without it ``polyfit`` in ``$XDG_CACHE_HOME`` or ``~/.cache``, or a folder
     with the temporary files.
@@ -252,11 +247,11 @@ def cache_folder() -> Path | None:
 def lanes_of(kernel: Kernel, values: int, machine: Machine = HOST) -> int:
     """Lanes for a kernel that changes ``values`` vectors in its innermost loop.
 
-    Several registers a vector hide the latency of dependent operations; where there are many
-    values, or few registers of a machine, one leaves them in registers.
+    Vectors of several registers hide the latency of dependent operations. With many values, or on
+    a machine with few registers, vectors of one register keep the values in registers.
     """
-    if machine.registers == 64:
+    if machine.register_bytes == 64:
         several = 4 if values <= 4 else 2 if values <= 16 else 1
     else:
         several = 2 if values <= 6 else 1
-    return machine.registers // BYTES[kernel.real] * several
+    return machine.register_bytes // NUM_BYTES[kernel.real] * several

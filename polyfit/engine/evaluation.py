@@ -1,198 +1,203 @@
-"""The evaluation of fits at their final coefficients, in float64: one kernel.
+"""What a row says of final coefficients: by torch and numpy, or by one kernel.
 
-Its lanes are points. Shapes: B fits, M = degree + 1 coefficients, T = M (M + 1) / 2, P problems, N
-points, C clean targets, D data.
+Shapes: B fits, M = degree + 1 coefficients, N points, P problems.
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from polyfit.engine.emit import Emitter
-from polyfit.engine.kernel import Kernel
-from polyfit.engine.model import WRITTEN, residual, squared_loss
-from polyfit.engine.points import Points, over_points
-from polyfit.engine.screening import ARRAYS, horner, largest_errors
-from polyfit.engine.tape import Tape
-from polyfit.spec.fit import SQUARED
+from polyfit.engine import cpu
+from polyfit.engine.batch import BatchConfig, Floats, Index, Problems
+from polyfit.engine.batch_data import BatchData, too_few_to_compile
+from polyfit.engine.eager import objective_of
+from polyfit.engine.evaluation_kernel import EvaluationKernel
+from polyfit.engine.loops import LANES
+from polyfit.engine.objective import gradient, norm
+from polyfit.engine.screening import SCREENED_POINTS, blocks_of
+from polyfit.numerics.arrays import Array, chunks
+from polyfit.numerics.basis import basis_functions, in_powers
+from polyfit.numerics.grid import Grid
+from polyfit.numerics.reduction import sum_of
 
-__all__ = ["Evaluation"]
+__all__ = ["Evaluation", "evaluate"]
 
-Values = list[str]
+POWER_TOLERANCE: Final = 1e-6
+"""Share of max |y|: a larger change of a prediction makes the power coefficients null."""
+
+_CHUNK_NUMBERS: Final = 1 << 16
+"""Residuals that are computed at a time without a kernel: few enough to stay in the cache."""
+
+_CPU: Final = torch.device("cpu")
+
+_FITS_TOGETHER: Final = 4
+"""Fits of one problem that the kernel evaluates at a time, all at the same points."""
+
+_MAX_SIZE_TOGETHER: Final = 8
+"""Coefficients of so many fits stay in registers, or in the nearest cache."""
 
 
-@dataclass(frozen=True)
-class Evaluation(Kernel):
-    """What a row says of final coefficients.
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Fits at their final coefficients, in float64; arrays of shape (B,), ``powers`` (B, M).
 
-    Args:
-        degree, objective: of the fits.
-        in_x: whether their basis is that of the powers of x.
-        together: fits that are evaluated at a time; more than one where all have one problem.
-        screened: whether points that cannot matter are passed over; where that is possible, for
-            fits of one problem with a squared objective in powers of x.
-
-    Arrays of float64: ``c`` and ``powers`` (B, M), the coefficients in the fits' basis and, where
-    that is another, of the powers of x; ``R`` (P, T), or (T,) where ``triangle`` is 0, q (P, M)
-    and ``rest`` (P,); the basis functions (M, N), t (N,), ``middle`` and ``half`` (P,); ``clean``
-    (C, N) and y (D, N); those of ``screening``. Of int64: ``problem_of`` (B,), ``clean_of`` and
-    ``data_of`` (P,).
-
-    Results of float64, shape (B,): ``loss``, ``excess`` over the optimum (squared objectives),
-    ``gradient_norm``; ``max_error`` against the clean target, ``change`` of a prediction by the
-    powers of x, ``squares``, the sum of squared residuals (other objectives).
+    ``excess`` over the optimum is NaN where the objective has no closed-form optimum.
     """
 
-    degree: int
-    objective: str
-    in_x: bool
-    together: int = 1
-    screened: bool = False
-
-    real = "double"
-    arrays: ClassVar = (
-        "c", "powers", "R", "q", "rest", "functions", "t", "middle", "half", "clean", "y",
-        "problem_of", "clean_of", "data_of", "loss", "excess", "gradient_norm", "max_error",
-        "change", "squares", *ARRAYS,
-    )  # fmt: skip
-    integers: ClassVar = ("points", "triangle")
-
-    @property
-    def words(self) -> str:
-        return (
-            f"evaluation {self.degree} {self.objective} {self.in_x} {self.together} {self.screened}"
-        )
-
-    def step(self, lanes: int) -> int:
-        return self.together
-
-    def before(self, e: Emitter, a: dict[str, str]) -> object:
-        return None
-
-    def block(self, e: Emitter, a: dict[str, str], shared: Any, b: str) -> None:
-        _Block(self, e, a, b).write()
+    loss: Array
+    excess: Array
+    gradient_norm: Array
+    rmse: Array
+    max_error: Array
+    powers: Floats
+    powers_known: npt.NDArray[np.bool_]
 
 
-class _Block:
-    """Writes the evaluation of fits that begin at ``b``."""
+def evaluate(
+    config: BatchConfig,
+    data: BatchData,
+    problems: Problems,
+    final_BM: Array,
+    stored: npt.DTypeLike,
+) -> Evaluation:
+    """The evaluation of ``final_BM`` (float64), power coefficients in the dtype ``stored``.
 
-    def __init__(self, kernel: Evaluation, e: Emitter, a: dict[str, str], b: str) -> None:
-        self.kernel, self.e, self.a = kernel, e, a
-        self.size = kernel.degree + 1
-        self.squared = kernel.objective in SQUARED
-        last = e.integer("sub", a["end"], 1)
-        # Where fewer fits are left, the last one is evaluated again.
-        self.fits = [e.smaller(e.integer("add", b, k), last) for k in range(kernel.together)]
-        self.problem = e.load(a["problem_of"], b, "i64")
+    The excess of a squared objective is the reduced sum of squares itself, which keeps its
+    precision where the loss and the optimum agree to the last bit.
 
-    def write(self) -> None:
-        e, a = self.e, self.a
-        self.clean_row = self._row("clean_of")
-        self.data_row = "0" if self.squared else self._row("data_of")
-        own, in_powers = [], []
-        with e.width(1):
-            self.middle = e.load(a["middle"], self.problem)
-            self.half = e.load(a["half"], self.problem)
-            for fit in self.fits:
-                at = e.integer("mul", fit, self.size)
-                places = [e.integer("add", at, k) for k in range(self.size)]
-                c = [e.load(a["c"], place) for place in places]
-                powers = c if self.kernel.in_x else [e.load(a["powers"], place) for place in places]
-                if self.squared:
-                    self._reduced(fit, c)
-                own.append(c)
-                in_powers.append(powers)
-        if self.kernel.screened:
-            errors = largest_errors(e, a, self.clean_row, self.middle, self.half, own)
-            for fit, error in zip(self.fits, errors, strict=True):
-                self._store(fit, "max_error", error)
-        else:
-            self._over_points(own, in_powers)
+    Raises:
+        ClusterError: no machine code can be made or run here.
+    """
+    powers = _powers(data, problems.of_B, final_BM, stored)
+    # For a squared objective both ways have the same bits. torch adds over points in another
+    # order.
+    few = config.squared and too_few_to_compile(len(final_BM))
+    by = _by_kernel if data.compiled and not few else _by_torch
+    in_x = final_BM if data.basis == "power" else powers.astype(np.float64)
+    found = by(config, data, problems, final_BM, in_x)
+    loss, share = found["loss"], config.points if config.objective == "mse" else 1
+    with np.errstate(all="ignore"):
+        mean = loss * (share / config.points)
+        if not config.squared:
+            mean = found["squares"] / config.points
+        known = np.asarray(np.isfinite(powers).all(axis=1))
+        if data.basis != "power":
+            scale = data.scale_D[data.data_of_P[problems.of_B]]
+            known &= found["change"] <= POWER_TOLERANCE * scale
+        rmse = np.sqrt(mean)
+    excess, slope, error = found["excess"], found["gradient_norm"], found["max_error"]
+    return Evaluation(loss, excess, slope, rmse, error, powers, known)
 
-    def _row(self, name: str) -> str:
-        return self.e.integer(
-            "mul", self.e.load(self.a[name], self.problem, "i64"), self.a["points"]
-        )
 
-    def _store(self, fit: str, name: str, value: str) -> None:
-        with self.e.width(1):
-            self.e.store_lanes(value, self.a[name], fit)
+Results = dict[str, Array]
+"""Arrays of shape (B,), named as the results of ``EvaluationKernel``."""
 
-    def _reduced(self, fit: str, c: Values) -> None:
-        """Loss, excess and gradient norm of a squared objective, from its reduction."""
-        e, a, size = self.e, self.a, self.size
-        row = e.integer("mul", self.problem, a["triangle"])
-        R = [e.load(a["R"], e.integer("add", row, k)) for k in range(size * (size + 1) // 2)]
-        row = e.integer("mul", self.problem, size)
-        q = [e.load(a["q"], e.integer("add", row, k)) for k in range(size)]
-        rest = e.load(a["rest"], self.problem)
-        points = None
-        if self.kernel.objective == "mse":
-            points = e.new(f"uitofp i64 {a['points']} to double")
-        tape = Tape(e, torch.float64, c)
-        loss = squared_loss(tape, R, q, rest, points, c)
-        self._store(fit, "loss", loss)
-        self._norm(fit, tape.gradient(loss, c))
-        whole = squared_loss(Tape(e, torch.float64, c), R, q, e.constant(0.0), points, c)
-        self._store(fit, "excess", whole)
 
-    def _norm(self, fit: str, g: Values) -> None:
-        e = self.e
-        with e.width(1):
-            total = e.mul(g[0], g[0])
-            for d in g[1:]:
-                total = e.add(total, e.mul(d, d))
-            self._store(fit, "gradient_norm", e.intrinsic("sqrt", total))
+def _by_torch(
+    config: BatchConfig, data: BatchData, problems: Problems, final_BM: Array, in_x_BM: Array
+) -> Results:
+    """One operation at a time; ``in_x_BM`` are the coefficients of the powers of x."""
+    exact, num_fits = replace(config, dtype=torch.float64), len(final_BM)
+    names = ("loss", "excess", "gradient_norm", "max_error", "change", "squares")
+    found = {name: np.full(num_fits, np.nan) for name in names}
+    fits = np.arange(num_fits)
+    for some in [slice(None)] if config.squared else _chunks(num_fits, config.points):
+        c = [torch.tensor(column) for column in final_BM[some].T]
+        with torch.enable_grad():
+            losses, g = gradient(objective_of(exact, problems, fits[some], _CPU), c)
+        found["loss"][some], found["gradient_norm"][some] = losses.numpy(), norm(g).numpy()
+        if config.squared:
+            reduced = replace(problems, rest_P=np.zeros_like(problems.rest_P))
+            found["excess"][some] = objective_of(exact, reduced, fits[some], _CPU)(c).numpy()
+    with np.errstate(all="ignore"):
+        for some in _chunks(num_fits, config.points):
+            of = problems.of_B[some]
+            predicted, by_powers = _predicted(_grid(data, of), final_BM[some], in_x_BM[some])
+            clean = data.clean_CN[data.clean_of_P[of]]
+            found["max_error"][some] = np.abs(predicted - clean).max(axis=1)
+            found["change"][some] = np.abs(by_powers - predicted).max(axis=1)
+            if not config.squared:
+                off = predicted - data.y_DN[data.data_of_P[of]]
+                found["squares"][some] = sum_of(off * off)
+    return found
 
-    def _over_points(self, own: list[Values], in_powers: list[Values]) -> None:
-        e, a = self.e, self.a
-        spread = [[*map(e.splat, c)] for c in own]
-        powers = [[*map(e.splat, c)] for c in in_powers]
-        middle, half = e.splat(self.middle), e.splat(self.half)
-        names, joined = ["max_error"], ["largest"]
-        if not self.kernel.in_x:
-            names, joined = [*names, "change"], [*joined, "largest"]
-        if not self.squared:
-            names, joined = [*names, "squares", "loss"], [*joined, "add", "add"]
-            joined += ["add"] * self.size
 
-        def terms(points: Points) -> Values:
-            x = e.add(middle, e.mul(half, points.load(a["t"])))
-            functions = self._functions(points, x)
-            clean = points.load(a["clean"], self.clean_row)
-            found = []
-            for c, c_in_powers in zip(spread, powers, strict=True):
-                value = predicted = horner(e, c_in_powers, x)
-                if not self.kernel.in_x:
-                    predicted = c[0]
-                    for one, function in zip(c[1:], functions, strict=True):
-                        predicted = e.add(predicted, e.mul(one, function))
-                found.append(points.only(e.sub(predicted, clean)))
-                if not self.kernel.in_x:
-                    found.append(points.only(e.sub(value, predicted)))
-                if not self.squared:
-                    y = points.load(a["y"], self.data_row)
-                    off = e.sub(predicted, y)
-                    tape = Tape(e, torch.float64, c)
-                    loss = tape(WRITTEN[self.kernel.objective], residual(tape, c, functions, y))
-                    found += [e.mul(off, off), loss, *tape.gradient(loss, c)]
-            return found
+def _by_kernel(
+    config: BatchConfig, data: BatchData, problems: Problems, final_BM: Array, in_x_BM: Array
+) -> Results:
+    num_fits, size, upper = len(final_BM), config.size, np.triu_indices(config.size)
+    one_R = len(data.design.R_MM) == 1
+    R = problems.R_PMM[: 1 if one_R else None, upper[0], upper[1]]
+    names = ("loss", "excess", "gradient_norm", "max_error", "change", "squares")
+    results = {name: np.full(num_fits, np.nan) for name in names}
+    zeros_P = np.zeros(len(data.low_P))
+    arrays: dict[str, Any] = {
+        "c": final_BM,
+        "powers": in_x_BM,
+        "R": R,
+        "q": problems.q_PM,
+        "rest": problems.rest_P,
+        "t": data.grid.t(),
+        "middle": data.grid.middle + zeros_P,
+        "half": data.grid.half + zeros_P,
+        "clean": data.clean_CN,
+        "y": data.y_DN,
+        "problem_of": problems.of_B,
+        "clean_of": data.clean_of_P,
+        "data_of": data.data_of_P,
+    }
+    in_x = data.basis == "power"
+    if not in_x:
+        functions = basis_functions(data.basis, data.degree, data.grid.t())
+        arrays["functions"] = np.stack(list(functions))
+    one_problem = config.squared and len(zeros_P) == 1
+    screened = one_problem and in_x and config.points >= SCREENED_POINTS
+    if screened:
+        arrays |= blocks_of(arrays["t"], data.clean_CN[0])
+    together = _FITS_TOGETHER if one_problem and size <= _MAX_SIZE_TOGETHER else 1
+    kernel = EvaluationKernel(config.degree, config.objective, in_x, together, screened)
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    sizes = {"points": config.points, "triangle": 0 if one_R else R.shape[1]}
+    cpu.load(kernel, LANES).bind({**arrays, **results, **sizes})(begin=0, end=num_fits)
+    return results
 
-        found = over_points(e, a["points"], terms, joined * len(own))
-        for k, fit in enumerate(self.fits):
-            results = found[k * len(joined) : (k + 1) * len(joined)]
-            for name, value in zip(names, results, strict=False):
-                self._store(fit, name, value)
-            if not self.squared:
-                self._norm(fit, results[len(names) :])
 
-    def _functions(self, points: Points, x: str) -> Values:
-        """The basis functions but the first."""
-        if self.kernel.in_x:
-            functions = [x][: self.size - 1]
-            while len(functions) < self.size - 1:
-                functions.append(self.e.mul(functions[-1], x))
-            return functions
-        rows = [self.e.integer("mul", self.a["points"], k) for k in range(1, self.size)]
-        return [points.load(self.a["functions"], row) for row in rows]
+def _chunks(num_fits: int, points: int) -> Iterator[slice]:
+    return chunks(num_fits, points, _CHUNK_NUMBERS)
+
+
+def _grid(data: BatchData, of: Index) -> Grid:
+    """The grids of some problems; one serves where all are the same."""
+    of = of[:1] if (of == of[0]).all() else of
+    return replace(data.grid, low=data.low_P[of], high=data.high_P[of])
+
+
+def _powers(data: BatchData, of: Index, final_BM: Array, stored: npt.DTypeLike) -> Floats:
+    """Coefficients of the powers of x, as stored."""
+    with np.errstate(all="ignore"):
+        if data.basis == "power":
+            return final_BM.astype(stored)
+        K = in_powers(_grid(data, of))
+        total = np.zeros_like(final_BM)
+        for k in range(final_BM.shape[1]):
+            total += final_BM[:, k, None] * K[:, k]
+        return total.astype(stored)
+
+
+def _predicted(grid: Grid, final_BM: Array, in_x_BM: Array) -> tuple[Array, Array]:
+    """The polynomials at the points, in their basis and by the powers of x, shape (B, N)."""
+    x = grid.x()
+    by_powers = np.broadcast_to(in_x_BM[:, -1, None], (len(in_x_BM), grid.points))
+    for k in range(in_x_BM.shape[1] - 2, -1, -1):
+        by_powers = by_powers * x + in_x_BM[:, k, None]
+    if grid.basis == "power":
+        return by_powers, by_powers
+    _, *functions = basis_functions(grid.basis, grid.degree, grid.t())
+    predicted = np.broadcast_to(final_BM[:, 0, None], by_powers.shape)
+    for k, function in enumerate(functions, start=1):
+        predicted = predicted + final_BM[:, k, None] * function
+    return predicted, by_powers

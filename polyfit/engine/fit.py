@@ -1,30 +1,24 @@
-"""Fit a batch: from start values to ends, by the engine that is asked for."""
+"""Fit a batch by the engine that is asked for."""
 
-from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from polyfit.engine.batch import BatchInputs, BatchResult
 from polyfit.engine.compiled import fit_compiled
 from polyfit.engine.eager import Eager
-from polyfit.engine.model import Array, BatchConfig, Problems
-from polyfit.engine.newton import Newton
-from polyfit.engine.outcome import BatchResult
 from polyfit.errors import ClusterError
 
-__all__ = ["fit", "pick_device"]
+__all__ = ["fit_batch", "pick_device"]
 
 
 def pick_device(accelerated: bool) -> torch.device:
-    """The current accelerator where one is wanted and there, else the CPU.
+    """The current accelerator if one is wanted and present, else the CPU.
 
     Raises:
         ClusterError: the accelerator has no float64.
     """
-    # Without the check it is what torch was built for, on machines that have none too.
-    check = torch.accelerator.current_accelerator
-    device = check(check_available=True) if accelerated else None
+    # Without the check torch names the accelerator that it was built for, present or not.
+    current = torch.accelerator.current_accelerator
+    device = current(check_available=True) if accelerated else None
     if device is None:
         return torch.device("cpu")
     if device.type in ("mps", "xpu"):
@@ -34,27 +28,13 @@ def pick_device(accelerated: bool) -> torch.device:
     return device
 
 
-def fit(
-    kind: BatchConfig,
-    problems: Problems,
-    start_BM: npt.NDArray[np.float32],
-    lr_B: Array,
-    updates: Sequence[int],
-    record: Sequence[str],
-    device: torch.device,
-    engine: str = "eager",
-) -> BatchResult:
+def fit_batch(inputs: BatchInputs, device: torch.device, engine: str = "eager") -> BatchResult:
     """Fit a batch.
 
     Args:
-        kind: what the fits share.
-        problems: their problems.
-        start_BM: their start values, shape (B, M).
-        lr_B: their rates, shape (B,), float64.
-        updates: the updates to record, counted from 0, rising, below ``kind.steps``.
-        record: what to record of "loss", "coefficients", "gradient_norm".
+        inputs: the batch.
         device: where to iterate.
-        engine: "eager" or "compiled"; newton takes few updates, and runs in one way only.
+        engine: "eager" or "compiled". Newton's method takes few updates, and always runs eagerly.
 
     The value recorded for an update is that before it. A fit whose rate or R is not finite in
     dtype, or underflows in it, ends at once as diverged.
@@ -62,10 +42,7 @@ def fit(
     Raises:
         ClusterError: ``compiled`` where no machine code can be made or run.
     """
-    if engine == "compiled" and kind.optimizer.name != "newton":
-        return fit_compiled(kind, problems, start_BM, lr_B, updates, record, device)
-    chosen = Newton if kind.optimizer.name == "newton" else Eager
-    run = chosen(kind, problems, start_BM, lr_B, updates, record, device)
+    if engine == "compiled" and inputs.config.optimizer.name != "newton":
+        return fit_compiled(inputs, device)
     with torch.enable_grad():
-        run.iterate()
-    return run.ended()
+        return Eager(inputs, device).iterate()

@@ -1,7 +1,7 @@
 """Kernels as machine code of an NVIDIA GPU: PTX by LLVM, loaded through NVIDIA's driver.
 
 torch owns the memory and the context. Each thread computes one fit, with the bits of the CPU.
-Threads of the host use streams of their own, so that one's copies pass beside another's kernel.
+Each thread of the host uses a stream of its own, so that its copies overlap with other kernels.
 
 PTX ISA, https://docs.nvidia.com/cuda/parallel-thread-execution.
 CUDA semantics of torch, https://docs.pytorch.org/docs/stable/notes/cuda.html.
@@ -20,21 +20,22 @@ import torch
 from torch import Tensor
 
 from polyfit.engine.kernel import Kernel, gpu_text
+from polyfit.engine.llvm import binding, parsed
 from polyfit.errors import ClusterError
 
 __all__ = ["launcher", "ptx", "run"]
 
 _THREADS: Final = 128
-"""Threads of a group: a few warps, so that few wait for the longest fit of their group."""
+"""Threads of a block: a few warps, so that few wait for the longest fit of their block."""
 
 _TRIPLE: Final = "nvptx64-nvidia-cuda"
 
 _NEWEST: Final = (9, 0)
-"""The newest capability of the PTX written here; drivers make code for newer GPUs of it too."""
+"""The newest capability of this PTX; drivers translate it for newer GPUs too."""
 
 _IDLE: Final[list[torch.cuda.Stream]] = []
-"""Streams that no thread uses now. torch keeps freed memory for the stream that it was used in, so
-few streams are made, and used again."""
+"""Streams that no thread is using. torch keeps freed memory for the stream that used it, so few
+streams are made, and used again."""
 
 _LOCK: Final = threading.Lock()
 
@@ -51,9 +52,9 @@ def run(
 
     Args:
         kernel: what is called.
-        arguments: its arrays, contiguous, which stay as they are, and integers.
-        blank: arrays that begin as zeros there, whatever they hold here.
-        results: arrays whose contents come back.
+        arguments: its integers, and its arrays, contiguous and not changed here.
+        blank: arrays that are zeros on the GPU at the start, whatever they hold here.
+        results: arrays whose contents are returned.
         device: the GPU.
         calls: gets ``launcher``'s call.
 
@@ -74,12 +75,12 @@ def run(
 
 
 def _there(array: npt.NDArray[Any], blank: bool, device: torch.device) -> Tensor:
-    """An array on the GPU, once torch's current stream has come so far; or zeros of its shape.
+    """An array on the GPU, once torch's current stream has got that far; or zeros of its shape.
 
-    Only from and to pinned memory a copy passes beside kernels. torch keeps pinned memory that is
-    let go of until the copies from it are done, and pins what a copy that is not waited for fills.
+    Only copies from and to pinned memory overlap with kernels. torch keeps released pinned memory
+    until the copies from it are done, and pins the target of a copy that nobody waits for.
     """
-    here = torch.from_numpy(np.require(array, requirements="W"))  # torch warns of what is not
+    here = torch.from_numpy(np.require(array, requirements="W"))  # torch warns if not
     if blank:
         return torch.zeros_like(here, device=device)
     return here.pin_memory().to(device, non_blocking=True)
@@ -87,7 +88,7 @@ def _there(array: npt.NDArray[Any], blank: bool, device: torch.device) -> Tensor
 
 @contextmanager
 def _stream(device: torch.device) -> Iterator[torch.cuda.Stream]:
-    """A stream that is this thread's alone meanwhile, and torch's current one."""
+    """A stream that this thread alone uses, as torch's current one."""
     try:
         stream = _IDLE.pop()
     except IndexError:
@@ -105,21 +106,14 @@ def ptx(kernel: Kernel, capability: tuple[int, int]) -> str:
     Raises:
         ClusterError: llvmlite is missing.
     """
-    try:
-        from llvmlite import binding as llvm
-    except (ImportError, OSError) as error:
-        raise ClusterError(
-            f"llvmlite, which makes the engine's machine code, cannot be used here ({error}); "
-            "install it, or use engine: eager"
-        ) from None
+    llvm = binding()
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     major, minor = min(capability, _NEWEST)
     machine = llvm.Target.from_triple(_TRIPLE).create_target_machine(
         cpu=f"sm_{major}{minor}", features="+ptx78", opt=3
     )
-    module = llvm.parse_assembly(f'target triple = "{_TRIPLE}"\n{gpu_text(kernel)}')
-    module.verify()
+    module = parsed(f'target triple = "{_TRIPLE}"\n{gpu_text(kernel)}')
     tuning = llvm.create_pipeline_tuning_options(speed_level=2)
     tuning.loop_unrolling = tuning.slp_vectorization = tuning.loop_vectorization = False
     passes = llvm.create_pass_builder(machine, tuning)
@@ -131,8 +125,9 @@ def ptx(kernel: Kernel, capability: tuple[int, int]) -> str:
 def launcher(
     kernel: Kernel, arguments: Mapping[str, Tensor | int], device: torch.device
 ) -> Callable[..., None]:
-    """A call of ``kernel`` with these tensors of ``device`` and integers, some of which each call
-    may set anew, in torch's current stream; it returns when the GPU has done it.
+    """A call of ``kernel`` in torch's current stream, which returns when the GPU is done.
+
+    Takes tensors of ``device``, and integers, which each call may replace.
 
     Raises:
         ClusterError: the driver refuses, or cuda-bindings is missing.
@@ -144,24 +139,25 @@ def launcher(
             f"cuda-bindings, which loads kernels into a GPU, cannot be used here ({error}); "
             "install it, use engine: eager, or gpus_per_actor: 0"
         ) from None
-    with _LOCK:  # threads that begin with the same kernel make it once
+    with _LOCK:  # threads that start with the same kernel load it once
         function = _function(kernel, torch.cuda.get_device_capability(device))
-    kinds = [ctypes.c_void_p] * len(kernel.arrays)
-    kinds += [ctypes.c_int64] * (len(kernel.arguments) - len(kernel.arrays))  # type: ignore[list-item]
+    types = tuple(
+        ctypes.c_void_p if name in kernel.arrays else ctypes.c_int64 for name in kernel.arguments
+    )
     given: dict[str, Any] = dict.fromkeys(kernel.arguments, 0)
     for name, value in arguments.items():
         given[name] = value.data_ptr() if isinstance(value, Tensor) else value
     stream = torch.cuda.current_stream(device)
-    kept = dict(arguments)
+    alive = dict(arguments)
 
     def call(**integers: int) -> None:
         given.update(integers)
-        assert kept  # the tensors live as long as the call
+        assert alive  # the tensors have to live as long as the call
         groups = max(1, -(-(given["end"] - given["begin"]) // _THREADS))
         _checked(
             driver.cuLaunchKernel(
                 function, groups, 1, 1, _THREADS, 1, 1, 0, stream.cuda_stream,
-                (tuple(given.values()), tuple(kinds)), 0,
+                (tuple(given.values()), types), 0,
             )
         )  # fmt: skip
         stream.synchronize()
@@ -179,7 +175,7 @@ def _function(kernel: Kernel, capability: tuple[int, int]) -> Any:
 
 
 def _checked(answer: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What a call of the driver gives besides its error."""
+    """What a call of the driver returns besides its error."""
     from cuda.bindings import driver
 
     error, *rest = answer

@@ -1,9 +1,9 @@
 """Initial values: what torch draws one by one after a seed, for many seeds at once.
 
-A seed's numbers are the first outputs of a Mersenne Twister of its own, through Box and Muller's
-transform. A kernel works on many twisters side by side, in integers, which are exact. The
-transform's logarithm, sine and cosine may differ from torch's in the last bits; wherever that could
-reach the float32, torch itself is asked. So the values are torch's, bit for bit.
+A seed's numbers are the first outputs of a Mersenne Twister of its own, after Box and Muller's
+transform. A kernel runs many twisters side by side, in integers, which are exact. The transform's
+logarithm, sine and cosine may differ from torch's in the last bits; where that could change the
+float32, torch draws the values. So they are torch's, bit for bit.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,16 @@ import numpy.typing as npt
 import torch
 
 from polyfit.engine import cpu, gpu
-from polyfit.engine.emit import Emitter, Loop
+from polyfit.engine.emit import Emitter
 from polyfit.engine.kernel import Kernel
-from polyfit.engine.symbol import Symbol
+from polyfit.engine.loops import Loop
+from polyfit.engine.symbolic import SymbolicArray
 from polyfit.numerics import elementary
 
-__all__ = ["MAX_SIZE", "Twister", "asked", "initial_values"]
+__all__ = ["MAX_SIZE", "TwisterKernel", "drawn_by_torch", "initial_values"]
 
-_FEW: Final = 32
-"""Below this many seeds torch is asked for each: that takes less time than to load a kernel."""
+_MIN_COMPILED: Final = 32
+"""With fewer seeds torch draws each: that takes less time than to load a kernel."""
 
 _OFFSET: Final = 397
 """From state words k, k + 1 and k + 397 the twister makes output k (Matsumoto's m)."""
@@ -30,11 +31,11 @@ _OFFSET: Final = 397
 _STATE: Final = 624
 
 MAX_SIZE: Final = 2 * ((_STATE - _OFFSET) // 4)
-"""Values per seed that the seeded state gives: later ones need words twisted before."""
+"""Values per seed that the seeded state gives: later ones need words already twisted."""
 
 _MARGIN: Final = 1024
-"""Units in the last place of a double within which a midpoint of two float32 counts as near. Ours
-and torch's doubles differ by few; a hundred times as much asks torch for 4 values in a million."""
+"""Units in the last place of a double within which a midpoint of two float32 is near. Our doubles
+and torch's differ by a few; with this margin torch draws 4 values in a million."""
 
 
 _CPU: Final = torch.device("cpu")
@@ -55,11 +56,11 @@ def initial_values(
     """
     if not 1 <= size <= MAX_SIZE:
         raise ValueError(f"size is {size}; it must be from 1 to {MAX_SIZE}")
-    if not compiled or len(seeds) < _FEW:
-        return asked(seeds, size)
-    kernel, count = Twister(), len(seeds)
+    if not compiled or len(seeds) < _MIN_COMPILED:
+        return drawn_by_torch(seeds, size)
+    kernel, count = TwisterKernel(), len(seeds)
     # On the CPU four registers of words hide the latency of their chain.
-    lanes = cpu.HOST.registers if device.type == "cpu" else 1
+    lanes = cpu.HOST.register_bytes if device.type == "cpu" else 1
     batch = -(-count // lanes) * lanes
     words = np.zeros(batch, dtype=np.uint32)
     words[:count] = seeds & 0xFFFFFFFF
@@ -77,12 +78,12 @@ def initial_values(
         values, near = there["values"], there["near"]
     found = values[:, :count].T
     doubtful = np.flatnonzero(near[:count])
-    found[doubtful] = asked(seeds[doubtful], size)
+    found[doubtful] = drawn_by_torch(seeds[doubtful], size)
     return found
 
 
-def asked(seeds: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.float32]:
-    """Torch's own values."""
+def drawn_by_torch(seeds: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.float32]:
+    """The same, drawn by torch."""
     generator = torch.Generator()
     values = np.empty((len(seeds), size), dtype=np.float32)
     for row, seed in zip(values, seeds.tolist(), strict=True):
@@ -92,7 +93,7 @@ def asked(seeds: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
-class Twister(Kernel):
+class TwisterKernel(Kernel):
     """The kernel of ``initial_values``; a seed a lane.
 
     Arrays: ``seeds`` (B,) uint32; results ``values`` (size, B) float32 and ``near`` (B,) int32,
@@ -102,22 +103,17 @@ class Twister(Kernel):
     Box and Muller, A note on the generation of random normal deviates (1958).
     """
 
-    real = "double"
     arrays: ClassVar = ("seeds", "values", "near")
     integers: ClassVar = ("size",)
-
-    @property
-    def words(self) -> str:
-        return "twister"
 
     def before(self, e: Emitter, a: dict[str, str]) -> object:
         return e.new(f"alloca {e.of_lanes('i32')}, i64 {2 * MAX_SIZE + 4}")
 
     def block(self, e: Emitter, a: dict[str, str], shared: Any, b: str) -> None:
-        _Block(e, a, shared, b).write()
+        _TwisterBlock(e, a, shared, b).write()
 
 
-class _Block:
+class _TwisterBlock:
     """Writes the values of one block of seeds; ``state`` holds their first state words."""
 
     def __init__(self, e: Emitter, a: dict[str, str], state: str, b: str) -> None:
@@ -137,7 +133,7 @@ class _Block:
         loop = Loop(e, e.integer("add", count, 1), [(self.word, last)])
         last = self._seeded(loop.values[0], loop.index)
         loop.end(str(_OFFSET), 1, [last])
-        loop = Loop(e, "0", [(self.word, last), (e.mask, e.same("i1", "false"))])
+        loop = Loop(e, "0", [(self.word, last), (e.mask, e.uniform("i1", "false"))])
         at, last, near = e.integer("mul", loop.index, 4), *loop.values
         words = []
         for k in range(4):
@@ -146,17 +142,17 @@ class _Block:
             words.append(self._output(number, last))
         for k, value in enumerate(self._normals(words)):
             row = e.integer("add", e.integer("mul", loop.index, 2), k)
-            with e.when(e.compare("ult", row, a["size"])):
+            with e.when(e.compare_integers("ult", row, a["size"])):
                 place = e.integer("add", e.integer("mul", a["batch"], row), self.b)
-                e.store_lanes(e.narrowed(value), a["values"], place, "float")
-            near = e.either(near, self._near_midpoint(value))
+                e.store_lanes(e.float_from_double(value), a["values"], place, "float")
+            near = e.mask_or(near, self._near_midpoint(value))
         loop.end(pairs, 1, [last, near])
         e.store_lanes(e.new(f"sext {e.mask} {near} to {self.word}"), a["near"], self.b, "i32")
 
     # --- words -------------------------------------------------------------------------------
 
     def _by(self, name: str, word: str, operand: str | int) -> str:
-        other = self.e.same("i32", operand) if isinstance(operand, int) else operand
+        other = self.e.uniform("i32", operand) if isinstance(operand, int) else operand
         return self.e.new(f"{name} {self.word} {word}, {other}")
 
     def _keep(self, word: str, number: str) -> None:
@@ -173,7 +169,9 @@ class _Block:
         """State word ``number`` from the one before."""
         mixed = self._by("xor", word, self._by("lshr", word, 30))
         mixed = self._by("mul", mixed, 1812433253)
-        return self._by("add", mixed, self.e.splat(self.e.new(f"trunc i64 {number} to i32"), "i32"))
+        return self._by(
+            "add", mixed, self.e.broadcast(self.e.new(f"trunc i64 {number} to i32"), "i32")
+        )
 
     def _output(self, number: str, far: str) -> str:
         """Output ``number``; ``far`` is the state word 397 on."""
@@ -193,8 +191,8 @@ class _Block:
         """Two standard normal numbers of four words."""
         e = self.e
         # Powers of two scale without rounding: these are torch's 2 pi u and 1 - u, bit for bit.
-        angle = Symbol(e, self._integer(*words[:2])) * (2.0 * np.pi * 2.0**-53)
-        left = 1.0 - Symbol(e, self._integer(*words[2:])) * 2.0**-53
+        angle = SymbolicArray(e, self._integer(*words[:2])) * (2.0 * np.pi * 2.0**-53)
+        left = 1.0 - SymbolicArray(e, self._integer(*words[2:])) * 2.0**-53
         radius = np.sqrt(self._logarithm(left) * -2.0)
         return [
             (function(angle) * radius + 0.0).text  # torch adds the mean: no zero is negative
@@ -205,28 +203,28 @@ class _Block:
         """The lowest 53 bits of two words as a number."""
         e = self.e
         top, rest = (
-            Symbol(e, e.new(f"uitofp {self.word} {word} to {e.vector}"))
+            SymbolicArray(e, e.new(f"uitofp {self.word} {word} to {e.vector}"))
             for word in (self._by("and", high, 0x1FFFFF), low)
         )
         return str((top * 2.0**32 + rest).text)
 
-    def _logarithm(self, x: Symbol) -> Symbol:
+    def _logarithm(self, x: SymbolicArray) -> SymbolicArray:
         """log ``x`` for 0 < x <= 1 to a few units in the last place.
 
         Twice the inverse hyperbolic tangent of (m - 1) / (m + 1) for x = m 2^e with m near 1.
         """
         e, whole = self.e, self.e.of_lanes("i64")
-        bits = e.new(f"sub {whole} {e.as_bits(x.text)}, {e.same('i64', _ROOT_HALF)}")
-        exponent = e.new(f"ashr {whole} {bits}, {e.same('i64', 52)}")
-        scaled = e.new(f"shl {whole} {exponent}, {e.same('i64', 52)}")
-        m = Symbol(e, e.from_bits(e.new(f"sub {whole} {e.as_bits(x.text)}, {scaled}")))
-        turns = Symbol(e, e.new(f"sitofp {whole} {exponent} to {e.vector}"))
+        bits = e.new(f"sub {whole} {e.as_bits(x.text)}, {e.uniform('i64', _ROOT_HALF)}")
+        exponent = e.new(f"ashr {whole} {bits}, {e.uniform('i64', 52)}")
+        scaled = e.new(f"shl {whole} {exponent}, {e.uniform('i64', 52)}")
+        m = SymbolicArray(e, e.from_bits(e.new(f"sub {whole} {e.as_bits(x.text)}, {scaled}")))
+        turns = SymbolicArray(e, e.new(f"sitofp {whole} {exponent} to {e.vector}"))
         ratio = (m - 1.0) / (m + 1.0)
         square = ratio * ratio
         series: Any = 1.0 / 23.0
         for k in reversed(range(11)):
             series = square * series + 1.0 / (2 * k + 1)
-        logarithm: Symbol = turns * _LOG_2_HIGH + (turns * _LOG_2_LOW + ratio * 2.0 * series)
+        logarithm: SymbolicArray = turns * _LOG_2_HIGH + (turns * _LOG_2_LOW + ratio * 2.0 * series)
         return logarithm
 
     def _near_midpoint(self, value: str) -> str:
@@ -235,9 +233,9 @@ class _Block:
         Of a double's bits below a float32's last a midpoint has the first alone set.
         """
         e, whole = self.e, self.e.of_lanes("i64")
-        moved = e.new(f"add {whole} {e.as_bits(value)}, {e.same('i64', _MARGIN - (1 << 28))}")
-        below = e.new(f"and {whole} {moved}, {e.same('i64', (1 << 29) - 1)}")
-        return e.where("ule", below, e.same("i64", 2 * _MARGIN), "i64")
+        moved = e.new(f"add {whole} {e.as_bits(value)}, {e.uniform('i64', _MARGIN - (1 << 28))}")
+        below = e.new(f"and {whole} {moved}, {e.uniform('i64', (1 << 29) - 1)}")
+        return e.compare_lanes("ule", below, e.uniform("i64", 2 * _MARGIN), "i64")
 
 
 _ROOT_HALF: Final = int(np.float64(np.sqrt(0.5)).view(np.int64))

@@ -7,45 +7,75 @@ a batch has the length ``batch``; a call works on the fits from ``begin`` to ``e
 from abc import ABC, abstractmethod
 from typing import ClassVar, Final
 
-from polyfit.engine.emit import Emitter, Loop
+from polyfit.engine.emit import Emitter
+from polyfit.engine.loops import Loop
 
-__all__ = ["RANGE", "Kernel", "cpu_text", "gpu_text"]
+__all__ = ["Block", "Kernel", "cpu_text", "gpu_text"]
 
-RANGE: Final = ("batch", "begin", "end")
-"""Integers that every kernel takes; begin is a multiple of its lanes."""
+_RANGE: Final = ("batch", "begin", "end")
+"""Integers that every kernel takes; begin is a multiple of its step."""
 
 
 class Kernel(ABC):
-    """What a kernel's function does.
-
-    ``words`` hold all that decides its code, besides the sources of this wing and the lanes.
-    """
+    """What a kernel's function does. Implementations are frozen dataclasses."""
 
     arrays: ClassVar[tuple[str, ...]]
     integers: ClassVar[tuple[str, ...]]
-    real: str
-    fused: bool = False
 
     @property
-    @abstractmethod
-    def words(self) -> str: ...
+    def real(self) -> str:
+        """The type of numbers, float or double."""
+        return "double"
 
-    def step(self, lanes: int) -> int:
-        """Fits of a block; lanes are fits, unless a kernel's lanes are points."""
-        return lanes
+    @property
+    def fused(self) -> bool:
+        """Whether a product and the sum that takes it are rounded together."""
+        return False
+
+    @property
+    def key(self) -> str:
+        """All that decides its code, besides the sources of this wing and the lanes."""
+        return repr(self)
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The names of the arguments, arrays first."""
-        return (*self.arrays, *RANGE, *self.integers)
+        return (*self.arrays, *_RANGE, *self.integers)
 
-    @abstractmethod
+    def step(self, lanes: int) -> int:
+        """Fits of a block: as many as lanes, unless the lanes are points."""
+        return lanes
+
     def before(self, e: Emitter, a: dict[str, str]) -> object:
-        """Write what all blocks share; ``a`` holds the arguments. The answer goes to ``block``."""
+        """Write what all blocks share; ``a`` holds the arguments. ``block`` gets the result."""
+        return None
 
     @abstractmethod
     def block(self, e: Emitter, a: dict[str, str], shared: object, b: str) -> None:
         """Write what is done for the block of fits that begins at ``b``."""
+
+
+class Block:
+    """Access to arrays of vectors where the lanes are the fits that begin at ``b``."""
+
+    def __init__(self, e: Emitter, a: dict[str, str], b: str) -> None:
+        self.e, self.a, self.b = e, a, b
+
+    def row(self, k: str | int) -> str:
+        """The index of the block in row ``k``."""
+        if k == 0:
+            return self.b
+        return self.e.integer("add", self.e.integer("mul", self.a["batch"], k), self.b)
+
+    def load(self, name: str, element: str | None = None) -> str:
+        return self.e.load_lanes(self.a[name], self.b, element)
+
+    def load_rows(self, name: str, num_rows: int) -> list[str]:
+        return [self.e.load_lanes(self.a[name], self.row(k)) for k in range(num_rows)]
+
+    def store(self, value: str, name: str, k: str | int = 0, element: str | None = None) -> None:
+        """Store a vector in row ``k``."""
+        self.e.store_lanes(value, self.a[name], self.row(k), element)
 
 
 def cpu_text(kernel: Kernel, lanes: int) -> str:
@@ -77,17 +107,17 @@ def gpu_text(kernel: Kernel) -> str:
         e.new(f"zext i32 {e.call(f'llvm.nvvm.read.ptx.sreg.{name}', 'i32', [])} to i64")
         for name in _REGISTERS
     )
-    mine = e.integer("add", e.integer("add", e.integer("mul", group, size), thread), a["begin"])
-    shared = kernel.before(e, a)  # in the first block: memory taken there has a fixed size
-    with e.when(e.compare("ult", mine, a["end"])):
-        blocks = Loop(e, mine)
+    first = e.integer("add", e.integer("add", e.integer("mul", group, size), thread), a["begin"])
+    shared = kernel.before(e, a)  # in the entry block: memory allocated there has a fixed size
+    with e.when(e.compare_integers("ult", first, a["end"])):
+        blocks = Loop(e, first)
         kernel.block(e, a, shared, blocks.index)
         blocks.end(a["end"], e.integer("mul", size, groups))
     e.line("ret void")
-    given = ", ".join(
+    parameters = ", ".join(
         f"{pointer if name in kernel.arrays else 'i64'} %{name}" for name in kernel.arguments
     )
-    return _module(f"define ptx_kernel void @run({given})", e)
+    return _module(f"define ptx_kernel void @run({parameters})", e)
 
 
 def _module(head: str, e: Emitter) -> str:

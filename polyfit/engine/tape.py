@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from polyfit.engine.emit import Emitter
-from polyfit.engine.trace import forward, pullback
+from polyfit.engine.trace import Graph, forward, pullback
 
-__all__ = ["Tape"]
+__all__ = ["Tape", "inline"]
 
 Piece = Callable[..., Tensor]
 
 
 class Tape:
-    """Emits pieces one after the other, and then what autograd says of them, in reverse.
+    """A gradient tape: emits pieces one after the other, then their gradients in reverse.
 
     A value that several pieces take gets its gradient from the last of them first, as in torch.
 
@@ -31,8 +31,7 @@ class Tape:
 
     def __call__(self, piece: Piece, *inputs: str) -> str:
         """The value of ``piece``, an elementwise function of vectors."""
-        graph = forward(piece, len(inputs), self.dtype)
-        (value,) = self.emitter.inline(graph, inputs)
+        (value,) = inline(self.emitter, forward(piece, len(inputs), self.dtype), inputs)
         if self.active.intersection(inputs):
             self.active.add(value)
             self.calls.append((piece, inputs, value))
@@ -47,8 +46,34 @@ class Tape:
                 continue
             active = tuple(k for k, name in enumerate(inputs) if name in self.active)
             graph = pullback(piece, len(inputs), active, self.dtype)
-            pulled = emitter.inline(graph, [*inputs, slopes[value]])
-            for place, slope in zip(active, pulled, strict=True):
+            found = inline(emitter, graph, [*inputs, slopes[value]])
+            for place, slope in zip(active, found, strict=True):
                 name = inputs[place]
                 slopes[name] = emitter.add(slopes[name], slope) if name in slopes else slope
         return [slopes.get(name, emitter.constant(0.0)) for name in wanted]
+
+
+def inline(e: Emitter, graph: Graph, inputs: Sequence[str]) -> list[str]:
+    """The outputs of ``graph`` for these values."""
+    values = list(inputs)
+
+    def operand(one: int | float) -> str:
+        return values[one] if isinstance(one, int) else e.constant(one)
+
+    for operation in graph.operations:
+        values.append(_operation(e, operation.name, [*map(operand, operation.operands)]))
+    return [*map(operand, graph.outputs)]
+
+
+def _operation(e: Emitter, name: str, operands: list[str]) -> str:
+    match name:
+        case "less":
+            return e.compare_lanes("olt", *operands)
+        case "sqrt" | "roundeven":
+            return e.intrinsic(name, *operands)
+        case "clamp":  # NaN stays NaN
+            a, low, high = operands
+            above = e.select(e.compare_lanes("ogt", low, a), low, a)
+            return e.select(e.compare_lanes("olt", high, above), high, above)
+    written: str = getattr(e, name)(*operands)
+    return written

@@ -1,7 +1,7 @@
 """Autograd, traced: small elementwise functions become lists of operations.
 
-An objective is made of a few small functions of vectors (``model.Piece``). Each is traced once
-with its own gradient by autograd, so the time to trace does not grow with the degree; the emitter
+An objective is composed of a few small functions of vectors, its pieces. Each is traced once, and
+so is its gradient by autograd, so the time to trace does not grow with the degree. The tape
 composes them by the chain rule.
 """
 
@@ -36,7 +36,7 @@ class Graph:
     outputs: tuple[Operand, ...]
 
 
-_PASSED: Final = frozenset(
+_UNCHANGED: Final = frozenset(
     f"aten.{name}.default" for name in ("detach", "alias", "view", "expand", "clone")
 )
 """Operations that change no number of a vector."""
@@ -49,11 +49,11 @@ _NAMES: Final = {
     "aten.rsub.Scalar": "sub",
     "aten.div.Tensor": "div",
     "aten.neg.default": "neg",
-    "aten.abs.default": "size",
+    "aten.abs.default": "fabs",
     "aten.sqrt.default": "sqrt",
     "aten.round.default": "roundeven",
     "aten.clamp.default": "clamp",
-    "aten.exp2.default": "power_of_two",  # the pieces take it of whole numbers alone
+    "aten.exp2.default": "power_of_two",  # pieces take it of whole numbers only
     "aten.lt.Scalar": "less",
     "aten.where.self": "select",
 }
@@ -61,22 +61,22 @@ _REVERSED: Final = frozenset(("aten.rsub.Scalar",))
 _FILLED: Final = {"aten.ones_like.default": 1.0, "aten.zeros_like.default": 0.0}
 
 
-class _Noted(torch.Tensor):
-    """A vector that notes every operation it takes part in, autograd's too.
+class _Traced(torch.Tensor):
+    """A vector that notes every operation that takes it, autograd's too.
 
-    ``value`` is its number or, where it is one, its constant; ``plain`` the vector itself. The
+    ``value`` is its number, or its constant if it is one; ``plain`` is the vector itself. The
     protocol: https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torch-native-api.
     """
 
     plain: Tensor
     value: Operand
-    graph: "_Growing"
+    graph: "_GraphBuilder"
 
     @classmethod
-    def of(cls, plain: Tensor, value: Operand, graph: "_Growing") -> "_Noted":
-        noted = plain.as_subclass(cls)
-        noted.plain, noted.value, noted.graph = plain, value, graph
-        return noted
+    def of(cls, plain: Tensor, value: Operand, graph: "_GraphBuilder") -> "_Traced":
+        traced = plain.as_subclass(cls)
+        traced.plain, traced.value, traced.graph = plain, value, graph
+        return traced
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch states the one of a method
@@ -88,15 +88,15 @@ class _Noted(torch.Tensor):
         return cls.of(result, graph.value_of(str(operator), arguments, named), graph)
 
 
-class _Growing:
+class _GraphBuilder:
     """A graph while it is traced."""
 
     def __init__(self, inputs: int) -> None:
         self.inputs, self.operations = inputs, list[Operation]()
 
     def value_of(self, name: str, arguments: Any, named: Any) -> Operand:
-        """What an operation of torch gives; where it changes numbers, it is noted."""
-        if name in _PASSED:
+        """The result of an operation of torch, which is noted if it changes numbers."""
+        if name in _UNCHANGED:
             return _operand(arguments[0])
         if name in _FILLED:
             return _FILLED[name]
@@ -112,8 +112,8 @@ class _Growing:
 
 
 def _operand(argument: Any) -> Operand:
-    """What an operation takes: a vector's value, or a constant."""
-    return argument.value if isinstance(argument, _Noted) else float(argument)
+    """An operand: a vector's value, or a constant."""
+    return argument.value if isinstance(argument, _Traced) else float(argument)
 
 
 def trace(function: Callable[..., Any], inputs: int, dtype: torch.dtype) -> Graph:
@@ -122,10 +122,10 @@ def trace(function: Callable[..., Any], inputs: int, dtype: torch.dtype) -> Grap
     Raises:
         NotImplementedError: an operation that the emitter does not know.
     """
-    graph = _Growing(inputs)
-    given = [_Noted.of(torch.ones(2, dtype=dtype), k, graph) for k in range(inputs)]
-    found = function(*given)
-    outputs = found if isinstance(found, Sequence) else [found]
+    graph = _GraphBuilder(inputs)
+    given = [_Traced.of(torch.ones(2, dtype=dtype), k, graph) for k in range(inputs)]
+    result = function(*given)
+    outputs = result if isinstance(result, Sequence) else [result]
     return _pruned(Graph(inputs, tuple(graph.operations), tuple(map(_operand, outputs))))
 
 
@@ -165,7 +165,7 @@ def pullback(
     active input.
     """
 
-    def pulled(*values: Tensor) -> Sequence[Tensor]:
+    def slopes(*values: Tensor) -> Sequence[Tensor]:
         *given, slope = values
         for place in active:
             given[place] = given[place].detach().requires_grad_()
@@ -173,4 +173,4 @@ def pullback(
             value = function(*given)
         return torch.autograd.grad(value, [given[place] for place in active], slope)
 
-    return trace(pulled, inputs + 1, dtype)
+    return trace(slopes, inputs + 1, dtype)

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from polyfit.engine.model import BatchConfig
-from polyfit.engine.setup import PROBLEM_FIELDS
+from polyfit.engine.batch import BatchConfig
+from polyfit.engine.batch_data import PROBLEM_FIELDS
 from polyfit.spec.fit import SQUARED, Fit
 from polyfit.spec.plan import Plan
 from polyfit.spec.sweep import Column

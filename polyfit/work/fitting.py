@@ -13,14 +13,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from polyfit.engine.affine import difference, fit_affine, tolerance
-from polyfit.engine.evaluate import evaluate_compiled, evaluate_eager
-from polyfit.engine.fit import fit
+from polyfit.engine.affine import fit_affine, relative_difference, rounding_tolerance
+from polyfit.engine.batch import (
+    DIVERGED,
+    STATUSES,
+    BatchConfig,
+    BatchInputs,
+    BatchResult,
+    Problems,
+)
+from polyfit.engine.batch_data import BatchData
+from polyfit.engine.evaluation import evaluate
+from polyfit.engine.fit import fit_batch
 from polyfit.engine.initial import initial_values
-from polyfit.engine.model import BatchConfig, Problems
-from polyfit.engine.outcome import BatchResult
-from polyfit.engine.setup import FEW, Setup
-from polyfit.engine.status import DIVERGED, STATUSES
 from polyfit.errors import EngineError
 from polyfit.run.reuse import ReusedRows
 from polyfit.run.rows import Ragged, Rows, to_table
@@ -156,38 +161,36 @@ class ShardFitting:
 
     def _run(self, batch: Batch) -> None:
         firsts = batch.at[np.flatnonzero(np.diff(batch.problem_of, prepend=-1))]
-        setup = Setup.of(self.columns, firsts, self.compiled)
+        data = BatchData.of(self.columns, firsts, self.compiled)
         config, plan = self.batches.config(batch), self.plan
-        problems = setup.problems(batch.problem_of, config.squared)
-        lr = self._rates(batch, setup, self.batches.example(int(batch.at[0])))
-        start = self.start_of(batch.at, config.size)
-        updates = plan.record.updates(config.steps)
-        record = plan.record.of
+        inputs = BatchInputs(
+            config,
+            data.problems(batch.problem_of, config.squared),
+            self.start_of(batch.at, config.size),
+            self._rates(batch, data, self.batches.example(int(batch.at[0]))),
+            plan.record.updates(config.steps),
+            plan.record.of,
+        )
         if plan.engine == "affine":
-            result = fit_affine(config, problems, start, lr, updates, record)
+            result = fit_affine(inputs)
             if batch.first_of_config:
-                self._check(config, problems, start, lr, result)
+                self._check(inputs, result)
         else:
-            result = fit(config, problems, start, lr, updates, record, self.device, plan.engine)
-        self._keep(batch, result, lr)
-        self._evaluate(batch, config, setup, problems, result.coefficients_BM.astype(np.float64))
+            result = fit_batch(inputs, self.device, plan.engine)
+        self._keep(batch, result, inputs.lr_B)
+        final_BM = result.coefficients_BM.astype(np.float64)
+        self._evaluate(batch, config, data, inputs.problems, final_BM)
 
-    def _check(
-        self,
-        config: BatchConfig,
-        problems: Problems,
-        start: npt.NDArray[np.float32],
-        lr: Array,
-        result: BatchResult,
-    ) -> None:
+    def _check(self, inputs: BatchInputs, result: BatchResult) -> None:
         """Iterate a few fits of an affine batch, and compare."""
-        some = np.unique(np.linspace(0, len(lr) - 1, CHECKED_FITS).astype(np.int64))
-        part = replace(problems, of_B=problems.of_B[some])
-        iterated = fit(config, part, start[some], lr[some], [], [], _CPU, "compiled")
+        config, last = inputs.config, len(inputs.lr_B) - 1
+        some = np.unique(np.linspace(0, last, CHECKED_FITS).astype(np.int64))
+        unrecorded = replace(inputs.take(some), updates=(), record=())
+        iterated = fit_batch(unrecorded, _CPU, "compiled")
         affine = replace(
             result, coefficients_BM=result.coefficients_BM[some], status_B=result.status_B[some]
         )
-        found, allowed = difference(affine, iterated), tolerance(config)
+        found, allowed = relative_difference(affine, iterated), rounding_tolerance(config)
         if not found <= allowed:
             raise EngineError(
                 f"engine affine differs from the iteration by {found:.3g}, relative; allowed: "
@@ -195,11 +198,11 @@ class ShardFitting:
             )
         self.differences.append(found)
 
-    def _rates(self, batch: Batch, setup: Setup, example: Fit) -> Array:
+    def _rates(self, batch: Batch, data: BatchData, example: Fit) -> Array:
         """The learning rate of each fit, float64."""
         column = self.columns["lr"]
         codes, rate_of = np.unique(column.codes[batch.at], return_inverse=True)
-        bound = curvature(example.objective, setup.sigma_P, example.points)
+        bound = curvature(example.objective, data.sigma_P, example.points)
         rates = [column.items[code] for code in codes.tolist()]
         return learning_rate(rates, rate_of, example.optimizer, bound[batch.problem_of])
 
@@ -215,16 +218,17 @@ class ShardFitting:
             rows.histories[name].put(at, per_fit.reshape(len(at), -1))
 
     def _evaluate(
-        self, batch: Batch, config: BatchConfig, setup: Setup, problems: Problems, final_BM: Array
+        self,
+        batch: Batch,
+        config: BatchConfig,
+        data: BatchData,
+        problems: Problems,
+        final_BM: Array,
     ) -> None:
         """Put into the rows what follows from the final coefficients, in float64, at all points."""
         rows, at = self.rows, batch.at
         stored = rows.power_coefficients.values.dtype
-        # Both have the same bits, except for sums over all points, which torch adds in another
-        # order.
-        few = config.squared and len(at) < FEW
-        evaluate = evaluate_compiled if self.compiled and not few else evaluate_eager
-        found = evaluate(config, setup, problems, final_BM, stored)
+        found = evaluate(config, data, problems, final_BM, stored)
         rows.scalars["loss"][at] = found.loss
         rows.scalars["gradient_norm"][at] = found.gradient_norm
         rows.scalars["rmse"][at] = found.rmse

@@ -63,7 +63,7 @@ def ours(
         return work
     torch.set_num_threads(1)
     calls: list[Callable[[], Any]] = []
-    name = "fit_affine" if plan.engine == "affine" else "fit"
+    name = "fit_affine" if plan.engine == "affine" else "fit_batch"
     engine: Any = getattr(fitting, name)
 
     def noted(*arguments: Any, **named: Any) -> Any:

@@ -76,8 +76,12 @@ def _stages(report: Report) -> None:
 
 STAGES: Final = {
     "initial values": ("fitting._initial_values",),
-    "problems": ("fitting.Setup.of", "fitting.Setup.problems", "fitting.ShardFitting._rates"),
-    "iteration": ("fitting.fit", "fitting.fit_affine"),
+    "problems": (
+        "fitting.BatchData.of",
+        "fitting.BatchData.problems",
+        "fitting.ShardFitting._rates",
+    ),
+    "iteration": ("fitting.fit_batch", "fitting.fit_affine"),
     "evaluation": ("fitting.ShardFitting._evaluate",),
     "rows": ("fitting.ShardFitting._keep", "fitting.table"),
     "Parquet": ("storing.to_parquet",),

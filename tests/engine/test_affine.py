@@ -123,7 +123,7 @@ def test_a_fit_does_not_know_its_batch_mates() -> None:
 def test_the_room_for_maps_decides_no_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     text = MIXED.replace("count: 5", "count: 50")
     whole = rows_of(text, "affine")
-    monkeypatch.setattr(affine, "_MAPS", 1)
+    monkeypatch.setattr(affine, "_MAX_MAP_BYTES", 1)
     assert rows_of(text, "affine").equals(whole)
 
 
@@ -163,9 +163,9 @@ def test_a_shard_that_is_off_the_iteration_is_not_written(
     right = affine.fit_affine
 
     def wrong(*arguments: Any) -> Any:
-        outcome = right(*arguments)
+        result = right(*arguments)
         return dataclasses.replace(
-            outcome, coefficients_BM=outcome.coefficients_BM * np.float64(1 + 1e-9)
+            result, coefficients_BM=result.coefficients_BM * np.float64(1 + 1e-9)
         )
 
     monkeypatch.setattr(fitting, "fit_affine", wrong)

@@ -17,22 +17,21 @@ from typing import Any
 
 import mpmath  # type: ignore[import-untyped]
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from engines import CPU, rows_of
 from llvmlite import binding as llvm
 
-from polyfit.engine import compiled, cpu, gpu, model
-from polyfit.engine.affine import AffinePower
-from polyfit.engine.compiled import fit_compiled, kernel_of, layout
-from polyfit.engine.data import reduce_compiled, target_compiled
-from polyfit.engine.fit import fit
-from polyfit.engine.initial import Twister, initial_values
-from polyfit.engine.iteration import Iteration
+from polyfit.engine import compiled, cpu, gpu, penalty
+from polyfit.engine.affine_kernel import AffinePowerKernel
+from polyfit.engine.batch import BatchConfig, BatchInputs, BatchResult
+from polyfit.engine.compiled import fit_compiled
+from polyfit.engine.data_kernels import reduce_compiled, target_compiled
+from polyfit.engine.fit import fit_batch
+from polyfit.engine.initial import TwisterKernel, initial_values
+from polyfit.engine.iteration_kernel import IterationKernel
 from polyfit.engine.kernel import Kernel, cpu_text, gpu_text
-from polyfit.engine.model import Array, BatchConfig, Problems
-from polyfit.engine.outcome import BatchResult
+from polyfit.engine.layout import integers, kernel_of, layout
 from polyfit.engine.trace import forward, trace
 from polyfit.errors import ClusterError, Exit
 from polyfit.numerics import elementary
@@ -126,35 +125,27 @@ def test_what_no_output_needs_is_not_traced() -> None:
 
 @dataclass(frozen=True)
 class Batch:
-    """What ``fit`` gets for a batch."""
+    """What ``fit_batch`` gets for a batch."""
 
-    kind: BatchConfig
-    problems: Problems
-    start: npt.NDArray[np.float32]
-    lr: Array
-    updates: list[int]
-    record: list[str]
+    inputs: BatchInputs
 
     def compiled(self, **changed: Any) -> BatchResult:
-        """The batch by the compiled engine, with other values of some fields of its kind."""
-        kind = replace(self.kind, **changed)
-        return fit_compiled(
-            kind, self.problems, self.start, self.lr, self.updates, self.record, CPU
-        )
+        """The batch by the compiled engine, with other values of some fields of its config."""
+        config = replace(self.inputs.config, **changed)
+        return fit_compiled(replace(self.inputs, config=config), CPU)
 
     def by_kernel(self, lanes: int, width: int, machine: cpu.Machine = cpu.HOST) -> list[bytes]:
         """The results of its kernel for so many lanes, in an array of whole ``width``."""
-        count = len(self.lr)
-        kernel = kernel_of(self.kind, self.problems, self.record)
-        sound = np.ones(count, dtype=np.bool_)
-        arrays = layout(kernel, self.problems, sound, self.start, self.lr, self.updates, width)
+        inputs, count = self.inputs, len(self.inputs.lr_B)
+        kernel = kernel_of(inputs)
+        arrays = layout(kernel, inputs, width)
         function = cpu.Function(kernel, lanes, cpu.machine_code(cpu_text(kernel, lanes), machine))
-        call = function.bind({**arrays, **compiled._integers(kernel, arrays, width)})
-        call(begin=0, end=len(arrays["taken"]), update=0, until=self.kind.steps, slot=0)
+        call = function.bind({**arrays, **integers(kernel, arrays, width)})
+        call(begin=0, end=len(arrays["taken"]), update=0, until=inputs.config.steps, slot=0)
         taken = arrays["taken"][:count]
         for name in kernel.record:  # what stands after its end means nothing
             values = np.moveaxis(arrays[name][..., :count], -1, 1)
-            values[np.array(self.updates)[:, None] >= taken] = 0.0
+            values[np.array(inputs.updates)[:, None] >= taken] = 0.0
         names = ("final", "taken", "status", *kernel.record)
         return [np.ascontiguousarray(arrays[name][..., :count]).tobytes() for name in names]
 
@@ -163,12 +154,12 @@ def batch_of(text: str) -> Batch:
     """The one batch of a spec."""
     found: list[Batch] = []
 
-    def caught(*arguments: Any) -> BatchResult:
-        found.append(Batch(*arguments[:6]))
-        return fit(*arguments)
+    def caught(inputs: BatchInputs, *rest: Any) -> BatchResult:
+        found.append(Batch(inputs))
+        return fit_batch(inputs, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "fit", caught)
+        patch.setattr(fitting, "fit_batch", caught)
         rows_of(text)
     (batch,) = found
     return batch
@@ -197,9 +188,9 @@ def test_lanes_and_layout_change_no_bit(text: str) -> None:
     assert len(want) == 6
     for lanes, width in ((1, 70), (4, 4), (16, 16), (32, 32), (64, 64)):
         assert batch.by_kernel(lanes, width) == want, lanes
-    outcome = batch.compiled()
-    assert want[0] == np.ascontiguousarray(outcome.coefficients_BM.T).tobytes()
-    assert want[1] == outcome.steps_taken_B.tobytes()
+    result = batch.compiled()
+    assert want[0] == np.ascontiguousarray(result.coefficients_BM.T).tobytes()
+    assert want[1] == result.steps_taken_B.tobytes()
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -247,7 +238,7 @@ def test_how_work_is_cut_into_calls_changes_no_bit(
     batch = batch_of(f"{text}\n{RECORD}")
     want = batch.compiled()
     calls.clear()
-    monkeypatch.setattr(compiled, "CALL_SECONDS", seconds)
+    monkeypatch.setattr(compiled, "CALL_S", seconds)
     monkeypatch.setattr(compiled, "_FIRST_TERMS", 1 if seconds < 1 else 1 << 40)
     found = batch.compiled()
     assert len(calls) == 1 if seconds > 1 else len(calls) >= 33
@@ -255,7 +246,7 @@ def test_how_work_is_cut_into_calls_changes_no_bit(
     assert found.steps_taken_B.tobytes() == want.steps_taken_B.tobytes()
     assert found.status_B.tobytes() == want.status_B.tobytes()
     for name, values in want.recorded.items():
-        before = np.array(batch.updates)[:, None] < want.steps_taken_B
+        before = np.array(batch.inputs.updates)[:, None] < want.steps_taken_B
         assert found.recorded[name][before].tobytes() == values[before].tobytes()
 
 
@@ -283,13 +274,15 @@ def test_a_signal_is_answered_between_two_calls(monkeypatch: pytest.MonkeyPatch)
 # --- other targets ---------------------------------------------------------------------------
 
 
-def iteration(objective: str, optimizer: str, dtype: torch.dtype, stop: bool = True) -> Iteration:
+def iteration(
+    objective: str, optimizer: str, dtype: torch.dtype, stop: bool = True
+) -> IterationKernel:
     """The kernel of degree 3 that records everything; its data are each fit's own."""
     rule, beta = Stop("gradient", 1e-3), 0.9 if optimizer == "momentum" else 0.0
-    kind = BatchConfig(
+    config = BatchConfig(
         3, 50, objective, Optimizer(optimizer, beta), 100, rule if stop else None, dtype
     )
-    return Iteration(kind, True, False, ("loss", "gradient_norm", "coefficients"))
+    return IterationKernel(config, True, False, ("loss", "gradient_norm", "coefficients"))
 
 
 def aarch64(kernel: Kernel, lanes: int) -> str:
@@ -354,7 +347,7 @@ def test_a_gpus_thread_spills_little_but_where_its_numbers_are_many(
     objective: str, degree: int, optimizer: str, most: int, tmp_path: Path
 ) -> None:
     kernel = iteration(objective, optimizer, torch.float32)
-    kernel = replace(kernel, kind=replace(kernel.kind, degree=degree), record=("loss",))
+    kernel = replace(kernel, config=replace(kernel.config, degree=degree), record=("loss",))
     spilled = assembled(ptxas(), gpu.ptx(kernel, (9, 0)), (9, 0), tmp_path)[1]
     assert spilled <= most, spilled
 
@@ -362,7 +355,7 @@ def test_a_gpus_thread_spills_little_but_where_its_numbers_are_many(
 def test_a_gpu_draws_initial_values_with_few_registers(tmp_path: Path) -> None:
     """Its state stands in memory of the thread, in a place of fixed size."""
     for capability in ((8, 0), (9, 0)):
-        text = gpu.ptx(Twister(), capability)
+        text = gpu.ptx(TwisterKernel(), capability)
         assert all(".rn." in operation for operation in OPERATION.findall(text))
         assert not re.search("fma|call|alloca", text)
         used, spilled = assembled(ptxas(), text, capability, tmp_path)
@@ -380,19 +373,17 @@ def test_newer_gpus_get_what_their_driver_makes_code_of(tmp_path: Path) -> None:
 def test_what_a_gpus_threads_are_told_has_the_bits_of_the_cpus(text: str, groups: int) -> None:
     """70 fits by groups of 32 threads: some threads take two fits, or none."""
     batch = batch_of(f"{text}\n{RECORD}")
-    kernel = kernel_of(batch.kind, batch.problems, batch.record)
-    count = len(batch.lr)
-    sound = np.ones(count, dtype=np.bool_)
-    arrays = layout(kernel, batch.problems, sound, batch.start, batch.lr, batch.updates, count)
-    integers = compiled._integers(kernel, arrays, count)
-    events = {"update": 0, "until": batch.kind.steps, "slot": 0}
-    by_threads(kernel, {**arrays, **integers, **events, "begin": 0, "end": count}, groups)
+    kernel, count = kernel_of(batch.inputs), len(batch.inputs.lr_B)
+    arrays = layout(kernel, batch.inputs, count)
+    numbers = integers(kernel, arrays, count)
+    events = {"update": 0, "until": batch.inputs.config.steps, "slot": 0}
+    by_threads(kernel, {**arrays, **numbers, **events, "begin": 0, "end": count}, groups)
     want = batch.compiled()
     assert arrays["final"].tobytes() == np.ascontiguousarray(want.coefficients_BM.T).tobytes()
     assert arrays["taken"].tobytes() == want.steps_taken_B.tobytes()
     assert arrays["status"].tolist() == want.status_B.tolist()
     for name, values in want.recorded.items():
-        before = np.array(batch.updates)[:, None] < want.steps_taken_B
+        before = np.array(batch.inputs.updates)[:, None] < want.steps_taken_B
         found = np.moveaxis(arrays[name], -1, 1)
         assert found[before].tobytes() == values[before].tobytes()
 
@@ -401,7 +392,7 @@ def test_initial_values_drawn_by_a_gpus_threads_have_the_bits_of_the_cpus() -> N
     seeds = np.arange(2**32 - 70, 2**32, dtype=np.uint32)
     values, near = np.zeros((31, 70), dtype=np.float32), np.zeros(70, dtype=np.int32)
     arrays = {"seeds": seeds, "values": values, "near": near}
-    by_threads(Twister(), {**arrays, "batch": 70, "begin": 0, "end": 70, "size": 31}, 2)
+    by_threads(TwisterKernel(), {**arrays, "batch": 70, "begin": 0, "end": 70, "size": 31}, 2)
     assert not near.any()
     want = initial_values(seeds.astype(np.int64), 31, compiled=True)
     assert np.ascontiguousarray(values.T).tobytes() == want.tobytes()
@@ -477,13 +468,9 @@ def test_the_emitted_log_cosh_and_its_slope_are_those_of_mpmath(dtype: torch.dty
     )
     sizes = np.concatenate([np.logspace(-15, 2.5, 200), np.linspace(0, 12, 400), [38, 39, 45]])
     x = np.concatenate([sizes, -sizes, [0.6249999, 0.625, 7.9, 7.9000001]]).astype(np.float32)
-    outcome = replace(
-        batch,
-        problems=replace(batch.problems, of_B=np.zeros(len(x), dtype=np.int64)),
-        start=x[:, None],
-        lr=np.full(len(x), 1e-3),
-    ).compiled()
-    loss, slope = (outcome.recorded[name][0] for name in ("loss", "gradient_norm"))
+    same = batch.inputs.take(np.zeros(len(x), dtype=np.int64))
+    result = fit_compiled(replace(same, start_BM=x[:, None]), CPU)
+    loss, slope = (result.recorded[name][0] for name in ("loss", "gradient_norm"))
     with mpmath.workdps(40):
         values = np.array([true_log_cosh(one) for one in x.tolist()])
         slopes = np.array([abs(true_tanh(one)) for one in x.tolist()])
@@ -496,13 +483,13 @@ def test_the_emitted_log_cosh_and_its_slope_are_those_of_mpmath(dtype: torch.dty
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_written_exponential_and_logarithm_are_those_of_mpmath(dtype: torch.dtype) -> None:
     x = -torch.cat([torch.linspace(0, 78, 500), torch.logspace(-30, 0, 200)]).to(dtype)
-    found = model._exponential(x).double().numpy()
+    found = penalty._exponential(x).double().numpy()
     epsilon = torch.finfo(dtype).eps
     with mpmath.workdps(40):
         want = np.array([float(mpmath.exp(mpmath.mpf(one))) for one in x.tolist()])
     np.testing.assert_allclose(found, want, rtol=2 * epsilon)
     x = torch.cat([torch.linspace(0, 1, 500), torch.logspace(-30, 0, 200)]).to(dtype)
-    found = model._log_of_share(x).double().numpy()
+    found = penalty._log_of_share(x).double().numpy()
     with mpmath.workdps(40):
         want = np.array([float(mpmath.log(2 / (1 + mpmath.mpf(one)))) for one in x.tolist()])
     np.testing.assert_allclose(found, want, rtol=2 * epsilon, atol=epsilon)
@@ -512,7 +499,7 @@ def test_the_written_exponential_and_logarithm_are_those_of_mpmath(dtype: torch.
 @pytest.mark.parametrize("objective", ["huber", "l1", "log_cosh"])
 def test_written_penalties_keep_what_is_no_number(objective: str, dtype: torch.dtype) -> None:
     some = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, -0.0], dtype=dtype)
-    found = model.WRITTEN[objective](some)
+    found = penalty.ELEMENTARY_PENALTIES[objective](some)
     assert found[0].isnan()
     assert not found[1:3].isfinite().any()
     assert found[3:].tolist() == [0.0, 0.0]
@@ -744,9 +731,9 @@ def kernels() -> Iterator[Kernel]:
     yield replace(one, one_design=False)
     yield replace(one, one_data=True)
     yield replace(one, record=("loss",))
-    yield replace(one, kind=replace(one.kind, degree=4))
-    yield replace(one, kind=replace(one.kind, stop=Stop("loss_change", 1e-3)))
-    affine = AffinePower(3, "sse", 0, True, True, ("loss",), False)
+    yield replace(one, config=replace(one.config, degree=4))
+    yield replace(one, config=replace(one.config, stop=Stop("loss_change", 1e-3)))
+    affine = AffinePowerKernel(3, "sse", 0, True, True, ("loss",), False)
     yield affine
     yield replace(affine, degree=2)
     yield replace(affine, objective="mse")
@@ -758,22 +745,22 @@ def kernels() -> Iterator[Kernel]:
 
 
 def test_kernels_that_differ_have_other_words() -> None:
-    words = [kernel.words for kernel in kernels()]
+    words = [kernel.key for kernel in kernels()]
     assert len(set(words)) == len(words)
 
 
 def test_a_kernels_words_decide_its_text() -> None:
     """What is not in the words (points, steps, beta, tolerance) is not in the code."""
     one = iteration("huber", "momentum", torch.float32)
-    kind = replace(
-        one.kind,
+    config = replace(
+        one.config,
         points=7,
         steps=9,
         optimizer=Optimizer("momentum", 0.5),
         stop=Stop("gradient", 9.0),
     )
-    assert replace(one, kind=kind).words == one.words
-    assert cpu_text(replace(one, kind=kind), 4) == cpu_text(one, 4)
+    assert replace(one, config=config).key == one.key
+    assert cpu_text(replace(one, config=config), 4) == cpu_text(one, 4)
 
 
 # --- missed with a clear word ----------------------------------------------------------------

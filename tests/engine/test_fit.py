@@ -16,9 +16,8 @@ from engines import CPU, IN_POWERS, KINDS, KindOfFit, plan_of, rows_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polyfit.engine import compiled as compiled_engine
 from polyfit.engine import eager as eager_engine
-from polyfit.engine import evaluate, fit, model
+from polyfit.engine import evaluation, fit, layout, optimizer, penalty
 from polyfit.engine.initial import initial_values
 from polyfit.numerics.design import design
 from polyfit.numerics.grid import Grid
@@ -257,7 +256,7 @@ def test_how_a_shard_is_cut_into_batches_changes_no_bit(engine: str, data: st.Da
         fits, numbers = data.draw(st.integers(1, 50)), data.draw(st.integers(8, 5000))
         patch.setitem(batches.BATCH_LIMITS, engine, batches.BatchLimits(fits, numbers))
         patch.setattr(batches, "PROBLEM_NUMBERS", data.draw(st.integers(8, 5000)))
-        patch.setattr(evaluate, "_NUMBERS", data.draw(st.integers(8, 5000)))
+        patch.setattr(evaluation, "_CHUNK_NUMBERS", data.draw(st.integers(8, 5000)))
         assert same_bits(whole, compute(plan, shard, CPU))
 
 
@@ -323,7 +322,7 @@ def test_who_looks_late_at_what_has_ended_sees_the_same(
     shard = Shard(0, 0, plan.fits)
     early = compute(plan, shard, CPU)
     assert {"converged", "diverged"} & set(early["status"].to_pylist())
-    monkeypatch.setattr(eager_engine, "_waits", lambda device: True)
+    monkeypatch.setattr(eager_engine, "_asynchronous", lambda device: True)
     assert same_bits(early, compute(plan, shard, CPU))
 
 
@@ -337,14 +336,14 @@ def test_a_device_that_torch_was_built_for_and_the_machine_lacks_is_not_taken(
     assert fit.pick_device(accelerated=True) == CPU
 
 
-def test_adams_divisors_are_kept_until_they_are_one_for_good() -> None:
+def test_adams_corrections_are_computed_until_they_stay_one() -> None:
     steps = 50_000
-    kept = compiled_engine._divisors("adam", steps)
+    kept = layout._corrections("adam", steps)
     assert len(kept) < steps
     for update in [*range(100), len(kept) - 2, *range(len(kept) - 1, steps, 997)]:
-        assert tuple(kept[min(update, len(kept) - 1)]) == model.unbiasing(update), update
-    assert len(compiled_engine._divisors("adam", 20)) == 20
-    assert len(compiled_engine._divisors("gd", 20)) == 1
+        assert tuple(kept[min(update, len(kept) - 1)]) == optimizer.bias_corrections(update), update
+    assert len(layout._corrections("adam", 20)) == 20
+    assert len(layout._corrections("gd", 20)) == 1
 
 
 def counted(calls: Counter[str], function: Callable[..., Any]) -> Callable[..., Any]:
@@ -417,9 +416,9 @@ def test_the_rational_tanh_of_compiled_kernels_is_tanh() -> None:
     some = torch.linspace(-12, 12, 1_000_001, dtype=torch.float32)
     near = torch.logspace(-30, 0, 100_001, dtype=torch.float32)
     x = torch.cat([some, near, -near, torch.tensor([0.0, math.inf, -math.inf])])
-    found, true = model._rational_tanh(x).double(), torch.tanh(x.double())
+    found, true = penalty._rational_tanh(x).double(), torch.tanh(x.double())
     assert (found - true).abs().le(4e-7 * true.abs()).all()
-    assert model._rational_tanh(torch.tensor([math.nan])).isnan().all()
+    assert penalty._rational_tanh(torch.tensor([math.nan])).isnan().all()
 
 
 def flat(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:

@@ -16,11 +16,11 @@ from test_golden import CASES, GOLDEN, digest
 
 from polyfit.engine import compiled as compiled_engine
 from polyfit.engine import gpu
+from polyfit.engine.batch import BatchConfig
 from polyfit.engine.eager import Eager
 from polyfit.engine.fit import pick_device
 from polyfit.engine.initial import MAX_SIZE, initial_values
-from polyfit.engine.iteration import Iteration
-from polyfit.engine.model import BatchConfig
+from polyfit.engine.iteration_kernel import IterationKernel
 from polyfit.errors import ClusterError
 from polyfit.spec.fit import OBJECTIVES
 from polyfit.spec.optimizer import Optimizer
@@ -104,7 +104,7 @@ def test_how_a_gpus_work_is_cut_into_calls_changes_no_bit(monkeypatch: pytest.Mo
         "sweep: {objective: [sse, huber], seed: {count: 300}}\n" + RECORDED
     )
     rows = both(text)[1]
-    monkeypatch.setattr(compiled_engine, "CALL_SECONDS", 1e-9)
+    monkeypatch.setattr(compiled_engine, "CALL_S", 1e-9)
     same(rows, both(text)[1])
 
 
@@ -248,7 +248,7 @@ def test_the_driver_has_what_it_refuses_in_a_clear_error(monkeypatch: pytest.Mon
     # Of a degree that no other test here has: functions are kept.
     kind = BatchConfig(7, 50, "sse", Optimizer("gd"), 10, None, torch.float32)
     with pytest.raises(ClusterError, match=r"driver refuses a kernel: CUDA_ERROR_.*engine: eager"):
-        gpu.run(Iteration(kind, True, True, ()), {}, (), (), torch.device("cuda"), bool)
+        gpu.run(IterationKernel(kind, True, True, ()), {}, (), (), torch.device("cuda"), bool)
 
 
 @CUDA

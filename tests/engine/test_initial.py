@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from polyfit.engine import cpu, initial
 from polyfit.engine.emit import Emitter
-from polyfit.engine.initial import MAX_SIZE, Twister, initial_values
+from polyfit.engine.initial import MAX_SIZE, TwisterKernel, initial_values
 from polyfit.engine.kernel import Kernel, cpu_text
 
 Seeds = npt.NDArray[np.int64]
@@ -61,20 +61,20 @@ def same_bits(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> bool:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The seeds that torch is asked for, from now on."""
     seeds: list[int] = []
-    original = initial.asked
+    original = initial.drawn_by_torch
 
     def spy(some: Seeds, size: int) -> npt.NDArray[np.float32]:
         seeds.extend(some.tolist())
         return original(some, size)
 
-    monkeypatch.setattr(initial, "asked", spy)
+    monkeypatch.setattr(initial, "drawn_by_torch", spy)
     return seeds
 
 
 @pytest.fixture
 def never_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small batches too are computed by the kernel."""
-    monkeypatch.setattr(initial, "_FEW", 1)
+    monkeypatch.setattr(initial, "_MIN_COMPILED", 1)
 
 
 # --- torch's values --------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_a_seed_has_the_same_values_at_any_place() -> None:
 )
 def test_every_batch_is_torchs(seeds: list[int], size: int, few: int) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(initial, "_FEW", few)
+        monkeypatch.setattr(initial, "_MIN_COMPILED", few)
         drawn = drawn_by_kernel(seeds_of(seeds), size)
     expected = np.array([torchs(seed, size) for seed in seeds], dtype=np.float32)
     assert same_bits(drawn, expected.reshape(len(seeds), size))
@@ -197,8 +197,8 @@ def twisted(lanes: int, machine: cpu.Machine) -> tuple[bytes, bytes]:
     """The values of the first 128 mixed seeds, and which are near a midpoint."""
     seeds = mixed_seeds()[:128].astype(np.uint32)
     values, near = np.empty((7, 128), dtype=np.float32), np.empty(128, dtype=np.int32)
-    code = cpu.machine_code(cpu_text(Twister(), lanes), machine)
-    call = cpu.Function(Twister(), lanes, code).bind(
+    code = cpu.machine_code(cpu_text(TwisterKernel(), lanes), machine)
+    call = cpu.Function(TwisterKernel(), lanes, code).bind(
         {"seeds": seeds, "values": values, "near": near, "batch": 128, "size": 7}
     )
     call(begin=0, end=128)
@@ -228,7 +228,7 @@ class Near(Kernel):
         return None
 
     def block(self, e: Emitter, a: dict[str, str], shared: object, b: str) -> None:
-        block = initial._Block(e, a, "", b)
+        block = initial._TwisterBlock(e, a, "", b)
         near = block._near_midpoint(e.load_lanes(a["values"], b))
         word = e.of_lanes("i32")
         e.store_lanes(e.new(f"zext {e.mask} {near} to {word}"), a["near"], b, "i32")
@@ -251,7 +251,7 @@ class Normals(Kernel):
             return e.integer("add", e.integer("mul", a["batch"], k), b)
 
         words = [e.load_lanes(a["words_in"], row(k), "i32") for k in range(4)]
-        for k, value in enumerate(initial._Block(e, a, "", b)._normals(words)):
+        for k, value in enumerate(initial._TwisterBlock(e, a, "", b)._normals(words)):
             e.store_lanes(value, a["values"], row(k))
 
 
@@ -327,7 +327,7 @@ def test_what_torch_is_asked_for_takes_the_place_of_doubtful_values_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seeds, size = np.arange(40_000), 31
-    original = initial.asked
+    original = initial.drawn_by_torch
     doubtful: list[int] = []
 
     def spy(some: Seeds, size: int) -> npt.NDArray[np.float32]:
@@ -335,7 +335,7 @@ def test_what_torch_is_asked_for_takes_the_place_of_doubtful_values_alone(
         return np.full((len(some), size), np.nan, dtype=np.float32)
 
     right = drawn_by_kernel(seeds, size)
-    monkeypatch.setattr(initial, "asked", spy)
+    monkeypatch.setattr(initial, "drawn_by_torch", spy)
     drawn = drawn_by_kernel(seeds, size)
     assert 1 <= len(doubtful) <= 20
     assert np.flatnonzero(np.isnan(drawn).any(axis=1)).tolist() == doubtful

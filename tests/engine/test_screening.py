@@ -1,14 +1,16 @@
 """Screening: blocks that are passed over never hold the largest error."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from engines import CPU, plan_of
 
-from polyfit.engine.evaluate import evaluate_compiled, evaluate_eager
-from polyfit.engine.model import Array
-from polyfit.engine.screening import BLOCK, FROM_POINTS, blocks_of
-from polyfit.engine.setup import Setup
+from polyfit.engine.batch_data import BatchData
+from polyfit.engine.evaluation import evaluate
+from polyfit.engine.screening import BLOCK, SCREENED_POINTS, blocks_of
+from polyfit.numerics.arrays import Array
 from polyfit.spec.plan import Shard
 from polyfit.work.fitting import ShardFitting
 
@@ -38,7 +40,7 @@ def coefficients(target: Array, x: Array, degree: int, random: np.random.Generat
     return values
 
 
-@pytest.mark.parametrize("points", [FROM_POINTS, FROM_POINTS + 1, 1000, 2001])
+@pytest.mark.parametrize("points", [SCREENED_POINTS, SCREENED_POINTS + 1, 1000, 2001])
 @pytest.mark.parametrize("degree", [0, 1, 3, 7, 12])
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_largest_error_has_the_bits_of_a_look_at_every_point(
@@ -52,18 +54,20 @@ def test_the_largest_error_has_the_bits_of_a_look_at_every_point(
         )
         work = ShardFitting(plan_of(text, "compiled"), Shard(0, 0, FITS), CPU)
         (batch,) = work.batches.of(work.to_fit)
-        setup = Setup.of(work.columns, batch.at[:1], True)
-        kind, problems = work.batches.config(batch), setup.problems(batch.problem_of, True)
+        data = BatchData.of(work.columns, batch.at[:1], True)
+        config, problems = work.batches.config(batch), data.problems(batch.problem_of, True)
         with np.errstate(all="ignore"):
-            final = coefficients(setup.clean_CN[0], setup.grid.x()[0], degree, random)
+            final = coefficients(data.clean_CN[0], data.grid.x()[0], degree, random)
         one, other = (
-            evaluate(kind, setup, problems, final, np.float64).max_error
-            for evaluate in (evaluate_compiled, evaluate_eager)
+            evaluate(
+                config, replace(data, compiled=compiled), problems, final, np.float64
+            ).max_error
+            for compiled in (True, False)
         )
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("points", [FROM_POINTS, FROM_POINTS + 1, 999])
+@pytest.mark.parametrize("points", [SCREENED_POINTS, SCREENED_POINTS + 1, 999])
 def test_a_line_bends_nowhere_and_a_parabola_by_its_second_derivative(points: int) -> None:
     t: npt.NDArray[np.float64] = np.linspace(-1.0, 1.0, points)
     blocks = -(-(points - 1) // BLOCK)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from polyfit.engine.data import target_compiled
+from polyfit.engine.data_kernels import target_compiled
 from polyfit.numerics import elementary
 from polyfit.numerics.elementary import LIMIT, ULPS, cos, power, sin, tan
 from polyfit.numerics.formula import FUNCTIONS, Formula

@@ -30,7 +30,7 @@ from servers import RayHead, S3Server, descendants, ray_head, ray_node
 
 import polyfit
 from polyfit.engine import cpu
-from polyfit.engine.initial import Twister
+from polyfit.engine.initial import TwisterKernel
 from polyfit.errors import ClusterError, PolyfitError, StoreError, UsageError
 from polyfit.run.keys import lease_key
 from polyfit.spec.plan import Plan
@@ -133,7 +133,7 @@ def test_a_log_says_while_actors_compile_that_they_do(tmp_path: Path) -> None:
     """With kept machine code that comes through a pipe, for which the actor has to wait."""
     cache, path = tmp_path / "cache", tmp_path / "compiled.yaml"
     cache.mkdir(mode=0o700)
-    pipe = cache / f"{cpu._named(Twister(), cpu.HOST.registers)}.o"
+    pipe = cache / f"{cpu._named(TwisterKernel(), cpu.HOST.register_bytes)}.o"
     os.mkfifo(pipe)
     path.write_text(
         "name: compiled\nengine: compiled\nfit: {steps: 20}\nsweep: {seed: {count: 40}}\n"

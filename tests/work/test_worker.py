@@ -11,9 +11,9 @@ import pytest
 import torch
 from engines import rows_of
 
-from polyfit.engine import setup
-from polyfit.engine.fit import fit
-from polyfit.engine.model import BatchConfig, Problems
+from polyfit.engine import batch_data
+from polyfit.engine.batch import BatchInputs
+from polyfit.engine.fit import fit_batch
 from polyfit.errors import DamagedRun
 from polyfit.numerics.formula import FUNCTIONS
 from polyfit.numerics.grid import Grid
@@ -117,18 +117,20 @@ def test_a_batch_that_memory_cannot_hold_is_halved_until_it_can(
     whole = fitting.compute(plan, shard, CPU)
     sizes: list[int] = []
 
-    let_go: list[weakref.ref[torch.Tensor]] = []
+    released: list[weakref.ref[torch.Tensor]] = []
 
-    def small_memory(kind: BatchConfig, problems: Problems, start: Any, *rest: Any) -> Any:
-        sizes.append(len(start))
-        assert all(one() is None for one in let_go)  # or there would be no more room than before
-        if len(start) > 6:
-            large = torch.zeros(len(start))
-            let_go.append(weakref.ref(large))
+    def small_memory(inputs: BatchInputs, *rest: Any) -> Any:
+        sizes.append(len(inputs.lr_B))
+        assert all(
+            one() is None for one in released
+        )  # else there would be no more room than before
+        if sizes[-1] > 6:
+            large = torch.zeros(sizes[-1])
+            released.append(weakref.ref(large))
             raise torch.OutOfMemoryError
-        return fit(kind, problems, start, *rest)
+        return fit_batch(inputs, *rest)
 
-    monkeypatch.setattr(fitting, "fit", small_memory)
+    monkeypatch.setattr(fitting, "fit_batch", small_memory)
     assert fitting.compute(plan, shard, CPU).equals(whole)
     assert sizes == [21, 10, 5, 5, 11, 5, 6]
 
@@ -235,7 +237,7 @@ def test_targets_do_not_depend_on_their_neighbours(name: str) -> None:
 def test_compiled_data_have_the_bits_of_numpys(
     target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setup, "_MUCH", 0)
+    monkeypatch.setattr(batch_data, "MIN_COMPILED_ADDITIONS", 0)
     ranges = [[-1 - k / 7, k / 5] for k in range(16)]
     spec = Spec.parse(f"name: test\nfit: {{target: {target}, points: 29, steps: 2}}\n"
                       f"sweep: {{range: {ranges}}}")  # fmt: skip

@@ -1,4 +1,4 @@
-"""The distinct problems of a batch: designs, clean targets, data. Shared parts are made once.
+"""The distinct problems of a batch: designs, clean targets, data. Shared parts are computed once.
 
 Shapes: P problems; G designs; C clean targets, each on its range; D data, each a clean target with
 its noise; N points.
@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from polyfit.engine.data import reduce_compiled, target_compiled
-from polyfit.engine.model import Problems
-from polyfit.engine.outcome import Index
+from polyfit.engine.batch import Index, Problems
+from polyfit.engine.data_kernels import reduce_compiled, target_compiled
+from polyfit.numerics.arrays import Array
 from polyfit.numerics.design import Design, design
 from polyfit.numerics.elementary import LIMIT
 from polyfit.numerics.formula import Formula
@@ -23,18 +23,24 @@ from polyfit.numerics.observations import noisy, target_values
 from polyfit.numerics.reduction import reduce
 from polyfit.spec.sweep import Column
 
-__all__ = ["FEW", "PROBLEM_FIELDS", "Setup"]
+__all__ = ["PROBLEM_FIELDS", "BatchData", "too_few_to_compile"]
 
-Array = npt.NDArray[np.float64]
+MIN_COMPILED: Final = 64
+"""With fewer data, or fits, numpy is done before a kernel is made."""
 
-FEW: Final = 64
-"""Below this many data, or fits, numpy has done its work before a kernel is made."""
+MIN_COMPILED_ADDITIONS: Final = 1 << 27
+"""Work of a target, in additions: with less, numpy is done before a kernel is made."""
 
 PROBLEM_FIELDS: Final = ("range", "points", "degree", "basis", "target", "noise", "noise_seed")
 
 
+def too_few_to_compile(num_data: int) -> bool:
+    """Whether so few data, or fits, are computed sooner without a kernel."""
+    return num_data < MIN_COMPILED
+
+
 @dataclass(frozen=True)
-class Setup:
+class BatchData:
     """The problems of a batch, which share points, degree and basis.
 
     Args:
@@ -44,7 +50,7 @@ class Setup:
         clean_CN, clean_of_P: the noise-free targets, and each problem's.
         y_DN, data_of_P: the data, and each problem's.
         scale_D: max |y| of the data.
-        compiled: whether kernels may be used; no bit depends on it.
+        compiled: whether kernels may be used; no bit of the data depends on it.
     """
 
     low_P: Array
@@ -62,7 +68,7 @@ class Setup:
     compiled: bool
 
     @classmethod
-    def of(cls, columns: Mapping[str, Column], first: Index, compiled: bool) -> "Setup":
+    def of(cls, columns: Mapping[str, Column], first: Index, compiled: bool) -> "BatchData":
         """The problems of the fits at ``first`` in the columns."""
         items = {name: columns[name].items for name in PROBLEM_FIELDS}
         codes = {name: columns[name].codes[first] for name in PROBLEM_FIELDS}
@@ -95,7 +101,7 @@ class Setup:
         return self._of_designs(self.design.sigma)
 
     def _of_designs(self, values: Array) -> Array:
-        """What designs have, for each problem; without a copy where one design serves all."""
+        """Values of designs for each problem; not copied where one design serves all."""
         if len(values) == 1:
             return np.broadcast_to(values[0], (len(self.low_P), *values.shape[1:]))
         return values[self.design_of_P]
@@ -106,8 +112,9 @@ class Setup:
         return Grid(self.low_P, self.high_P, self.points, self.degree, self.basis)
 
     def problems(self, of_B: Index, squared: bool) -> Problems:
-        """The problems in the form the engine takes."""
-        by = reduce_compiled if self.compiled and len(self.y_DN) >= FEW else reduce
+        """The problems in the form that an engine takes."""
+        few = too_few_to_compile(len(self.y_DN))
+        by = reduce_compiled if self.compiled and not few else reduce
         q_DM, rest_D = by(self.degree, self.y_DN)
         of = self.data_of_P
         return Problems(
@@ -142,7 +149,7 @@ def _clean(
 
 def _of_target(target: str, grid: Grid, compiled: bool) -> tuple[Array, Array]:
     values = np.size(grid.low) * grid.points
-    if not compiled or values * Formula(target).cost < _MUCH:
+    if not compiled or values * Formula(target).cost < MIN_COMPILED_ADDITIONS:
         y = target_values(target, grid)
         return y, _largest(y)
     y, scale, reach = target_compiled(target, grid)
@@ -154,10 +161,6 @@ def _of_target(target: str, grid: Grid, compiled: bool) -> tuple[Array, Array]:
     return y, scale
 
 
-_MUCH: Final = 1 << 27
-"""Additions that numpy has done before a kernel is made."""
-
-
 def _largest(y_DN: Array) -> Array:
     """max |y| of each row."""
     largest: Array = np.maximum(y_DN.max(axis=1), -y_DN.min(axis=1))
@@ -165,7 +168,7 @@ def _largest(y_DN: Array) -> Array:
 
 
 def _distinct(*codes: Index) -> tuple[Index, Index]:
-    """The first place of each distinct row of ``codes``, in their order, and each one's number."""
+    """The first place of each distinct row of ``codes``, sorted by row, and each row's number."""
     mixed = codes[0]
     for more in codes[1:]:
         mixed = np.unique(mixed * (more.max() + 1) + more, return_inverse=True)[1]
@@ -174,6 +177,6 @@ def _distinct(*codes: Index) -> tuple[Index, Index]:
 
 
 def _values(items: Sequence[Any], codes: Index, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """The items that ``codes`` name, as an array; each is read once."""
+    """The items that ``codes`` number, as an array."""
     used, of = np.unique(codes, return_inverse=True)
     return np.array([items[code] for code in used.tolist()], dtype=dtype)[of]

@@ -10,20 +10,20 @@ import numpy.typing as npt
 from polyfit.engine import cpu
 from polyfit.engine.emit import Emitter
 from polyfit.engine.kernel import Kernel
-from polyfit.engine.points import LANES, Points, over_points
-from polyfit.engine.symbol import Symbol
+from polyfit.engine.loops import LANES, Points, over_points
+from polyfit.engine.symbolic import SymbolicArray
 from polyfit.numerics import elementary
 from polyfit.numerics.design import frame
 from polyfit.numerics.formula import FUNCTIONS, Formula, Functions
 from polyfit.numerics.grid import Grid
 
-__all__ = ["Reduction", "Target", "reduce_compiled", "target_compiled"]
+__all__ = ["ReductionKernel", "TargetKernel", "reduce_compiled", "target_compiled"]
 
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Target(Kernel):
+class TargetKernel(Kernel):
     """A formula at the points of many ranges.
 
     Arrays of float64: ``middle`` and ``half`` (C,), t (N,); results ``y`` (C, N), ``scale`` (C,),
@@ -33,38 +33,30 @@ class Target(Kernel):
 
     text: str
 
-    real = "double"
     arrays: ClassVar = ("middle", "half", "t", "y", "scale", "reach")
     integers: ClassVar = ("points",)
-
-    @property
-    def words(self) -> str:
-        return f"target {self.text}"
 
     def step(self, lanes: int) -> int:
         return 1
 
-    def before(self, e: Emitter, a: dict[str, str]) -> object:
-        return None
-
     def block(self, e: Emitter, a: dict[str, str], shared: Any, b: str) -> None:
-        middle, half = (e.load_all(a[name], b) for name in ("middle", "half"))
+        middle, half = (e.load_uniform(a[name], b) for name in ("middle", "half"))
         row = e.integer("mul", a["points"], b)
 
         def terms(points: Points) -> list[str]:
             x = e.add(middle, e.mul(half, points.load(a["t"])))
             turned: list[str] = []
             with np.errstate(all="ignore"):  # of its constants
-                value = Formula(self.text).of(Symbol(e, x), _functions(turned))
-            y = value.text if isinstance(value, Symbol) else e.constant(float(value))
+                value = Formula(self.text).of(SymbolicArray(e, x), _functions(turned))
+            y = value.text if isinstance(value, SymbolicArray) else e.constant(float(value))
             points.store(y, a["y"], row)
             reach = e.constant(0.0)
             for argument in turned:
-                reach = e.largest(reach, argument)
-            return [points.only(y), points.only(reach)]
+                reach = e.max_absolute(reach, argument)
+            return [points.existing(y), points.existing(reach)]
 
-        found = over_points(e, a["points"], terms, ["largest", "largest"])
-        with e.width(1):
+        found = over_points(e, a["points"], terms, ["max", "max"])
+        with e.with_lanes(1):
             for name, value in zip(("scale", "reach"), found, strict=True):
                 e.store_lanes(value, a[name], b)
 
@@ -74,7 +66,7 @@ def _functions(turned: list[str]) -> Functions:
 
     def kept(name: str, within: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def value(argument: Any) -> Any:
-            if not isinstance(argument, Symbol):
+            if not isinstance(argument, SymbolicArray):
                 return FUNCTIONS[name](argument)
             turned.append(argument.text)
             return within(argument)
@@ -90,7 +82,7 @@ def _functions(turned: list[str]) -> Functions:
 
 
 @dataclass(frozen=True)
-class Reduction(Kernel):
+class ReductionKernel(Kernel):
     """Sums of squares over N points reduced to M rows; see ``problem.reduce``.
 
     Arrays of float64: ``y`` (D, N), the frame's ``Q`` (M, N); results ``q`` (D, M), ``rest`` (D,).
@@ -98,13 +90,8 @@ class Reduction(Kernel):
 
     degree: int
 
-    real = "double"
     arrays: ClassVar = ("y", "Q", "q", "rest")
     integers: ClassVar = ("points",)
-
-    @property
-    def words(self) -> str:
-        return f"reduction {self.degree}"
 
     def step(self, lanes: int) -> int:
         return 1
@@ -121,8 +108,8 @@ class Reduction(Kernel):
                 y = points.load(a["y"], row)
                 return [e.mul(y, points.load(a["Q"], at)) for at in rows]
 
-            found += over_points(e, a["points"], products, ["add"] * len(some))
-        spread = [*map(e.splat, found)]
+            found += over_points(e, a["points"], products, ["sum"] * len(some))
+        spread = [*map(e.broadcast, found)]
 
         def squares(points: Points) -> list[str]:
             left = points.load(a["y"], row)
@@ -130,9 +117,9 @@ class Reduction(Kernel):
                 left = e.sub(left, e.mul(value, points.load(a["Q"], at)))
             return [e.mul(left, left)]
 
-        (rest,) = over_points(e, a["points"], squares, ["add"])
+        (rest,) = over_points(e, a["points"], squares, ["sum"])
         at = e.integer("mul", b, size)
-        with e.width(1):
+        with e.with_lanes(1):
             for k, value in enumerate(found):
                 e.store_lanes(value, a["q"], e.integer("add", at, k))
             e.store_lanes(rest, a["rest"], b)
@@ -148,7 +135,7 @@ def target_compiled(text: str, grid: Grid) -> tuple[Array, Array, Array]:
     count = len(half)
     y, scale, reach = np.empty((count, grid.points)), np.empty(count), np.empty(count)
     arrays = dict(middle=middle, half=half, t=grid.t(), y=y, scale=scale, reach=reach)
-    cpu.load(Target(text), LANES).bind(
+    cpu.load(TargetKernel(text), LANES).bind(
         {**arrays, "begin": 0, "end": count, "points": grid.points}
     )()
     return y, scale, reach
@@ -160,7 +147,7 @@ def reduce_compiled(degree: int, y_DN: Array) -> tuple[Array, Array]:
     count, points = y_DN.shape
     q, rest = np.empty((count, degree + 1)), np.empty(count)
     arrays = dict(y=y_DN, Q=frame(points, degree).Q_MN, q=q, rest=rest)
-    cpu.load(Reduction(degree), LANES).bind(
+    cpu.load(ReductionKernel(degree), LANES).bind(
         {**arrays, "begin": 0, "end": count, "points": points}
     )()
     if points == degree + 1:  # nothing is left

@@ -1,4 +1,4 @@
-"""A value of an emitter that answers to numpy: what is written for arrays is emitted by it."""
+"""Code for numpy arrays, emitted: an emitter's value that implements numpy's operations."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -8,25 +8,25 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from polyfit.engine.emit import Emitter
 
-__all__ = ["Symbol"]
+__all__ = ["SymbolicArray"]
 
-_WRITTEN: Final[dict[Any, str]] = {
+_METHODS: Final[dict[Any, str]] = {
     np.add: "add",
     np.subtract: "sub",
     np.multiply: "mul",
     np.divide: "div",
     np.negative: "neg",
-    np.absolute: "size",
-    np.bitwise_and: "both",
-    np.bitwise_or: "either",
-    np.invert: "inverse",
+    np.absolute: "fabs",
+    np.bitwise_and: "mask_and",
+    np.bitwise_or: "mask_or",
+    np.invert: "mask_not",
 }
 _INTRINSICS: Final[dict[Any, str]] = {
     np.sqrt: "sqrt",
     np.rint: "roundeven",
     np.copysign: "copysign",
 }
-_COMPARED: Final[dict[Any, str]] = {
+_COMPARISONS: Final[dict[Any, str]] = {
     np.less: "olt",
     np.less_equal: "ole",
     np.greater: "ogt",
@@ -36,8 +36,8 @@ _COMPARED: Final[dict[Any, str]] = {
 }
 
 
-class Symbol(NDArrayOperatorsMixin):
-    """A value of an emitter, a vector of numbers or a mask, with the operations of an array.
+class SymbolicArray(NDArrayOperatorsMixin):
+    """A vector of numbers or a mask, as a value of an emitter, with the operations of an array.
 
     NEP 13, https://numpy.org/neps/nep-0013-ufunc-overrides.html, and NEP 18.
     """
@@ -51,16 +51,16 @@ class Symbol(NDArrayOperatorsMixin):
             return NotImplemented
         if ufunc is np.positive:
             return inputs[0]
-        if ufunc in _WRITTEN:
-            return Symbol(e, getattr(e, _WRITTEN[ufunc])(*given))
+        if ufunc in _METHODS:
+            return SymbolicArray(e, getattr(e, _METHODS[ufunc])(*given))
         if ufunc in _INTRINSICS:
-            return Symbol(e, e.intrinsic(_INTRINSICS[ufunc], *given))
-        if ufunc in _COMPARED:
-            return Symbol(e, e.where(_COMPARED[ufunc], *given))
+            return SymbolicArray(e, e.intrinsic(_INTRINSICS[ufunc], *given))
+        if ufunc in _COMPARISONS:
+            return SymbolicArray(e, e.compare_lanes(_COMPARISONS[ufunc], *given))
         if ufunc is np.ldexp:
-            return Symbol(e, e.mul(given[0], e.power_of_two(given[1])))
+            return SymbolicArray(e, e.mul(given[0], e.power_of_two(given[1])))
         if ufunc is np.frexp:
-            return tuple(Symbol(e, part) for part in e.split(*given))
+            return tuple(SymbolicArray(e, part) for part in e.frexp(*given))
         return NotImplemented
 
     def __array_function__(
@@ -68,15 +68,15 @@ class Symbol(NDArrayOperatorsMixin):
     ) -> Any:
         if function is not np.where:
             return NotImplemented
-        return Symbol(self.e, self.e.select(*map(self._text, given)))
+        return SymbolicArray(self.e, self.e.select(*map(self._text, given)))
 
     def _text(self, value: Any) -> str:
-        if isinstance(value, Symbol):
+        if isinstance(value, SymbolicArray):
             return value.text
         if np.asarray(value).dtype == np.bool_:
-            return self.e.same("i1", str(bool(value)).lower())
+            return self.e.uniform("i1", str(bool(value)).lower())
         return self.e.constant(float(value))
 
-    def astype(self, dtype: Any) -> "Symbol":
-        """The same: whole numbers are kept as numbers."""
+    def astype(self, dtype: Any) -> "SymbolicArray":
+        """The array itself: whole numbers stay numbers."""
         return self
