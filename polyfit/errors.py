@@ -157,9 +157,9 @@ def not_loaded(error: ImportError) -> str:
     return f"{missing}; install polyfit and its dependencies in that environment"
 
 
-def _one_line(error: Exception, most: int = 400) -> str:
+def _one_line(error: Exception, max_chars: int = 400) -> str:
     text = " ".join(str(error).split())
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return text if len(text) <= max_chars else text[: max_chars - 3] + "..."
 
 
 def check_working_folder() -> None:

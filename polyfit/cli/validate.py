@@ -4,7 +4,7 @@ import click
 
 from polyfit.cli import options
 from polyfit.cli.specs import check_fits_can_start
-from polyfit.errors import OutputError, PolyfitError, SpecError
+from polyfit.errors import PolyfitError, SpecError
 
 __all__ = ["validate_specs"]
 
@@ -17,22 +17,27 @@ def validate_specs(specs: tuple[str, ...], strict: bool) -> None:
 
     SPEC is a YAML or JSON file, or - for standard input.
     """
+    problems: list[str] = []
+    for path in specs:
+        try:
+            line = _check(path, strict)
+        except SpecError as error:
+            problems += error.problems
+        except PolyfitError as error:
+            problems.append(str(error))
+        else:
+            click.echo(line)
+    if problems:
+        raise SpecError(problems)
+
+
+def _check(path: str, strict: bool) -> str:
+    """What to print about a spec without problems."""
     from polyfit.show.text import format_count
     from polyfit.spec.plan import Plan
     from polyfit.spec.spec import Spec
 
-    problems: list[str] = []
-    for path in specs:
-        try:
-            spec = Spec.load(path)
-            plan = Plan.of(spec)
-            check_fits_can_start(spec, plan, strict)
-            click.echo(f"{spec.source}: {format_count(plan.fits, 'fit')}")
-        except SpecError as error:
-            problems += error.problems
-        except OutputError:
-            raise
-        except PolyfitError as error:
-            problems.append(str(error))
-    if problems:
-        raise SpecError(problems)
+    spec = Spec.load(path)
+    plan = Plan.of(spec)
+    check_fits_can_start(spec, plan, strict)
+    return f"{spec.source}: {format_count(plan.fits, 'fit')}"
