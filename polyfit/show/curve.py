@@ -1,6 +1,6 @@
 """The data and the polynomial of one fit, drawn with characters.
 
-Ours, in about 60 lines, because it stays readable in a log and through a pipe (plain ASCII), and
+Ours, in about 70 lines, because it stays readable in a log and through a pipe (plain ASCII), and
 draws a target at any scale: values near the largest double, not finite, or all the same.
 """
 
