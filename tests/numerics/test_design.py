@@ -60,7 +60,7 @@ def test_a_frame_is_orthonormal_and_spans_the_chebyshev_polynomials(degree: int,
     np.testing.assert_allclose(found.R_MM.T @ found.Q_MN, expected, rtol=0, atol=1e-12)
 
 
-def test_a_frame_cannot_be_changed_by_who_uses_it() -> None:
+def test_a_frame_is_read_only() -> None:
     with pytest.raises(ValueError, match="read-only"):
         frame(20, 3).Q_MN[0, 0] = 1.0
 

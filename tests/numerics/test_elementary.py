@@ -167,10 +167,10 @@ def test_a_kernel_finds_the_bits_of_numpy(text: str) -> None:
     low = np.array([-3.0, 0.5, -1000.0, 1e-300, -0.99, 0.0, -1e-320])
     high = np.array([3.0, 700.0, 1000.0, 1e-290, 0.99, 1e5, 1e-310])
     grid, formula = Grid(low, high, 101, 0, "power"), Formula.parse(text).text
-    made, wanted = target_compiled(formula, grid)[0], target_values(formula, grid)
-    np.testing.assert_array_equal(made, wanted)
-    number = ~np.isnan(wanted)
-    assert (np.signbit(made) == np.signbit(wanted))[number].all()
+    found, expected = target_compiled(formula, grid)[0], target_values(formula, grid)
+    np.testing.assert_array_equal(found, expected)
+    number = ~np.isnan(expected)
+    assert (np.signbit(found) == np.signbit(expected))[number].all()
 
 
 Within = Callable[[Any], Any]

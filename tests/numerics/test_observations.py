@@ -90,7 +90,7 @@ def test_noise_is_numpys_philox_keyed_by_its_seed(seeds: list[int], points: int)
         np.testing.assert_array_equal(row, expected)
 
 
-def test_no_seeds_have_no_noise() -> None:
+def test_no_seeds_give_no_rows_of_noise() -> None:
     assert drawn([], 5).shape == (0, 5)
 
 
@@ -101,7 +101,7 @@ def test_fewer_points_have_a_prefix_of_the_noise(seed: int, points: int, more: i
     np.testing.assert_array_equal(longer[:, :points], drawn([seed], points))
 
 
-def test_noise_does_not_know_what_is_fitted() -> None:
+def test_noise_does_not_depend_on_what_is_fitted() -> None:
     """Its two arguments are its seed and the number of points: degree, basis and seed are none."""
     np.random.seed(1)
     first = drawn([3], 20)

@@ -29,7 +29,7 @@ def test_the_reduced_sum_of_squares_is_the_sum_of_squares(grid: Grid, seed: int)
 
 @given(GRIDS, st.integers(0, 2**32))
 @settings(max_examples=60, deadline=None)
-def test_the_rest_is_the_least_squares_optimum(grid: Grid, seed: int) -> None:
+def test_the_residual_is_the_least_squares_optimum(grid: Grid, seed: int) -> None:
     problem = design(grid)
     y = random(seed, 1, grid.points)
     best = np.linalg.lstsq(problem.functions_MN.T, y[0], rcond=None)[0]
@@ -64,12 +64,12 @@ def test_the_reduction_holds_for_each_of_many_ranges(grids: Grid, seed: int) -> 
 
 
 @pytest.mark.parametrize("degree", [0, 3, 30])
-def test_as_many_points_as_coefficients_leave_no_rest(degree: int) -> None:
+def test_as_many_points_as_coefficients_leave_no_residual(degree: int) -> None:
     q, rest = reduce(degree, random(0, 2, degree + 1))
     assert (q.shape, rest.tolist()) == ((2, degree + 1), [0.0, 0.0])
 
 
-def test_reducing_leaves_the_data_as_it_was() -> None:
+def test_reducing_does_not_change_the_data() -> None:
     y = random(0, 2, 20)
     kept = y.copy()
     reduce(3, y)

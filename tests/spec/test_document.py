@@ -109,7 +109,7 @@ def test_every_key_and_item_knows_its_line() -> None:
     assert document.line(("b", 1, "d", 1)) == 6
 
 
-def test_what_is_not_there_has_the_line_of_what_is_around_it() -> None:
+def test_a_missing_key_has_the_line_of_what_encloses_it() -> None:
     document = Document.read(b"a: 1\nb:\n  c: 2\n")
     assert document.line(("b", "missing", 3)) == 2
     assert document.line(("missing",)) == 1
@@ -214,7 +214,7 @@ def test_where_a_tab_may_stand_a_space_says_the_same(parts: list[str]) -> None:
         assert (shown, spaces.defects) == (json.dumps(spaces.value), [])
 
 
-def test_all_refusals_are_told_at_once() -> None:
+def test_all_refusals_are_reported_at_once() -> None:
     text = "a: &x 1\nb: *x\nc: !t 1\na: 2\n"
     assert [line for line, _ in defects(text)] == [2, 3, 4]
 
@@ -307,7 +307,7 @@ def test_json_is_read_as_it_was_written(source: Any, layout: dict[str, Any]) -> 
     if not document.defects:
         assert document.value == source
     else:
-        assert [told for _, told in document.defects] == [f"nested deeper than {MAX_DEPTH} levels"]
+        assert [text for _, text in document.defects] == [f"nested deeper than {MAX_DEPTH} levels"]
 
 
 def test_an_escaped_pair_of_halves_is_one_character() -> None:

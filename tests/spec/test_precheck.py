@@ -1,4 +1,4 @@
-"""Fits that cannot start: what is said before a run is what its rows say after it."""
+"""Fits that cannot start: what is reported before a run is what its rows say after it."""
 
 import json
 import subprocess
@@ -124,7 +124,7 @@ def test_a_whole_sweep_of_many_causes_agrees_with_its_rows() -> None:
 
 
 @pytest.mark.parametrize("degree", range(31))
-def test_the_pivots_of_chebyshev_polynomials_are_as_large_as_is_taken_for_granted(
+def test_the_pivots_of_chebyshev_polynomials_are_above_their_bound(
     degree: int,
 ) -> None:
     points = [degree + 1, degree + 2, 2 * degree + 2, 100, 1000]
@@ -132,11 +132,11 @@ def test_the_pivots_of_chebyshev_polynomials_are_as_large_as_is_taken_for_grante
     assert min(float(np.abs(np.diagonal(R)).min()) for R in found) > 1e-3
 
 
-# --- what is said ----------------------------------------------------------------------------
+# --- messages --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (
             "fit: {target: log(x), range: [-1, 1]}\nsweep: {seed: {count: 7}}",
@@ -188,11 +188,11 @@ def test_the_pivots_of_chebyshev_polynomials_are_as_large_as_is_taken_for_grante
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place_and_its_fits(text: str, told: str) -> None:
-    assert lines(text)[0] == told
+def test_a_cause_is_reported_with_its_place_and_its_fits(text: str, message: str) -> None:
+    assert lines(text)[0] == message
 
 
-def test_of_many_causes_the_first_are_told_and_the_rest_counted() -> None:
+def test_of_many_causes_the_first_are_reported_and_the_others_counted() -> None:
     ranges = ", ".join(f"[{-n}, 1]" for n in range(1, 31))
     found = lines(
         f"fit: {{target: log(x), points: 40}}\nsweep: {{range: [{ranges}], degree: [1, 2]}}"
@@ -205,7 +205,7 @@ def test_of_many_causes_the_first_are_told_and_the_rest_counted() -> None:
     ]
 
 
-def test_a_sweep_whose_fits_all_start_has_nothing_said() -> None:
+def test_a_sweep_whose_fits_all_start_has_no_message() -> None:
     assert (
         lines("sweep: {seed: {count: 1000000000}, degree: [1, 30], noise_seed: {count: 9}}") == []
     )
@@ -216,7 +216,7 @@ def test_a_sweep_whose_fits_all_start_has_nothing_said() -> None:
 HALF = "fit: {target: log(x), points: 100}\nsweep: {range: [[-1, 1], [1, 2], [2, 3], [-2, 1]]}"
 
 
-def test_what_was_not_looked_at_is_counted() -> None:
+def test_fits_that_were_not_checked_are_counted() -> None:
     found = Precheck.of(Sweep.of(spec_of(HALF)), max_kinds=3)
     assert (found.cannot_start, found.unchecked) == (1, 1)
     assert lines(HALF, max_kinds=3)[-1] == (
@@ -234,7 +234,7 @@ def test_what_was_not_looked_at_is_counted() -> None:
         "{lr: {logspace: [-300, 0, 1000]}, noise: {linspace: [0, 1, 10000]}}",
     ],
 )
-def test_of_a_huge_sweep_each_fit_is_found_sound_or_not_or_counted_as_not_looked_at(
+def test_of_a_huge_sweep_each_fit_starts_or_not_or_is_counted_as_unchecked(
     sweep: str,
 ) -> None:
     found = Precheck.of(Sweep.of(spec_of(f"fit: {{basis: power, degree: 5}}\nsweep: {sweep}")))

@@ -1,0 +1,151 @@
+"""Generators of values."""
+
+import math
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain import values
+
+from polyfit.spec.axis import Values
+from polyfit.spec.fit import Rate
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "expected"),
+    [
+        ("seed", [3, 1, 2], [3, 1, 2]),
+        ("seed", {"count": 3}, [0, 1, 2]),
+        ("seed", {"count": 3, "start": 5}, [5, 6, 7]),
+        ("seed", {"count": 3, "start": 5, "step": -2}, [5, 3, 1]),
+        ("seed", {"start": 2, "stop": 8, "step": 3}, [2, 5]),
+        ("seed", {"start": 2, "stop": 9, "step": 3}, [2, 5, 8]),
+        ("seed", {"start": 3, "stop": 0, "step": -1}, [3, 2, 1]),
+        ("seed", {"start": 1, "stop": 4}, [1, 2, 3]),
+        ("degree", {"linspace": [1, 9, 5]}, [1, 3, 5, 7, 9]),
+        ("points", {"logspace": [1, 3, 3]}, [10, 100, 1000]),
+        ("noise", {"count": 3, "step": 0.5}, [0.0, 0.5, 1.0]),
+        ("noise", {"start": 0, "stop": 0.3, "step": 0.1}, [0.0, 0.1, 0.2]),
+        ("noise", {"start": 1, "stop": 0, "step": -0.5}, [1.0, 0.5]),
+        ("noise", {"linspace": [0, 1, 5]}, [0.0, 0.25, 0.5, 0.75, 1.0]),
+        ("lr", {"logspace": [-2, 0, 3]}, [Rate("number", v) for v in (0.01, 0.1, 1.0)]),
+        ("lr", ["auto", 0.1], [Rate("auto"), Rate("number", 0.1)]),
+    ],
+)
+def test_a_generator_makes_its_values_in_order(name: str, raw: Any, expected: list[Any]) -> None:
+    assert values(name, raw) == expected
+
+
+TENTHS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "expected"),
+    [
+        ("noise", {"count": 10, "start": 0, "step": 0.1}, TENTHS),
+        ("noise", {"start": 0, "stop": 1, "step": 0.1}, TENTHS),
+        ("noise", {"start": 0.9, "stop": -0.1, "step": -0.1}, TENTHS[::-1]),
+        ("noise", {"linspace": [0, 0.9, 10]}, TENTHS),
+        ("noise", {"linspace": [0.7, 0.1, 7]}, [0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]),
+        ("noise", {"linspace": [0, 1, 4]}, [0.0, 1 / 3, 2 / 3, 1.0]),
+        ("noise", {"count": 4, "start": 1e22, "step": 1e22}, [1e22, 2e22, 3e22, 4e22]),
+        ("lr", {"logspace": [-3, 0, 4]}, [Rate("number", v) for v in (0.001, 0.01, 0.1, 1.0)]),
+        ("noise", {"logspace": [22.7, 23.1, 5]}, [10**22.7, 10**22.8, 10**22.9, 1e23, 10**23.1]),
+    ],
+)
+def test_generated_numbers_are_the_decimals_that_a_person_would_write(
+    name: str, raw: Any, expected: list[Any]
+) -> None:
+    assert values(name, raw) == expected
+
+
+DECIMALS = st.decimals(0, 1000, places=4).map(str)
+
+
+@given(DECIMALS, DECIMALS.filter(lambda text: float(text) > 0), st.integers(1, 200))
+@settings(max_examples=100, deadline=None)
+def test_the_three_ways_to_say_even_steps_give_the_same_decimals(
+    start: str, step: str, count: int
+) -> None:
+    expected = [float(Decimal(start) + i * Decimal(step)) for i in range(count)]
+    first, width, stop = float(start), float(step), Decimal(start) + count * Decimal(step)
+    assert values("noise", {"count": count, "start": first, "step": width}) == expected
+    assert values("noise", {"start": first, "stop": float(stop), "step": width}) == expected
+    if count > 1:
+        assert values("noise", {"linspace": [first, expected[-1], count]}) == expected
+
+
+def test_integers_beyond_float64_are_kept_exact() -> None:
+    start = 2**63 + 1
+    found = values("noise_seed", {"start": start, "stop": start + 3})
+    assert found == [start, start + 1, start + 2]
+
+
+@given(st.integers(0, 1000), st.integers(-50, 50).filter(bool), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_start_stop_step_are_pythons_range(start: int, step: int, stop: int) -> None:
+    raw = {"start": start, "stop": stop, "step": step}
+    expected = list(range(start, stop, step))
+    if expected:
+        assert values("seed", raw) == expected
+    else:
+        with pytest.raises(ValueError, match="at least one value"):
+            values("seed", raw)
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6), st.integers(2, 50))
+@settings(max_examples=60, deadline=None)
+def test_linspace_begins_and_ends_where_it_says(a: float, b: float, n: int) -> None:
+    try:
+        found = values("noise", {"linspace": [a, b, n]})
+    except ValueError:
+        assert abs(b - a) <= (n - 1) * math.ulp(max(a, b))  # neighbours may round to one number
+        return
+    assert (found[0], found[-1], len(found)) == (a, b, n)
+    assert found == sorted(found, reverse=a > b)
+
+
+def test_a_thousand_million_seeds_take_no_memory() -> None:
+    read = Values.read("seed", {"count": 1_000_000_000})
+    assert (len(read), read.items) == (1_000_000_000, range(1_000_000_000))
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "message"),
+    [
+        ("seed", [], "a list with at least one value, or a generator"),
+        ("seed", 3, "a list with at least one value, or a generator"),
+        ("seed", {"count": 0}, "at least one value"),
+        ("seed", {"count": 1.5}, "at least one value"),
+        ("seed", {"count": True}, "at least one value"),
+        ("seed", {"count": 1e6}, "an integer as count"),
+        ("seed", {"counts": 3}, r"\{count: n, start: a, step: d\}"),
+        ("seed", {}, r"\{count: n, start: a, step: d\}"),
+        ("seed", {"count": 3, "stop": 4}, r"\{count: n, start: a, step: d\}"),
+        ("seed", {"count": 3, "step": 0}, "a step other than 0"),
+        ("seed", {"start": 0, "stop": 3, "step": 0}, "a step other than 0"),
+        ("seed", {"count": 3, "step": 0.5}, "integers"),
+        ("seed", {"count": 2, "start": 2**32 - 1}, "2\\^32 - 1.*reaches 4294967296"),
+        ("seed", {"count": 2, "start": -1}, "reaches -1"),
+        ("seed", {"start": 0, "stop": 10**20}, "at most 2\\^62 values"),
+        ("seed", {"start": 0, "stop": 10**30}, "at most 2\\^62 values"),
+        ("noise_seed", {"count": 2**63}, "at most 2\\^62 values"),
+        ("degree", {"linspace": [0, 3, 3]}, "integers; the generator makes 1.5"),
+        ("degree", {"linspace": [-1e308, 1e308, 3]}, r"from 0 to 30; the generator makes -1e\+308"),
+        ("degree", {"linspace": [0, 1, 1]}, "at least two values"),
+        ("noise", {"linspace": [0, 1, 100_001]}, "from 1 to 100,000 values"),
+        ("noise", {"linspace": [0, 0, 2]}, "each value once"),
+        ("noise", {"linspace": [1, -1, 3]}, "the generator makes -1"),
+        ("noise", {"count": 10**9}, "from 1 to 100,000 values"),
+        ("noise", {"start": 0, "stop": 1e300}, "from 1 to 100,000 values"),
+        ("lr", {"logspace": [0, 400, 3]}, "finite values"),
+        ("lr", {"linspace": [0, 1, 3]}, "the generator makes 0.0"),
+        ("basis", {"count": 2}, "a list: basis has no generator"),
+        ("range", {"linspace": [0, 1, 3]}, "a list: range has no generator"),
+    ],
+)
+def test_a_generator_that_makes_no_sense_is_refused(name: str, raw: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Values.read(name, raw)
