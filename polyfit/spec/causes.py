@@ -89,7 +89,7 @@ def _observations(table: FitTable, fit: int) -> str:
 
 def _basis(table: FitTable, fit: int) -> str:
     grid = table.grid(fit)
-    squared = ", squared," if table.value("optimizer", fit).name == "newton" else ""
+    squared = ", squared," if table.value("optimizer", fit).traits.second_order else ""
     return (
         f"the functions of basis {grid.basis} up to degree {grid.degree} on range "
         f"{_range(grid)}{squared} are too large or too small for {_dtype(table, fit)}"

@@ -12,7 +12,7 @@ from math import prod
 from typing import Any, Final
 
 from polyfit.spec.fit import SQUARED
-from polyfit.spec.optimizer import Optimizer
+from polyfit.spec.optimizer import Optimizer, OptimizerTraits
 from polyfit.spec.record import Record
 from polyfit.spec.sweep import Sweep
 
@@ -48,11 +48,11 @@ def nominal_seconds(
     """One fit's nominal time on one core, seconds."""
     size = degree + 1
     evaluation = 2e-9 * points * size + 5e-6 if engine == "eager" else 6e-11 * points * size + 2e-6
-    if optimizer.name == "newton":
+    if optimizer.traits.second_order:
         return evaluation + min(steps, _NEWTON_STEPS) * _newton_step(size, points, objective)
     if engine == "affine":
         return evaluation
-    return evaluation + steps * _STEP[engine](size, points, objective, optimizer.name)
+    return evaluation + steps * _STEP[engine](size, points, objective, optimizer.traits)
 
 
 def _newton_step(size: int, points: int, objective: str) -> float:
@@ -61,15 +61,14 @@ def _newton_step(size: int, points: int, objective: str) -> float:
     return 2.5e-9 * points * size * (size + 3)
 
 
-def _eager_step(size: int, points: int, objective: str, optimizer: str) -> float:
-    moments = 3 * size if optimizer == "adam" else size
+def _eager_step(size: int, points: int, objective: str, traits: OptimizerTraits) -> float:
     if objective in SQUARED:
-        return 4e-9 * (size * (size + 1) / 2 + moments)
+        return 4e-9 * (size * (size + 1) / 2 + traits.eager_cost * size)
     return 2.5e-9 * points * (size + 1)
 
 
-def _compiled_step(size: int, points: int, objective: str, optimizer: str) -> float:
-    update = {"momentum": 4 * size, "adam": 50 * size}.get(optimizer, 2 * size)
+def _compiled_step(size: int, points: int, objective: str, traits: OptimizerTraits) -> float:
+    update = traits.compiled_cost * size
     if objective in SQUARED:
         return 2e-11 * (2 * size * (size + 1) + update)
     point = 6e-12 * (4 * size + 10) + (3e-10 if objective == "log_cosh" else 0.0)
@@ -118,7 +117,7 @@ def _batch_seconds(
     """Of a shard's eager batches, whatever the number of fits: calls into torch."""
     size = degree + 1
     terms = size * (size + 1) / 2 if objective in SQUARED else size
-    if optimizer.name == "newton":
+    if optimizer.traits.second_order:
         steps, terms = min(steps, _NEWTON_STEPS), terms * size
     return steps * (1e-4 + 2e-5 * terms)
 
@@ -174,4 +173,4 @@ def _cost_rank(value: Any) -> Any:
     """Orders the values of one of COST_FIELDS from cheap to costly."""
     if isinstance(value, str):
         return value not in SQUARED
-    return value if isinstance(value, int) else value.name == "adam"
+    return value if isinstance(value, int) else value.traits.eager_cost

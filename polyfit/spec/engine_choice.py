@@ -26,7 +26,7 @@ def chosen_engine(spec: Spec, sweep: Sweep) -> str:
 def _check_affine(spec: Spec, sweep: Sweep) -> None:
     allowed: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "objective": ("sse | mse", lambda value: value in SQUARED),
-        "optimizer": ("gd | {momentum: ...}", lambda value: value.name in ("gd", "momentum")),
+        "optimizer": ("gd | {momentum: ...}", lambda value: value.traits.linear),
         "stop": ("none", lambda value: value is None),
     }
     defects = []

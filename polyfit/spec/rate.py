@@ -4,7 +4,6 @@ Shapes: ``B`` fits. Arithmetic is elementwise over the fits.
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 
@@ -13,9 +12,6 @@ from polyfit.spec.fit import Rate
 from polyfit.spec.optimizer import Optimizer
 
 __all__ = ["curvature", "learning_rate", "stability_limit"]
-
-ADAM_RATE: Final = 0.01
-NEWTON_RATE: Final = 1.0
 
 
 def curvature(objective: str, sigma: Array, points: int) -> Array:
@@ -32,7 +28,7 @@ def curvature(objective: str, sigma: Array, points: int) -> Array:
 
 
 def stability_limit(optimizer: Optimizer, bound: Array) -> Array:
-    """The rates from which on gd or momentum diverges on quadratics of curvature ``bound``."""
+    """The rates from which on a linear optimizer diverges on quadratics of curvature ``bound``."""
     with np.errstate(all="ignore"):
         return 2.0 * (1.0 + optimizer.beta) / bound
 
@@ -42,16 +38,12 @@ def learning_rate(
 ) -> Array:
     """The rate used by each fit, shape (B,): fit b asks for ``rates[of_B[b]]``.
 
-    It may be 0 or not finite, which its fit's status tells.
+    It may be 0 or not finite: the fit then has the status diverged.
     """
-    numbers = np.array([rate.kind == "number" for rate in rates])
+    stated = np.array([rate.kind == "number" for rate in rates])
     values = np.array([0.5 if rate.kind == "auto" else rate.value for rate in rates])
-    with np.errstate(all="ignore"):
-        match optimizer.name:
-            case "adam":
-                own: float | Array = ADAM_RATE
-            case "newton":
-                own = NEWTON_RATE
-            case _:
-                own = values[of_B] * stability_limit(optimizer, bound_B)
-    return np.where(numbers[of_B], values[of_B], own)
+    automatic: float | Array | None = optimizer.traits.automatic_rate
+    if automatic is None:
+        with np.errstate(all="ignore"):
+            automatic = values[of_B] * stability_limit(optimizer, bound_B)
+    return np.where(stated[of_B], values[of_B], automatic)

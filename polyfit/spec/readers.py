@@ -11,7 +11,7 @@ from typing import Any
 from polyfit.errors import FormulaError
 from polyfit.numerics.formula import Formula, constant
 from polyfit.spec.fit import Rate, Stop
-from polyfit.spec.optimizer import Optimizer
+from polyfit.spec.optimizer import TRAITS, Optimizer
 
 __all__ = [
     "at_least_zero",
@@ -111,11 +111,9 @@ def target(raw: Any) -> str:
 
 
 def optimizer(raw: Any) -> Optimizer:
-    if isinstance(raw, str) and raw in ("gd", "adam", "newton"):
-        return Optimizer(raw)
+    if isinstance(raw, str) and raw in TRAITS:
+        return Optimizer(raw, TRAITS[raw].default_beta)
     match raw:
-        case "momentum":
-            return Optimizer("momentum", 0.9)
         case {"momentum": {"beta": beta, **unknown}, **others} if not unknown and not others:
             value = at_least_zero(beta)
             if value < 1:

@@ -7,7 +7,7 @@ from polyfit.spec.axis import Axis, combinations
 from polyfit.spec.defects import Defects, dotted, shown
 from polyfit.spec.document import Path
 from polyfit.spec.fit import Fit, Rate
-from polyfit.spec.optimizer import Optimizer
+from polyfit.spec.optimizer import TRAITS, Optimizer
 from polyfit.spec.record import MAX_RECORDED, Record
 
 __all__ = ["check_combinations", "check_record"]
@@ -38,14 +38,15 @@ def _name_of(field: str, value: Any) -> Any:
 
 def _exclusions(objective: str, optimizer: str, rate: str) -> Iterator[tuple[tuple[str, ...], str]]:
     """The fields that do not go together, the one to change first, and what is allowed."""
-    if optimizer == "newton" and objective == "l1":
+    traits = TRAITS[optimizer]
+    if traits.second_order and objective == "l1":
         yield ("optimizer", "objective"), "another optimizer: l1 has no Hessian"
-    elif rate != "number" and objective == "l1" and optimizer != "adam":
+    elif rate != "number" and objective == "l1" and traits.linear:
         allowed = "a number for lr: l1 has no stability limit"
         yield ("lr", "objective", "optimizer"), allowed
     elif rate == "auto" and objective == "l1":
         yield ("lr", "objective", "optimizer"), "a number for lr: l1 has no automatic rate"
-    elif rate == "of_limit" and optimizer in ("adam", "newton"):
+    elif rate == "of_limit" and not traits.linear:
         allowed = f"auto or a number for lr: {optimizer} has no stability limit"
         yield ("lr", "optimizer"), allowed
 

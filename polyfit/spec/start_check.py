@@ -17,6 +17,7 @@ from polyfit.numerics.dtypes import holds_problem, holds_rate
 from polyfit.numerics.formula import Formula
 from polyfit.numerics.observations import noisy, target_values
 from polyfit.numerics.reduction import reduce
+from polyfit.spec.fit import SQUARED
 from polyfit.spec.fit_table import FitTable
 from polyfit.spec.rate import curvature, learning_rate
 
@@ -86,13 +87,13 @@ class StartCheck:
     def _bases_settled(self) -> Mask:
         """Which fits bounds prove to hold R and the rate, shape (fits,)."""
         table, largest = self.table, self._largest_function
-        newton = table.view("optimizer", lambda optimizer: optimizer.name == "newton") > 0
+        second_order = table.view("optimizer", lambda optimizer: optimizer.traits.second_order) > 0
         low, high = table.view("range", lambda value: value, width=2).T
         norm = np.sqrt(self._points) * largest
         narrowness = np.minimum(1.0, (high - low) / 2 / 2)
         pivot = np.where(self._in_powers, narrowness**self._degree, 1.0) * _PIVOT
         slowest, fastest = self._rate_bounds
-        settled = np.where(newton, norm * norm, norm) <= table.largest / _SLACK
+        settled = np.where(second_order, norm * norm, norm) <= table.largest / _SLACK
         settled &= (pivot >= table.smallest * _SLACK) & (slowest >= table.smallest * _SLACK)
         settled &= fastest <= table.largest / _SLACK
         return np.asarray(settled)
@@ -115,9 +116,9 @@ class StartCheck:
         """Bounds of the rates that follow from the design's curvature; 1 where none does."""
         view = self.table.view
         share = view("lr", lambda rate: {"auto": 0.5, "number": 0.0}.get(rate.kind, rate.value))
-        limited = view("optimizer", lambda o: o.name in ("gd", "momentum")) > 0
+        limited = view("optimizer", lambda optimizer: optimizer.traits.linear) > 0
         beta = view("optimizer", lambda optimizer: optimizer.beta)
-        factor = view("objective", lambda name: 2.0 if name in ("sse", "mse") else 1.0)
+        factor = view("objective", lambda name: 2.0 if name in SQUARED else 1.0)
         mean = view("objective", lambda name: name == "mse") > 0
         factor = np.where(mean, factor / self._points, factor)
         widest = factor * self._points * (self._degree + 1) * self._largest_function**2
@@ -135,7 +136,7 @@ class StartCheck:
         for group in table.groups(fields, fits):
             dtype, objective, optimizer = table.values(fields, group[0])
             own = numbers[group]
-            sound = holds_problem(dtype, optimizer.name == "newton", found.R_MM, zeros)[own]
+            sound = holds_problem(dtype, optimizer.traits.second_order, found.R_MM, zeros)[own]
             asked, codes = np.unique(rates_of.codes[group], return_inverse=True)
             rates = [rates_of.items[code] for code in asked.tolist()]
             bound = curvature(objective, found.sigma, found.grid.points)[own]

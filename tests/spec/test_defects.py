@@ -320,7 +320,7 @@ def test_a_defect_of_the_yaml_is_reported_with_file_and_line() -> None:
 def test_a_spec_error_is_a_usage_error_that_travels_between_processes() -> None:
     error = SpecError(["one", "two"])
     again = pickle.loads(pickle.dumps(error))
-    assert (again.defects, str(again), again.exit_code) == (["one", "two"], "one\ntwo", Exit.USAGE)
+    assert (again.problems, str(again), again.exit_code) == (["one", "two"], "one\ntwo", Exit.USAGE)
 
 
 KEYS = st.sampled_from(
