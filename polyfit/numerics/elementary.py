@@ -1,10 +1,10 @@
-"""Elementary functions of float64, written as operations that IEEE 754 rounds in one way only.
+"""Elementary functions of float64, made of operations that IEEE 754 rounds in one way only.
 
-So whoever computes them, numpy array by array or a kernel, finds the same bits on every machine.
-They are written with numpy's arithmetic, comparisons, ``where``, ``rint``, ``sqrt``, ``copysign``,
-``frexp`` and ``ldexp``. Each takes a number of float64, an array of any shape, or what answers to
-these, and gives the same. Outside of a function's domain the value is NaN or infinite; nothing is
-raised, but numpy may warn. Each is within ``ULPS`` units in the last place.
+So numpy and the kernels find the same bits on every machine. The operations are numpy's
+arithmetic, comparisons, ``where``, ``rint``, ``sqrt``, ``copysign``, ``frexp`` and ``ldexp``. Each
+function takes a number of float64, an array of any shape, or an object with these operations, and
+gives the same. Outside of a function's domain the value is NaN or infinite; nothing is raised, but
+numpy may warn. Each is within ``ULPS`` units in the last place.
 
 Cody and Waite, Software Manual for the Elementary Functions (1980): the reductions of arguments.
 Dekker, A floating-point technique for extending the available precision (1971): exact products.
@@ -37,19 +37,19 @@ __all__ = [
 ]
 
 ULPS: Final = 6
-"""Units in the last place that a value may be off."""
+"""Bound of the error of a value, in units in the last place."""
 
 LIMIT: Final = 1.6e6
-"""Of the argument of sine, cosine and tangent: up to here twice its multiple of pi has 20 bits."""
+"""Bound of |x| for ``sin_within`` and its like: x / pi, in halves, has 20 bits up to here."""
 
 _PI_LOW: Final = float.fromhex("0x1.1a62633145c07p-53")
 """Pi less the float64 nearest to it."""
 
 _PI_LEAST: Final = float.fromhex("-0x1.f1976b7ed8fbcp-109")
-"""What is left of pi."""
+"""Pi less the two above."""
 
 
-def _series(coefficients: tuple[float, ...], z: Any) -> Any:
+def _polynomial(coefficients: tuple[float, ...], z: Any) -> Any:
     """c[0] + c[1] z + c[2] z^2 + ... by Horner's rule."""
     value: Any = coefficients[-1]
     for coefficient in coefficients[-2::-1]:
@@ -59,10 +59,10 @@ def _series(coefficients: tuple[float, ...], z: Any) -> Any:
 
 # --- sine, cosine, tangent -------------------------------------------------------------------
 
-_PI: Final = tuple(
+_PI_PARTS: Final = tuple(
     map(float.fromhex, ("0x1.921fb544p+1", "0x1.0b4611a6p-33", "0x1.3198a2e037073p-68"))
 )
-"""Pi in three parts; the first two have 33 bits, so that each times a number of 20 is exact."""
+"""Pi in three parts; the first two have 33 bits: times a number of 20 bits they are exact."""
 
 _SINE: Final = (
     -0.16666666666666666,
@@ -74,16 +74,16 @@ _SINE: Final = (
     -7.643970295533013e-13,
     2.7314447512062796e-15,
 )
-"""(sin(r) / r - 1) / r^2 as a polynomial in r^2, interpolated at Chebyshev's points for |r| up to
-pi / 2: its error is 1.3e-18 of sin(r)."""
+"""(sin(r) / r - 1) / r^2 as a polynomial in r^2, interpolated at the Chebyshev points for |r| up
+to pi / 2: its error is 1.3e-18 of sin(r)."""
 
 
 def sin(x: Any) -> Any:
-    return _anywhere(x, sin_within, 0)
+    return _near_or_far(x, sin_within, 0)
 
 
 def cos(x: Any) -> Any:
-    return _anywhere(x, cos_within, 1)
+    return _near_or_far(x, cos_within, 1)
 
 
 def tan(x: Any) -> Any:
@@ -92,12 +92,12 @@ def tan(x: Any) -> Any:
 
 def sin_within(x: Any) -> Any:
     """The sine where |x| is at most LIMIT; NaN for NaN and infinities."""
-    return _sine_less(x, np.rint(x * (1.0 / np.pi)))
+    return _reduced_sine(x, np.rint(x * (1.0 / np.pi)))
 
 
 def cos_within(x: Any) -> Any:
-    """The cosine where |x| is at most LIMIT, as the sine a quarter turn on."""
-    return _sine_less(x, np.rint(x * (1.0 / np.pi) + 0.5) - 0.5, 0.5)
+    """The cosine where |x| is at most LIMIT: the sine of x + pi / 2."""
+    return _reduced_sine(x, np.rint(x * (1.0 / np.pi) + 0.5) - 0.5, 0.5)
 
 
 def tan_within(x: Any) -> Any:
@@ -105,24 +105,24 @@ def tan_within(x: Any) -> Any:
     return sin_within(x) / cos_within(x)
 
 
-def _sine_less(x: Any, turns: Any, quarter: float = 0.0) -> Any:
-    """The sine of x - ``turns`` pi, with the sign of an even or odd number of half turns."""
-    r = ((x - turns * _PI[0]) - turns * _PI[1]) - turns * _PI[2]
-    return _turned(r, turns + quarter)
+def _reduced_sine(x: Any, turns: Any, quarter: float = 0.0) -> Any:
+    """The sine of x + ``quarter`` pi, by x - ``turns`` pi, which is small."""
+    r = ((x - turns * _PI_PARTS[0]) - turns * _PI_PARTS[1]) - turns * _PI_PARTS[2]
+    return _sine_after_turns(r, turns + quarter)
 
 
-def _turned(r: Any, whole: Any) -> Any:
-    """The sine of ``r`` and a whole number of half turns."""
-    odd = whole - 2.0 * np.rint(whole * 0.5 - 0.25)
+def _sine_after_turns(r: Any, half_turns: Any) -> Any:
+    """The sine of r + ``half_turns`` pi, a whole number: an odd one changes the sign."""
+    odd = half_turns - 2.0 * np.rint(half_turns * 0.5 - 0.25)
     return _sine(r) * (1.0 - 2.0 * odd)
 
 
 def _sine(r: Any) -> Any:
     z = r * r
-    return r + r * (z * _series(_SINE, z))
+    return r + r * (z * _polynomial(_SINE, z))
 
 
-def _anywhere(x: Any, within: Any, quarters: int) -> Any:
+def _near_or_far(x: Any, within: Any, quarters: int) -> Any:
     value = within(x)
     far = (np.abs(x) > LIMIT) & (np.abs(x) < np.inf)
     if not np.any(far):
@@ -133,27 +133,27 @@ def _anywhere(x: Any, within: Any, quarters: int) -> Any:
 
 
 def _sine_far(x: Any, quarters: int) -> Any:
-    """sin(x + ``quarters`` pi / 2) for an array of finite numbers."""
+    """sin(x + ``quarters`` pi / 2) for an array of finite numbers beyond LIMIT."""
     quarter = 0.5 * quarters
     turns = np.rint(x * (1.0 / np.pi) + quarter) - quarter
-    product, lost = _product(turns, np.pi)
-    more, least = _product(turns, _PI_LOW)
-    total, first = _sum(x - product, -lost)  # the difference is exact
-    total, second = _sum(total, -more)
+    product, lost = _exact_product(turns, np.pi)
+    more, least = _exact_product(turns, _PI_LOW)
+    total, first = _exact_sum(x - product, -lost)  # the difference is exact
+    total, second = _exact_sum(total, -more)
     r = total + ((first + second) - (least + turns * _PI_LEAST))
-    value = _turned(r, turns + quarter)
-    beyond = np.abs(x) > _FARTHER
+    value = _sine_after_turns(r, turns + quarter)
+    beyond = np.abs(x) > _FAR_IN_FLOATS
     if np.any(beyond):
-        value[beyond] = [_sine_by_whole_numbers(one, quarters) for one in x[beyond].tolist()]
+        value[beyond] = [_sine_in_integers(one, quarters) for one in x[beyond].tolist()]
     return value
 
 
-_FARTHER: Final = 1e15
-"""Up to here twice the multiple of pi is a number of 50 bits."""
+_FAR_IN_FLOATS: Final = 1e15
+"""Up to here x / pi, in halves, has 50 bits."""
 
 
-def _sine_by_whole_numbers(x: float, quarters: int) -> float:
-    """The same by whole numbers, which hold any float64 and enough of pi."""
+def _sine_in_integers(x: float, quarters: int) -> float:
+    """sin(x + ``quarters`` pi / 2) in integers, which hold any float64 and enough of pi."""
     numerator, denominator = x.as_integer_ratio()
     half = _pi_scaled() // 2
     scaled = (numerator << _BITS) // denominator + quarters * half
@@ -163,7 +163,7 @@ def _sine_by_whole_numbers(x: float, quarters: int) -> float:
 
 
 _BITS: Final = 1200
-"""Of pi after the point: the largest float64 has 1024 before it."""
+"""Bits of pi after the point: the largest float64 has 1024 before it."""
 
 
 @lru_cache(maxsize=1)
@@ -182,8 +182,11 @@ def _pi_scaled() -> int:
 
 # --- exponential, logarithm, powers ----------------------------------------------------------
 
-_LOG_2: Final = (float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33"))
-"""Log 2 in two parts; the first has 33 bits, so that its product with an exponent is exact."""
+_LOG_2_PARTS: Final = (
+    float.fromhex("0x1.62e42fee00000p-1"),
+    float.fromhex("0x1.a39ef35793c76p-33"),
+)
+"""Log 2 in two parts; the first has 33 bits: its product with an exponent is exact."""
 
 _EXPONENTIAL: Final = tuple(1.0 / float(np.prod(range(1, k + 1))) for k in range(2, 14))
 """(exp(r) - 1 - r) / r^2 by Taylor, for |r| up to log(2) / 2: its error is 4e-18."""
@@ -196,10 +199,10 @@ _TWO_THIRDS_LOW: Final = float.fromhex("0x1.5555555555555p-55")
 """2/3 less the float64 nearest to it."""
 
 _SPLIT: Final = 134217729.0
-"""2^27 + 1: Dekker's constant, which halves the bits of a number."""
+"""2^27 + 1: Dekker's constant, which splits the bits of a number in halves."""
 
-_BEYOND: Final = 800.0
-"""The exponential of this is infinite, of its negative 0."""
+_MAX_EXPONENT: Final = 800.0
+"""The exponential of this is infinite, that of its negative is 0."""
 
 
 def exp(x: Any) -> Any:
@@ -207,21 +210,21 @@ def exp(x: Any) -> Any:
 
 
 def _exponential(x: Any, more: Any) -> Any:
-    """exp(x + ``more``), where that is a small part of x."""
-    p, turns = _less_one(_between(x, _BEYOND), more)
+    """exp(x + ``more``), where ``more`` is small."""
+    p, turns = _reduced_exponential(_clamped(x, _MAX_EXPONENT), more)
     half = np.rint(turns * 0.5)
     return (1.0 + p) * _two_to(half) * _two_to(turns - half)
 
 
-def _less_one(x: Any, more: Any = 0.0) -> tuple[Any, Any]:
-    """p and a whole n with exp(x + ``more``) = (1 + p) 2^n, for |x| up to ``_BEYOND``."""
+def _reduced_exponential(x: Any, more: Any = 0.0) -> tuple[Any, Any]:
+    """p and a whole n with exp(x + ``more``) = (1 + p) 2^n, for |x| up to ``_MAX_EXPONENT``."""
     turns = np.rint(x * (1.0 / np.log(2.0)))
-    r = ((x - turns * _LOG_2[0]) - turns * _LOG_2[1]) + more
-    return r + r * r * _series(_EXPONENTIAL, r), turns
+    r = ((x - turns * _LOG_2_PARTS[0]) - turns * _LOG_2_PARTS[1]) + more
+    return r + r * r * _polynomial(_EXPONENTIAL, r), turns
 
 
-def _between(x: Any, most: float) -> Any:
-    """``x`` brought between -``most`` and ``most``; NaN stays NaN."""
+def _clamped(x: Any, most: float) -> Any:
+    """``x`` clamped to -``most`` and ``most``; NaN stays NaN."""
     return np.where(x > most, most, np.where(x < -most, -most, x))
 
 
@@ -248,35 +251,35 @@ def _logarithm(x: Any) -> tuple[Any, Any]:
     f = m - 1.0
     d = 2.0 + f
     s = f / d
-    product, lost = _product(s, d)
+    product, lost = _exact_product(s, d)
     s_low = (((f - product) - lost) - s * ((2.0 - d) + f)) / d
     # 2 s, 2/3 s^3 and the rest: the first two as sums of two numbers.
-    z, z_low = _product(s, s)
-    cube, cube_low = _product(s, z)
-    third, third_low = _product(cube, _TWO_THIRDS)
+    z, z_low = _exact_product(s, s)
+    cube, cube_low = _exact_product(s, z)
+    third, third_low = _exact_product(cube, _TWO_THIRDS)
     third_low = third_low + (_TWO_THIRDS * (cube_low + s * z_low) + _TWO_THIRDS_LOW * cube)
-    low = 2.0 * s_low * (1.0 + z) + (third_low + cube * z * _series(_LOGARITHM, z))
-    high, first = _sum(n * _LOG_2[0], 2.0 * s)
-    high, second = _sum(high, third)
-    return _sum(high, (first + second) + (low + n * _LOG_2[1]))
+    low = 2.0 * s_low * (1.0 + z) + (third_low + cube * z * _polynomial(_LOGARITHM, z))
+    high, first = _exact_sum(n * _LOG_2_PARTS[0], 2.0 * s)
+    high, second = _exact_sum(high, third)
+    return _exact_sum(high, (first + second) + (low + n * _LOG_2_PARTS[1]))
 
 
-def _sum(a: Any, b: Any) -> tuple[Any, Any]:
+def _exact_sum(a: Any, b: Any) -> tuple[Any, Any]:
     """a + b as a sum of two numbers, exactly (Knuth)."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
 
 
-def _product(a: Any, b: Any) -> tuple[Any, Any]:
+def _exact_product(a: Any, b: Any) -> tuple[Any, Any]:
     """a b as a sum of two numbers, exactly."""
     product = a * b
-    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
+    (a_high, a_low), (b_high, b_low) = _split(a), _split(b)
     lost = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
     return product, lost
 
 
-def _halves(a: Any) -> tuple[Any, Any]:
+def _split(a: Any) -> tuple[Any, Any]:
     scaled = a * _SPLIT
     high = scaled - (scaled - a)
     return high, a - high
@@ -289,10 +292,10 @@ def power(x: Any, y: Any) -> Any:
     size = np.abs(x)
     usual = (size > 0.0) & (size < np.inf)
     high, low = _logarithm(np.where(usual, size, 1.0))
-    times = _between(y, 1e20)  # even, and far enough for any x but 1
-    product, lost = _product(times, high)
-    known = np.abs(product) < _BEYOND  # else it is brought there, and no part of it counts
-    value = _exponential(product, np.where(known, lost + times * low, 0.0))
+    times = _clamped(y, 1e20)  # even, and far enough for any x but 1
+    product, lost = _exact_product(times, high)
+    in_range = np.abs(product) < _MAX_EXPONENT  # else the clamped value alone decides
+    value = _exponential(product, np.where(in_range, lost + times * low, 0.0))
     end = np.where(y > 0.0, np.where(size > 0.0, np.inf, 0.0), np.where(size > 0.0, 0.0, np.inf))
     value = np.where(usual, value, end)
     whole = np.rint(times) == times
@@ -311,7 +314,7 @@ _PRODUCTS: Final = {
     3.0: lambda x: x * x * x,
     4.0: lambda x: (x * x) * (x * x),
 }
-"""Powers that are soon multiplied out."""
+"""Powers that few multiplications make."""
 
 
 # --- the others ------------------------------------------------------------------------------
@@ -330,7 +333,7 @@ def atan(x: Any) -> Any:
     part = (((t * (_ROOT_3 - 1.0) - 0.5) - 0.5) + t) / (t + _ROOT_3)  # tan(atan t - pi / 6)
     u = np.where(turned, part, t)
     z = u * u
-    value = np.where(turned, np.pi / 6.0, 0.0) + (u + u * (z * _series(_ARCTANGENT, z)))
+    value = np.where(turned, np.pi / 6.0, 0.0) + (u + u * (z * _polynomial(_ARCTANGENT, z)))
     value = np.where(beyond, (np.pi / 2.0 - value) + _PI_LOW / 2.0, value)
     return np.copysign(value, x)
 
@@ -345,7 +348,7 @@ def acos(x: Any) -> Any:
 
 def sinh(x: Any) -> Any:
     size = np.abs(x)
-    grown = _grown(size)
+    grown = _exp_less_one(size)
     near = 0.5 * (grown + grown / (grown + 1.0))
     return np.copysign(np.where(size < _FAR, near, _half_exponential(size)), x)
 
@@ -356,17 +359,17 @@ def cosh(x: Any) -> Any:
 
 
 def tanh(x: Any) -> Any:
-    grown = _grown(2.0 * np.abs(x))
+    grown = _exp_less_one(2.0 * np.abs(x))
     return np.copysign(grown / (grown + 2.0), x)
 
 
 _FAR: Final = 22.0
-"""From here on exp(-2 x) does not show beside 1."""
+"""From here on 1 + exp(-2 x) rounds to 1."""
 
 
-def _grown(size: Any) -> Any:
-    """exp(size) - 1 for sizes up to 2 ``_FAR``, and as there beyond."""
-    p, turns = _less_one(_between(size, 2.0 * _FAR))
+def _exp_less_one(x: Any) -> Any:
+    """exp(x) - 1 for x from 0; beyond 2 ``_FAR`` as at 2 ``_FAR``."""
+    p, turns = _reduced_exponential(_clamped(x, 2.0 * _FAR))
     scale = _two_to(turns)
     return p * scale + (scale - 1.0)
 

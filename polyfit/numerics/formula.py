@@ -45,7 +45,7 @@ FUNCTIONS: Final[Functions] = {
     "abs": np.abs,
     "sign": elementary.sign,
 }
-"""Their values have the same bits, whoever computes them."""
+"""Their values have the same bits in numpy and in kernels."""
 CONSTANTS: Final = {"pi": math.pi, "e": math.e}
 _BINARY: Final[dict[type[ast.operator], Callable[[Any, Any], Any]]] = {
     ast.Add: operator.add,
@@ -68,7 +68,7 @@ class Formula:
     """A checked formula.
 
     ``text`` is its normal form: two texts that differ only in blanks and needless parentheses
-    have the same one, so that a plan does not depend on layout.
+    have the same one: a plan does not depend on layout.
     """
 
     text: str
@@ -90,12 +90,12 @@ class Formula:
 
     @property
     def cost(self) -> int:
-        """Of one value, in additions: a function or a power counts as a hundred."""
+        """The cost of one value in additions: a function or a power counts as a hundred."""
         nodes = ast.walk(_tree(self.text))
         return sum(100 if isinstance(node, ast.Call | ast.Pow) else 1 for node in nodes)
 
     def of(self, x: Any, functions: Functions = FUNCTIONS) -> Any:
-        """The formula of ``x``, which knows operators and what ``functions`` do with it."""
+        """The formula at ``x``: any object that has operators and that ``functions`` take."""
         return _evaluate(_tree(self.text), x, functions)
 
     def __call__(self, x: Array) -> Array:
@@ -120,7 +120,7 @@ def constant(text: str) -> float:
     """The value of a formula without x, for example ``2*pi``.
 
     Raises:
-        FormulaError: it is no formula, or x stands in it.
+        FormulaError: it is no formula, or contains x.
     """
     tree = _checked(text)
     if any(isinstance(node, ast.Name) and node.id == "x" for node in ast.walk(tree)):
@@ -142,7 +142,7 @@ def _checked(text: str) -> ast.expr:
             )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "1if" and the like warn before we refuse them
+            warnings.simplefilter("ignore")  # "1if" and the like warn before they are refused
             tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         offset = getattr(error, "offset", None)

@@ -64,14 +64,14 @@ def off(value: float, true: Any) -> float:
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_they_are_within_the_promised_ulps_of_the_true_values(name: str) -> None:
+def test_functions_are_within_the_promised_ulps_of_the_true_values(name: str) -> None:
     with mpmath.workdps(60), np.errstate(all="ignore"):
         for x, value in zip(POINTS[name], FUNCTIONS[name](POINTS[name]), strict=True):
             assert off(float(value), getattr(mpmath, name)(mpmath.mpf(float(x)))) <= ULPS, x
 
 
 @pytest.mark.parametrize("name", ["sin", "cos"])
-def test_the_largest_arguments_have_their_turns_taken_off(name: str) -> None:
+def test_the_largest_arguments_are_reduced_exactly(name: str) -> None:
     x = np.concatenate([sizes(6.2, 16.0), sizes(16.0, 308.0)])
     turns = np.round(sizes(6.2, 15.0) / math.pi)
     x = np.concatenate([x, turns * math.pi, (turns + 0.5) * math.pi])
@@ -135,7 +135,7 @@ def test_powers_at_the_ends_are_those_of_c(y: float) -> None:
 
 
 @pytest.mark.parametrize("name", [*POINTS, "sign"])
-def test_at_the_ends_and_beyond_they_are_as_numpys(name: str) -> None:
+def test_at_the_ends_of_the_domain_and_beyond_values_are_as_numpys(name: str) -> None:
     x = np.array(SPECIAL)
     numpys = getattr(np, name.replace("a", "arc", 1) if name in ("asin", "acos", "atan") else name)
     with np.errstate(all="ignore"):
@@ -180,13 +180,15 @@ Within = Callable[[Any], Any]
     ("function", "within"),
     [(sin, elementary.sin_within), (cos, elementary.cos_within), (tan, elementary.tan_within)],
 )
-def test_within_the_limit_nothing_else_is_done(function: Within, within: Within) -> None:
+def test_within_the_limit_the_short_functions_have_the_same_bits(
+    function: Within, within: Within
+) -> None:
     x = TURNS[np.abs(TURNS) <= LIMIT]
     np.testing.assert_array_equal(function(x), within(x))
 
 
 def test_the_first_parts_of_pi_leave_room_for_the_number_of_turns() -> None:
-    parts = [Fraction(part) for part in elementary._PI]
+    parts = [Fraction(part) for part in elementary._PI_PARTS]
     with mpmath.workdps(60):
         pi = Fraction(int(mpmath.floor(mpmath.pi * mpmath.mpf(10) ** 50)), 10**50)
     assert abs(sum(parts) - pi) < Fraction(1, 2**119)

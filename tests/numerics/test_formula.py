@@ -92,7 +92,7 @@ def test_a_constant_is_read_without_x() -> None:
     assert constant("2*pi") == 2 * math.pi
 
 
-def test_a_constant_with_x_says_so() -> None:
+def test_a_constant_with_x_is_refused() -> None:
     with pytest.raises(FormulaError, match=r"'2\*x' depends on x; allowed: a constant"):
         constant("2*x")
 
@@ -170,7 +170,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_anything_else_is_refused_and_what_is_allowed_is_said(text: str) -> None:
+def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
     with pytest.raises(FormulaError, match="allowed: "):
         Formula.parse(text)
 
