@@ -1,7 +1,7 @@
 """YAML or JSON text -> plain values, with the line of every key and item.
 
 Scalars follow YAML 1.2's core schema, so that ``1e-6`` is a number and ``no`` a string. Refused
-are large files, keys that stand twice, and what the loader refuses.
+are large files, duplicate keys, and what the loader refuses.
 """
 
 from dataclasses import dataclass, field
@@ -95,7 +95,7 @@ class Document:
                 continue
             if key in result:
                 first = self.lines[(*path, key)]
-                self.defects.append((line, f"key {key!r} stands twice, first on line {first}"))
+                self.defects.append((line, f"duplicate key {key!r}, first on line {first}"))
                 continue
             self.lines[(*path, key)] = line
             result[key] = self._plain(value_node, (*path, key))

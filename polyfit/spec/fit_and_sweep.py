@@ -93,10 +93,10 @@ def _fit_together(path: Path, columns: list[Values], defects: Defects) -> bool:
     lengths = {column.field: len(column) for column in columns}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{n} values of {name}" for name, n in lengths.items())
-        defects.refuse(path, found, "equally many of each")
+        defects.refuse(path, found, "the same number of each")
         return False
     if any(isinstance(column.source, dict) for column in columns):
-        return True  # a generator makes no value twice, so no row stands twice
+        return True  # a generator makes no value twice, so no row is repeated
     first: dict[tuple[Any, ...], int] = {}
     for i, row in enumerate(zip(*(column.items for column in columns), strict=True)):
         if row in first:

@@ -87,7 +87,7 @@ def range_of_x(raw: Any) -> tuple[float, float]:
     if not (width > 0 and math.isfinite(width)):
         raise ValueError(f"low < high with a finite width, here {low!r} and {high!r}")
     if low + width / 2 in (low, high):
-        raise ValueError("ends that float64 can tell from their middle")
+        raise ValueError("low < high with a float64 number between them")
     return low, high
 
 

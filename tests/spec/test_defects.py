@@ -26,7 +26,7 @@ JSON = """\
 def test_defects_of_json_are_reported_with_line_and_key() -> None:
     with pytest.raises(SpecError) as caught:
         Spec.parse(JSON, "job.json")
-    assert caught.value.problems == ["job.json:4: key 'seed' stands twice, first on line 4"]
+    assert caught.value.problems == ["job.json:4: duplicate key 'seed', first on line 4"]
     with pytest.raises(SpecError) as caught:
         Spec.parse(JSON.replace(', "seed": [1]', ""), "job.json")
     found = [re.match(r"job\.json:3: fit\.\w+: ", line) for line in caught.value.problems]
@@ -82,7 +82,7 @@ job.yaml:13: sweep.seed: found {'count': 0}; allowed: at least one value; {count
 job.yaml:14: sweep.basis[1]: found 'sine'; allowed: chebyshev | legendre | power
 job.yaml:15: sweep.steps: found 100; allowed: a list with at least one value, or a generator
 job.yaml:16: sweep.colour: unknown key; allowed: degree, points, basis, range, objective, dtype, target, noise, noise_seed, steps, stop, optimizer, lr, seed, zip
-job.yaml:18: sweep.zip[0]: found 2 values of objective, 1 values of optimizer; allowed: equally many of each
+job.yaml:18: sweep.zip[0]: found 2 values of objective, 1 values of optimizer; allowed: the same number of each
 job.yaml:19: sweep.zip[1].degree: found the field a second time (sweep.degree); allowed: once
 job.yaml:20: sweep.zip[2]: found {'noise': [0.1]}; allowed: a mapping of two fields or more
 job.yaml:21: record.evry: unknown key (did you mean 'every'?); allowed: every, at, of
@@ -312,7 +312,7 @@ def test_a_defect_is_reported_with_line_key_found_and_allowed(text: str, message
 def test_a_defect_of_the_yaml_is_reported_with_file_and_line() -> None:
     found = defects("fit: {degree: 3}\nfit: {degree: 4}\nsweep: &a {}\nlimits: *a")
     assert found == [
-        "job.yaml:3: key 'fit' stands twice, first on line 2",
+        "job.yaml:3: duplicate key 'fit', first on line 2",
         "job.yaml:5: an alias (*a); allowed: the value written out",
     ]
 

@@ -153,8 +153,8 @@ YAMLS: dict[str, tuple[str | bytes, str]] = {
     "blocks of lists": ("- " * 5000 + "a", "nested deeper than 12 levels"),
     "blocks of keys": ("? " * 5000 + "a", "nested deeper than 12 levels"),
     "two documents": ("name: a\n---\nname: b", "another document"),
-    "a key again": ("name: a\nname: b", "key 'name' stands twice, first on line 1"),
-    "a key again in quotes": ('name: a\n"\\x6eame": b', "key 'name' stands twice"),
+    "a key again": ("name: a\nname: b", "duplicate key 'name', first on line 1"),
+    "a key again in quotes": ('name: a\n"\\x6eame": b', "duplicate key 'name'"),
     "a key that is a list": ("? [name]\n: a", "a key that is a list or mapping"),
     "a character beyond Unicode": (r'name: "\U00110000"', "a number too large in an escape"),
     "a character beyond C": (r'name: "\Uffffffff"', "a number too large in an escape"),
@@ -180,7 +180,7 @@ YAMLS: dict[str, tuple[str | bytes, str]] = {
     "a key that clears the screen": (r'"\e[2J\e]0;x\a": 1', r"\x1b[2J\x1b]0;x\x07: unknown key"),
     "a key that tells lies": (r'"a\njob.yaml:9: fine": 1', r"a\njob.yaml:9: fine: unknown key"),
     "a key that turns round": ('"\u202eabc": 1', r"\u202eabc: unknown key"),
-    "a key of two lines, twice": ('{"a\\nb": 1, "a\\nb": 2}', r"key 'a\nb' stands twice"),
+    "a key of two lines, twice": ('{"a\\nb": 1, "a\\nb": 2}', r"duplicate key 'a\nb'"),
 }
 
 
