@@ -15,6 +15,11 @@ from polyfit.spec.defects import MAX_DEFECTS
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 
+__all__ = [
+    "AT_ONCE", "CODE", "DEEP", "DIGITS", "FUZZ", "LIKENESSES", "PATHS", "checked", "limited",
+    "quoted", "refusal",
+]  # fmt: skip
+
 
 def refusal(data: str | bytes) -> str:
     """The message of a spec that is refused."""

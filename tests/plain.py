@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from polyfit.spec.axis import Values
 
+__all__ = ["PLAIN", "values"]
+
 GENERATOR_KEYS = [
     *("count", "start", "stop", "step", "linspace", "logspace"),
     *("momentum", "beta", "of_limit", "gradient", "loss_change", "other"),

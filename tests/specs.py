@@ -6,6 +6,8 @@ from polyfit.errors import SpecError
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 
+__all__ = ["defects", "plan_of", "spec"]
+
 
 def spec(text: str) -> Spec:
     return Spec.parse(f"name: test\n{text}", "job.yaml")
