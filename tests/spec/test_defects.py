@@ -143,7 +143,7 @@ def test_all_defects_are_reported_at_once_each_with_line_key_found_and_allowed()
         ),
         (
             "sweep: {zip: [{seed: [1, 2], degree: [1, 2, 3]}]}",
-            "sweep.zip[0]: found 2 values of seed, 3 values of degree; allowed: equally many",
+            "sweep.zip[0]: found 2 values of seed, 3 values of degree; allowed: the same number",
         ),
         (
             "sweep: {zip: [{seed: [1, 2, 1], degree: [1, 2, 1]}]}",

@@ -314,8 +314,8 @@ SWEEPS: dict[str, str] = {
     "noise: {linspace: [1, 1.0000000000000002, 100000]}": "each value once",
     f"zip: [{{seed: {{count: {HUGE}}}, noise_seed: {{count: {HUGE}}}}}]": "at most 2^62 values",
     f"zip: [{{lr: {{linspace: [1, 2, {10**9}]}}, noise: {{count: {10**9}}}}}]": "100,000 values",
-    "zip: [{seed: {count: 4294967296}, noise_seed: {count: 4294967295}}]": "equally many",
-    "zip: [{seed: {count: 4294967296}, lr: [1, 2]}]": "equally many",
+    "zip: [{seed: {count: 4294967296}, noise_seed: {count: 4294967295}}]": "the same number",
+    "zip: [{seed: {count: 4294967296}, lr: [1, 2]}]": "the same number",
     "zip: {seed: {count: 2}}": "a list of mappings",
     "zip: [[[[[1]]]]]": "a mapping of two fields or more",
     "seed: {count: 4294967296}, noise_seed: {count: 2147483648}": "9,223,372,036,854,775,808 fits",
@@ -337,7 +337,7 @@ OTHERS: dict[str, str] = {
     f"fit: {{lr: {'9' * 399}}}": "a number above 0",
     "fit: {range: [-1.0e+308, 1.0e+308]}": "a finite width",
     "fit: {range: [0, 9**9**9]}": "fit.range: found",
-    "fit: {range: [1, 1.0000000000000002]}": "float64 can tell",
+    "fit: {range: [1, 1.0000000000000002]}": "a float64 number between them",
     "sweep: {seed: {count: 1000000}}\nlimits: {fits: 1000}": "the plan has 1,000,000; allowed",
 }
 
