@@ -307,7 +307,7 @@ def actors(roots: list[int]) -> list[Birth]:
 
 def _is_actor(pid: int) -> bool:
     try:
-        return b"_Actor" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"ShardActor" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

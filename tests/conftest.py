@@ -6,7 +6,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,6 +131,24 @@ def command(
         return Ended(ended.value.code, out, err)
 
     return run
+
+
+@pytest.fixture
+def s3_keys(seaweed: S3Server, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
+    """The keys of ``seaweed``, in this process too."""
+    for name, value in seaweed.env.items():
+        monkeypatch.setenv(name, value)
+    return seaweed.env
+
+
+@pytest.fixture
+def sweep_path(tmp_path: Path) -> str:
+    """The path of a spec of 500 fits in five shards."""
+    from launch import SMALL
+
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return str(path)
 
 
 @pytest.fixture

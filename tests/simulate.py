@@ -52,9 +52,11 @@ from polyfit.store import s3
 from polyfit.store.address import StoreAddress
 from polyfit.store.s3 import S3Store
 from polyfit.store.s3_answers import DIGEST
-from polyfit.work import driver, heartbeat, storing
-from polyfit.work.dispatch import IN_FLIGHT, Task, TaskResult
+from polyfit.work import attempt, driver, heartbeat, signals, storing
+from polyfit.work.capacity import MAX_IN_FLIGHT
 from polyfit.work.progress import QUIET_AFTER_S
+from polyfit.work.task import Job, Task, TaskResult
+from polyfit.work.workplace import Workplace
 
 TEXT: Final = "name: simulated\nshard: 10\nfit: {steps: 12}\nsweep: {seed: {count: 45}}\n"
 SPEC: Final = Spec.parse(TEXT)
@@ -413,7 +415,7 @@ class SimulatedExecutor:
 
     def run(self, todo: deque[Task]) -> Iterator[TaskResult | None]:
         while True:
-            while todo and self._flying < self._count * IN_FLIGHT:
+            while todo and self._flying < self._count * MAX_IN_FLIGHT:
                 self._send(todo.popleft())
             while self._done:
                 self._flying -= 1
@@ -426,7 +428,7 @@ class SimulatedExecutor:
             WORLD.sleep(WORLD.rng.uniform(0.05, 1.0))
             yield None
 
-    def at(self) -> str | None:
+    def stage(self) -> str | None:
         return None
 
     def close(self) -> None:
@@ -486,18 +488,17 @@ class _Random:
         return WORLD.rng.uniform(low, high)
 
 
-class _Signals(driver._Signals):
+class _Signals(signals.Signals):
     """Signals come from the history alone."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         super().__init__(tell)
         WORLD.process.signals = self
 
-    def watch(self, alone: bool) -> None:
-        """Nothing of this process is taken over."""
+    def watch(self) -> None:
+        """No handler of this process is replaced."""
 
-    def release(self) -> None:
-        """Nor given back."""
+    def __exit__(self, *exc: object) -> None:
         WORLD.process.signals = None
 
 
@@ -521,8 +522,8 @@ def simulated() -> Iterator[None]:
     """Put the simulated world in place of the real one."""
 
     @contextmanager
-    def executor(how: str, job: Any, spec: Spec, *rest: Any) -> Iterator[SimulatedExecutor]:
-        yield SimulatedExecutor(PLANS[spec.text])
+    def opened(workplace: Workplace, job: Job) -> Iterator[SimulatedExecutor]:
+        yield SimulatedExecutor(PLANS[(OTHER if WORLD.process.other else SPEC).text])
 
     changes: list[Any] = [
         patch.object(s3, "make_client", lambda *address: S3()),
@@ -533,19 +534,21 @@ def simulated() -> Iterator[None]:
         patch.object(Holder, "died", property(_gone)),
         patch.object(driver, "Holder", _Sought),
         patch.object(driver, "LeaseRenewer", SimulatedKeeper),
-        patch.object(driver, "time", _Time),
-        patch.object(driver, "random", _Random),
+        patch.object(attempt, "time", _Time),
+        patch.object(attempt, "random", _Random),
+        patch.object(attempt, "now", lambda: "then"),
+        patch.object(signals, "time", _Time),
         patch.object(driver, "now", lambda: "then"),
         patch.object(heartbeat, "Ticker", SimulatedTicker),
         patch.object(heartbeat, "time", _Time),
         patch.object(heartbeat, "now", lambda: "then"),
-        patch.object(driver, "_executor", executor),
-        patch.object(driver, "_attempt", lambda: f"attempt-{WORLD.turns}"),
-        patch.object(driver, "_Signals", _Signals),
+        patch.object(Workplace, "open", opened),
+        patch.object(driver, "_attempt_name", lambda: f"attempt-{WORLD.turns}"),
+        patch.object(driver, "Signals", _Signals),
         patch.object(driver, "Run", SimpleNamespace(open=lambda uri, endpoint: None)),
         patch.object(driver, "Plan", SimpleNamespace(of=lambda spec: PLANS[spec.text])),
         patch.object(
-            driver, "place", lambda *rest: StoreAddress("s3://bucket/store/simulated/run")
+            driver, "run_address", lambda *rest: StoreAddress("s3://bucket/store/simulated/run")
         ),
         patch.object(ledger, "now", lambda: "then"),
         patch.object(storing, "check_shard", examined),
@@ -573,7 +576,7 @@ def begin(world: World, name: str, spec: Spec, delay: float) -> Process:
             process.ended = "complete"
             if spec is not SPEC:
                 raise Violation("a driver of another plan came to an end")
-        except (RunHeld, StoreError, FailedShards, PlanMismatch, driver.Drained) as error:
+        except (RunHeld, StoreError, FailedShards, PlanMismatch, signals.Drained) as error:
             process.ended = f"{type(error).__name__}: {error}"
             if isinstance(error, PlanMismatch) and spec is SPEC:
                 raise Violation(process.ended) from error
@@ -595,10 +598,10 @@ def ask_to_end(world: World, process: Process, number: int) -> Callable[[], None
     """SIGTERM or Ctrl-C, where the driver listens."""
 
     def ask() -> None:
-        if process.signals is not None and not process.dead and process.signals.came is None:
+        if process.signals is not None and not process.dead and process.signals.number is None:
             world.note(f"{process.name}: signal {number}")
             world.faults["signal"] += 1
-            process.signals._note(number, None)
+            process.signals.note(number)
 
     return ask
 

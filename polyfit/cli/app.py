@@ -1,10 +1,6 @@
-"""The app: all commands, and the process that runs one of them."""
+"""The app: all commands."""
 
-import atexit
-import os
-import signal
 import sys
-from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
@@ -16,12 +12,11 @@ from polyfit.cli.plan import show_plan
 from polyfit.cli.results import show_results
 from polyfit.cli.run import run_specs
 from polyfit.cli.show import show_fit
-from polyfit.cli.signals import SIGNALS
 from polyfit.cli.validate import validate_specs
 from polyfit.cli.verify import verify_run
 from polyfit.errors import Exit, check_working_folder
 
-__all__ = ["cli", "main", "program"]
+__all__ = ["cli", "main"]
 
 
 class _Commands(click.Group):
@@ -66,25 +61,3 @@ def main() -> NoReturn:
     except BaseException as error:
         code = handle_error(error, debug)
     sys.exit(int(code))
-
-
-def program() -> NoReturn:
-    """``main`` as a process of its own.
-
-    It ends after the exit handlers (Ray's among them) and without the interpreter's teardown:
-    native threads of the numeric libraries were seen to abort there, after all was done, in some
-    of the shortest runs on a busy machine.
-    """
-    try:
-        main()
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else int(Exit.INTERNAL)
-    except KeyboardInterrupt:  # another one, while the first was told
-        code = int(Exit.INTERRUPTED)
-    for number in SIGNALS:  # all is said: what is left is not to be waited for
-        signal.signal(number, lambda *_: os._exit(code))
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    atexit._run_exitfuncs()
-    os._exit(code)

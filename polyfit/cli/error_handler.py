@@ -32,9 +32,9 @@ def explain(error: BaseException) -> tuple[str, Exit]:
         case ImportError():
             return not_loaded(error), Exit.USAGE
         case KeyboardInterrupt() | click.Abort():
-            return "interrupted; the same command goes on from here", Exit.INTERRUPTED
+            return "interrupted; run the same command to resume", Exit.INTERRUPTED
         case SystemExit():
-            return "ended by SIGTERM; the same command goes on from here", Exit.DRAINED
+            return "ended by SIGTERM; run the same command to resume", Exit.DRAINED
     bug = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
     return bug, Exit.INTERNAL
 

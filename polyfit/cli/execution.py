@@ -1,8 +1,7 @@
 """Running specs one after the other: progress, summaries and failures of each."""
 
-import signal
 import sys
-from contextlib import ExitStack, redirect_stdout
+from contextlib import redirect_stdout
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ from polyfit.show.progress import ProgressDisplay
 from polyfit.show.summary import summary_facts, summary_text
 from polyfit.spec.spec import Spec
 from polyfit.work import driver
+from polyfit.work.signals import Drained, signal_error
 
 __all__ = ["run_all"]
 
@@ -31,7 +31,7 @@ def run_all(
         display = ProgressDisplay(spec.name, write_line)
         try:
             summaries.append(_run(spec, execution, display, as_json))
-        except (driver.Drained, ClosedPipe, BrokenPipeError):
+        except (Drained, ClosedPipe, BrokenPipeError):
             raise
         except Exception as error:
             if len(specs) == 1:
@@ -41,7 +41,7 @@ def run_all(
             summaries.append({"name": spec.name, "exit_code": int(code), "error": message})
         if display.signal is not None and spec is not specs[-1]:
             # It came when this run had nothing left to stop, but the next one must not start.
-            signal.raise_signal(display.signal)
+            raise signal_error(display.signal)
     return summaries
 
 
@@ -49,21 +49,16 @@ def _run(
     spec: Spec, execution: dict[str, Any], display: ProgressDisplay, as_json: bool
 ) -> dict[str, Any]:
     """Run one spec; its summary is printed, or returned if ``as_json``."""
-    with ExitStack() as closing:  # Ray is closed while the summary is made
-        # Ray prints events of its nodes to stdout, which is for the summary.
-        with display, redirect_stdout(sys.stderr):
-            run = driver.execute(
-                spec,
-                **execution,
-                on_progress=display.update,
-                on_message=display.show_message,
-                closing=closing,
-            )
-        with display.reading_results():
-            if not as_json:
-                click.echo(summary_text(run))
-                return {}
-            summary = summary_facts(spec.name, run)
-        if execution["reuse"] is not None:
-            summary["fits_reused"] = display.fits_reused
-        return summary
+    # Ray prints events of its nodes to stdout, which is for the summary.
+    with display, redirect_stdout(sys.stderr):
+        run = driver.execute(
+            spec, **execution, on_progress=display.update, on_message=display.show_message
+        )
+    with display.reading_results():
+        if not as_json:
+            click.echo(summary_text(run))
+            return {}
+        summary = summary_facts(spec.name, run)
+    if execution["reuse"] is not None:
+        summary["fits_reused"] = display.fits_reused
+    return summary

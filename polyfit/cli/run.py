@@ -5,7 +5,6 @@ from typing import Any
 import click
 
 from polyfit.cli import options
-from polyfit.cli.signals import signals_raised
 from polyfit.cli.specs import load_specs, refuse_fits_that_cannot_start
 
 __all__ = ["run_specs"]
@@ -71,8 +70,7 @@ def run_specs(
     from polyfit.cli.execution import run_all
     from polyfit.show.data import to_json
 
-    with signals_raised():
-        summaries = run_all(specs, execution, as_json, debug)
+    summaries = run_all(specs, execution, as_json, debug)
     if as_json:
         click.echo(to_json(summaries[0] if len(summaries) == 1 else {"runs": summaries}))
     return next((one["exit_code"] for one in summaries if "exit_code" in one), 0)

@@ -1,7 +1,8 @@
-"""Doing it: one shard, in this process or on Ray, and the driver that brings a run to its seal.
+"""Doing it: one shard, in this process or on Ray, and the driver that brings a run to its end.
 
-The only wing that knows Ray. What computes (the wing ``engine``) and what stores (``store``,
-``run``) is used from here, and knows nothing of it.
+The only wing that knows Ray. A shard: ``batches``, ``fitting``, ``storing``, ``worker``. In this
+process: ``inline``. On Ray: ``cluster``, ``actor``, ``nodes``, ``ray_executor``. The run:
+``workplace``, ``retry``, ``attempt``, ``driver``.
 """
 
-__all__ = ["driver", "heartbeat", "progress", "recompute"]
+__all__ = ["driver", "heartbeat", "progress", "recompute", "signals"]

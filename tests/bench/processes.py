@@ -153,7 +153,7 @@ def _live_actors(driver: int) -> list[int]:
         if above == driver:
             with suppress(OSError):
                 title = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if title.startswith(b"ray::_Actor"):
+                if title.startswith(b"ray::ShardActor"):
                     found.append(pid)
     return found
 

@@ -128,11 +128,11 @@ def run_watched() -> None:
     """The command ``polyfit`` that writes its listings and requests into the file ``NOTES``."""
     import atexit
 
-    from polyfit.cli import app as cli
+    from polyfit.__main__ import program
 
     notes = _count_requests()
     atexit.register(lambda: Path(os.environ[NOTES]).write_text(json.dumps(notes)))
-    cli.program()
+    program()
 
 
 def _count_requests() -> Table:
@@ -194,22 +194,25 @@ def driver_memory(uri: str, spec: Spec) -> Table:
     from polyfit.run.ledger import Ledger
     from polyfit.run.manifest import Receipt
     from polyfit.store.address import StoreAddress
-    from polyfit.work.dispatch import Job
-    from polyfit.work.driver import _Drive, _Signals
+    from polyfit.work.attempt import Attempt
     from polyfit.work.heartbeat import Heartbeat
+    from polyfit.work.signals import Signals
+    from polyfit.work.task import Job
 
     notes, plan, address = _count_requests(), plan_of(spec), StoreAddress.of(uri)
     ledger, quiet = Ledger(address.open(), plan), lambda *rest: None
     ledger.manifest()  # what the first request takes is not the listing's
     heartbeat = Heartbeat(plan, "none", quiet, lambda: None)
     heartbeat.close()
-    drive = _Drive(plan, ledger, Job(address, "none"), heartbeat, quiet, quiet, _Signals(quiet))
+    lease: Any = None  # what is measured does not ask it
+    job, signals = Job(address, "none"), Signals(quiet)
+    attempt = Attempt(plan, ledger, job, heartbeat, lease, signals, quiet, stop_on_failure=False)
     found = {"before_bytes": peak_bytes_of(os.getpid())}
-    todo = drive._todo(retry_failed=False)
+    todo = attempt.list_tasks(retry_failed=False)
     found["listed_bytes"] = peak_bytes_of(os.getpid())
     while todo:
         number = todo.popleft().shard
         statuses = {"completed": 900 + number % 100, "diverged": 100 - number % 100}
-        drive.receipts.add(Receipt(number, number, f"{number:064x}", 1000, statuses))
+        attempt.tally.receipts.add(Receipt(number, number, f"{number:064x}", 1000, statuses))
     found["held_bytes"] = peak_bytes_of(os.getpid())
     return {**notes["listings"][0], **found}

@@ -99,7 +99,7 @@ def stage_times(spec: Spec, uri: str, places: list[int]) -> dict[str, float]:
     from polyfit import work
     from polyfit.store.address import StoreAddress
     from polyfit.work import storing
-    from polyfit.work.dispatch import connect
+    from polyfit.work.cluster import connect
 
     found = {"imports": clock() - begun}
     here = os.sched_getaffinity(0)

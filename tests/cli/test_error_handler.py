@@ -67,7 +67,7 @@ def test_an_interrupt_ends_with_130(
     monkeypatch.setattr(driver, "execute", raising(KeyboardInterrupt()))
     ended = command("run", small_spec)
     assert (ended.code, ended.out) == (130, "")
-    assert "interrupted; the same command goes on from here" in ended.err
+    assert "interrupted; run the same command to resume" in ended.err
     assert "Traceback" not in ended.err
 
 
@@ -85,7 +85,7 @@ def test_ctrl_c_ends_a_run_with_130_and_its_attempt_notes_it(
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=HANG_S)
     assert running.returncode == 130
-    assert "goes on from here" in err
+    assert "run the same command to resume" in err
     assert "Traceback" not in err
     (attempt,) = tmp_path.glob("small/*/attempts/*.json")
     assert json.loads(attempt.read_bytes())["exit_code"] == 130

@@ -102,7 +102,7 @@ def test_a_signal_ends_all_specs(
     task: int,
 ) -> None:
     """Also one that comes when the present run has nothing left to stop."""
-    from polyfit.work import storing
+    from polyfit.work import storing, worker
 
     compute, computed = storing.run_shard, list[int]()
 
@@ -112,10 +112,10 @@ def test_a_signal_ends_all_specs(
             os.kill(os.getpid(), number)
         return compute(*arguments)
 
-    monkeypatch.setattr(storing, "run_shard", signalled)
+    monkeypatch.setattr(worker, "run_shard", signalled)
     ended = command("run", others["b"], others["b"], "--run-id", "other", "--store", "here")
     assert (ended.code, len(computed)) == (code, task + 1)
-    monkeypatch.setattr(storing, "run_shard", compute)
+    monkeypatch.setattr(worker, "run_shard", compute)
     assert (
         "here/b/other is complete"
         in command("run", others["b"], others["b"], "--run-id", "other", "--store", "here").err

@@ -21,7 +21,7 @@ from botocore.validate import ParamValidator
 from deployed import DEPLOY, ROOT, Document, commands, crontab_lines, documents, pod_templates, text
 from limits import HANG_S
 
-from polyfit.work.driver import DRAIN_S
+from polyfit.work.signals import DRAIN_S
 
 # Made from the CRD of KubeRay 1.7: unknown fields are refused, there as by `kubectl create`.
 RAYJOB_SCHEMA = Path(__file__).with_name("rayjob-v1.schema.json.gz")

@@ -32,8 +32,11 @@ from polyfit.spec.sweep import Sweep
 from polyfit.store.address import StoreAddress
 from polyfit.store.folder import FolderStore
 from polyfit.store.s3 import S3Store
-from polyfit.work import dispatch, driver, fitting, storing
+from polyfit.work import fitting, retry, storing, worker
 from polyfit.work.progress import Progress
+from polyfit.work.run_address import reuse_address
+from polyfit.work.task import Job
+from polyfit.work.worker import ShardWorker
 
 # --- which -----------------------------------------------------------------------------------
 
@@ -306,7 +309,7 @@ def test_where_no_row_could_have_the_same_bits_one_line_says_why(
     told: list[str] = []
     plan = polyfit.Plan.of(Spec.parse(other))
     home = StoreAddress.of(str(tmp_path / "elsewhere"))
-    assert driver._source(first.uri, None, home, plan, told.append) is None
+    assert reuse_address(first.uri, None, home, plan, told.append) is None
     (line,) = told
     assert re.match(rf"reusing nothing of {first.uri}: .*{why}", line)
 
@@ -476,10 +479,10 @@ def test_a_run_that_broke_off_goes_on_with_and_without_reuse(
                 raise KeyboardInterrupt
             return compute(*args)
 
-        monkeypatch.setattr(storing, "run_shard", breaking)
+        monkeypatch.setattr(worker, "run_shard", breaking)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "with", MORE_SEEDS, **options)
-        monkeypatch.setattr(storing, "run_shard", compute)
+        monkeypatch.setattr(worker, "run_shard", compute)
 
     break_off(2, reuse=first.uri)
     break_off(2)
@@ -529,15 +532,15 @@ def test_a_place_without_a_run_is_refused(tmp_path: Path) -> None:
 def test_a_worker_that_does_not_see_the_other_run_says_so(tmp_path: Path) -> None:
     first = run(tmp_path, FIRST)
     attempt = min(Path(first.uri).glob("attempts/*.json"), key=lambda path: len(path.name)).stem
-    job = dispatch.Job(first.address, attempt, StoreAddress(str(tmp_path / "elsewhere")))
+    job = Job(first.address, attempt, StoreAddress(str(tmp_path / "elsewhere")))
     with pytest.raises(StoreError, match=r"holds no run.*shared by all machines"):
-        dispatch.ShardWorker(job, accelerated=False, threads=1)
+        ShardWorker(job, accelerated=False, threads=1)
 
 
 def test_a_store_that_fails_for_a_moment_is_asked_again(
     tmp_path: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "STORE_PAUSE_S", 0.01)
+    monkeypatch.setattr(retry, "STORE_PAUSE_S", 0.01)
     first = run(tmp_path, FIRST)
     size, failures = FolderStore.size, iter([True, True])
 

@@ -27,7 +27,6 @@ from places import Place, use
 from servers import S3Server
 
 import polyfit
-from polyfit.engine import fit
 from polyfit.errors import (
     ClusterError,
     DamagedRun,
@@ -46,9 +45,24 @@ from polyfit.spec.spec import Spec
 from polyfit.store.address import StoreAddress
 from polyfit.store.base import NoSuchKey, Store
 from polyfit.store.folder import FolderStore
-from polyfit.work import dispatch, driver, heartbeat
-from polyfit.work.dispatch import InlineExecutor, Task, TaskResult
+from polyfit.work import (
+    cluster,
+    driver,
+    fitting,
+    heartbeat,
+    retry,
+    signals,
+    storing,
+    worker,
+    workplace,
+)
+from polyfit.work.actor import ShardActor
+from polyfit.work.inline import InlineExecutor
 from polyfit.work.progress import Progress
+from polyfit.work.signals import Drained
+from polyfit.work.task import Job, Task, TaskResult
+from polyfit.work.worker import ShardWorker
+from polyfit.work.workplace import Workplace
 
 TEXT = """\
 name: small
@@ -72,20 +86,20 @@ def keys(run: polyfit.Run) -> list[str]:
 def test_a_shard_in_this_process_has_no_longer_than_others(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a signal asks once, a shard that takes longer is broken off; the run goes on later."""
-    from polyfit.work import storing
+    """After one signal, a shard that takes longer is left; the run resumes later."""
+    left = threading.Event()
 
     def hanging(*arguments: Any, **options: Any) -> Any:
         os.kill(os.getpid(), number)
-        wait_for(lambda: False, "the signal breaks it off")
-        raise AssertionError("it was left alone")
+        assert left.wait(HANG_S), "the run waits for it"
+        raise ZeroDivisionError("it is not to be stored")
 
     with monkeypatch.context() as slow:
-        slow.setattr(driver, "DRAIN_S", 0.5)
+        slow.setattr(signals, "DRAIN_S", 0.5)
         slow.setattr(storing, "compute", hanging)
-        with pytest.raises((driver.Drained, KeyboardInterrupt)):
+        with pytest.raises((Drained, KeyboardInterrupt)):
             run(tmp_path)
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    left.set()
     assert run(tmp_path).verify().problems == []
 
 
@@ -101,8 +115,6 @@ def test_a_shard_in_this_process_has_no_longer_than_others(
 def test_no_more_time_is_promised_than_a_job_of_ray_has(
     variables: dict[str, str], seconds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyfit.work import fitting, storing
-
     compute = fitting.compute
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
@@ -115,10 +127,10 @@ def test_no_more_time_is_promised_than_a_job_of_ray_has(
     monkeypatch.setattr(storing, "compute", interrupted)
     lines: list[str] = []
 
-    with pytest.raises(driver.Drained):
+    with pytest.raises(Drained):
         run(tmp_path, on_message=lines.append)
 
-    assert f"stopping: shards in flight have {seconds} s" in "\n".join(lines)
+    assert f"stopping: waiting up to {seconds} s for running shards" in "\n".join(lines)
 
 
 def home(place: Place, run_id: str | None = None, spec: Spec = SPEC) -> Store:
@@ -134,7 +146,7 @@ def shards(store: Store) -> dict[str, bytes]:
 def test_a_run_has_the_layout_that_is_promised(tmp_path: Path) -> None:
     finished = run(tmp_path)
     short = finished.plan.hash[:8]
-    worker, attempt = sorted(
+    actor, attempt = sorted(
         (key for key in keys(finished) if key.startswith("attempts/")), key=len, reverse=True
     )
     assert keys(finished) == sorted(
@@ -145,7 +157,7 @@ def test_a_run_has_the_layout_that_is_promised(tmp_path: Path) -> None:
             "status.json",
             "lease/000001.json",
             attempt,
-            worker,
+            actor,
             *(f"shards/{number:06d}-{short}.parquet" for number in range(5)),
         ]
     )
@@ -165,10 +177,11 @@ class Counted(InlineExecutor):
     asked: list[Task]
     stop_after: int | None = None
 
-    def run(self, todo: deque[Task]) -> Iterator[TaskResult]:
+    def run(self, todo: deque[Task]) -> Iterator[TaskResult | None]:
         type(self).asked = []
         for outcome in super().run(todo):
-            type(self).asked.append(outcome.task)
+            if outcome is not None:
+                type(self).asked.append(outcome.task)
             yield outcome
             if len(self.asked) == self.stop_after:
                 raise KeyboardInterrupt
@@ -177,7 +190,7 @@ class Counted(InlineExecutor):
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
     Counted.asked, Counted.stop_after = [], None
-    monkeypatch.setattr(driver, "InlineExecutor", Counted)
+    monkeypatch.setattr(workplace, "InlineExecutor", Counted)
     return Counted
 
 
@@ -242,12 +255,10 @@ def test_a_run_says_what_it_is_at_while_its_own_thread_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before its first shard is at rest too."""
-    from polyfit.engine import cpu
-    from polyfit.work import storing
 
     seen, compute, noted = Seen(), storing.run_shard, list[dict[str, Any]]()
     compiles = [True]
-    monkeypatch.setattr(cpu, "compiling", lambda: compiles[0])
+    monkeypatch.setattr(worker, "compiling", lambda: compiles[0])
 
     def slow(*arguments: Any) -> Any:
         if not noted:
@@ -258,7 +269,7 @@ def test_a_run_says_what_it_is_at_while_its_own_thread_computes(
             noted.append(status(tmp_path))
         return compute(*arguments)
 
-    monkeypatch.setattr(storing, "run_shard", slow)
+    monkeypatch.setattr(worker, "run_shard", slow)
     assert run(tmp_path, on_progress=seen).complete
     assert [noted[0][name] for name in ("state", "done", "shards")] == ["running", 0, 5]
     assert [status(tmp_path)[name] for name in ("state", "stage")] == ["complete", "sealed"]
@@ -279,7 +290,7 @@ def test_a_run_says_so_while_ray_starts(
         wait_for(lambda: status(tmp_path)["stage"] == stage, "the status")
         raise ClusterError("planted")
 
-    monkeypatch.setattr(driver, "_executor", starting)
+    monkeypatch.setattr(Workplace, "open", starting)
     with pytest.raises(ClusterError, match="planted"):
         polyfit.execute(
             SPEC, store=str(tmp_path), executor="ray", address=address, on_progress=seen
@@ -309,7 +320,6 @@ def test_a_run_says_so_while_another_driver_holds_it(tmp_path: Path) -> None:
 def test_a_listener_that_raises_ends_the_run_also_where_another_thread_calls_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyfit.work import storing
 
     raised, compute = threading.Event(), storing.run_shard
 
@@ -322,7 +332,7 @@ def test_a_listener_that_raises_ends_the_run_also_where_another_thread_calls_it(
         assert raised.wait(HANG_S)
         return compute(*arguments)
 
-    monkeypatch.setattr(storing, "run_shard", slow)
+    monkeypatch.setattr(worker, "run_shard", slow)
     with pytest.raises(BrokenPipeError):
         run(tmp_path, on_progress=listener)
 
@@ -342,7 +352,7 @@ def test_the_first_line_says_where_the_run_lies_its_attempt_and_the_actors_wante
     def starting(*rest: Any) -> Any:
         raise ClusterError("planted")
 
-    monkeypatch.setattr(driver, "_executor", starting)
+    monkeypatch.setattr(Workplace, "open", starting)
     spec, told = Spec.parse(TEXT + resources), list[str]()
     with pytest.raises(ClusterError):
         polyfit.execute(spec, store=str(tmp_path), executor="ray", on_message=told.append)
@@ -425,7 +435,6 @@ def test_a_run_id_that_is_no_name_is_refused(tmp_path: Path, run_id: str) -> Non
 def test_a_shard_that_fails_thrice_is_set_aside_and_the_rest_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyfit.work import storing
 
     tried: list[int] = []
     compute = storing.run_shard
@@ -436,7 +445,7 @@ def test_a_shard_that_fails_thrice_is_set_aside_and_the_rest_goes_on(
             raise ZeroDivisionError("planted")
         return compute(plan, number, *rest)
 
-    monkeypatch.setattr(storing, "run_shard", failing)
+    monkeypatch.setattr(worker, "run_shard", failing)
     with pytest.raises(FailedShards, match=r"1 of 5 shards failed.*shard 3.*planted"):
         run(tmp_path)
     opened = polyfit.Run.open(str(tmp_path / "small" / polyfit.Plan.of(SPEC).run_id))
@@ -457,9 +466,8 @@ def test_a_shard_that_fails_thrice_is_set_aside_and_the_rest_goes_on(
 def test_with_on_failure_stop_the_rest_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyfit.work import storing
 
-    monkeypatch.setattr(driver, "MAX_TRIES", 1)
+    monkeypatch.setattr(retry, "MAX_TRIES", 1)
     compute = storing.run_shard
 
     def failing(plan: Any, number: int, *rest: Any) -> Any:
@@ -467,9 +475,9 @@ def test_with_on_failure_stop_the_rest_is_left(
             raise ZeroDivisionError("planted")
         return compute(plan, number, *rest)
 
-    monkeypatch.setattr(storing, "run_shard", failing)
+    monkeypatch.setattr(worker, "run_shard", failing)
     spec = Spec.parse(TEXT + "on_failure: stop\n")
-    with pytest.raises(FailedShards, match=r"1 of 5 shards failed, the others are not all at rest"):
+    with pytest.raises(FailedShards, match=r"1 of 5 shards failed, not all others are stored"):
         run(tmp_path, spec)
     assert len(list(tmp_path.rglob("*.parquet"))) == 1
     assert polyfit.Plan.of(spec).hash == polyfit.Plan.of(SPEC).hash
@@ -522,11 +530,11 @@ def test_two_drivers_at_once_make_one_run(place: Place, monkeypatch: pytest.Monk
     barrier = threading.Barrier(2)
 
     class Together(InlineExecutor):
-        def run(self, todo: deque[Task]) -> Iterator[TaskResult]:
+        def run(self, todo: deque[Task]) -> Iterator[TaskResult | None]:
             barrier.wait()
             yield from super().run(todo)
 
-    monkeypatch.setattr(driver, "InlineExecutor", Together)
+    monkeypatch.setattr(workplace, "InlineExecutor", Together)
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(lambda _: run(place), range(2))
     assert one.manifest == other.manifest
@@ -618,8 +626,8 @@ def test_a_driver_killed_half_way_leaves_what_the_next_one_goes_on_from(
     assert 2 <= len(left) < plan.shards, "it was not killed half-way"
     told: list[str] = []
     finished = run(place, spec, on_message=told.append)
-    assert f"{len(left)} of {plan.shards} shards are at rest already" in told
-    (lost,) = (line for line in told if "the last driver was lost" in line)
+    assert f"{len(left)} of {plan.shards} shards are stored already" in told
+    (lost,) = (line for line in told if "the last driver has died" in line)
     facts = Ledger(store, plan).attempt(lost.split("attempt ")[1].split(",")[0])
     assert (facts["pid"], facts["exit_code"]) == (process.pid, None)
     assert told[0].split("attempt ")[1].split(",")[0] == facts["lost"]["found_by"]
@@ -787,12 +795,11 @@ def _noted(asked: list[str], function: Callable[[Any], None], path: Any) -> None
 
 
 @pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGTERM, driver.Drained), (signal.SIGINT, KeyboardInterrupt)]
+    ("number", "error"), [(signal.SIGTERM, Drained), (signal.SIGINT, KeyboardInterrupt)]
 )
 def test_a_signal_lets_what_is_in_flight_come_to_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[BaseException]
 ) -> None:
-    from polyfit.work import storing
 
     compute = storing.run_shard
 
@@ -800,11 +807,11 @@ def test_a_signal_lets_what_is_in_flight_come_to_rest(
         os.kill(os.getpid(), number)
         return compute(*args)
 
-    monkeypatch.setattr(storing, "run_shard", signalled)
+    monkeypatch.setattr(worker, "run_shard", signalled)
     told: list[str] = []
     with pytest.raises(error):
         run(tmp_path, on_message=told.append)
-    assert sum("in flight" in line for line in told) == 1
+    assert sum("running shards" in line for line in told) == 1
     assert len(list(tmp_path.rglob("*.parquet"))) == 1
     (lease,) = tmp_path.rglob("lease/000001.json")
     assert json.loads(lease.read_text())["released"] is True
@@ -820,8 +827,8 @@ def test_sigterm_while_ray_starts_is_told_as_any_other(
     def starting(*rest: Any) -> Any:
         sys.exit(signal.SIGTERM)
 
-    monkeypatch.setattr(driver, "_executor", starting)
-    with pytest.raises(driver.Drained, match="the same command goes on from here"):
+    monkeypatch.setattr(Workplace, "open", starting)
+    with pytest.raises(Drained, match="run the same command to resume"):
         run(tmp_path)
     (attempt,) = tmp_path.rglob("attempts/*.json")
     assert json.loads(attempt.read_text())["exit_code"] == 143
@@ -830,25 +837,32 @@ def test_sigterm_while_ray_starts_is_told_as_any_other(
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from polyfit.work import storing
+    """The shard that runs meanwhile is not waited for."""
+    noted, left = threading.Event(), threading.Event()
 
     def signalled(*args: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
+        assert noted.wait(HANG_S)
         os.kill(os.getpid(), signal.SIGINT)
-        raise AssertionError("it went on")
+        assert left.wait(HANG_S), "the run waits for it"
+        raise ZeroDivisionError("it is not to be stored")
 
-    monkeypatch.setattr(storing, "run_shard", signalled)
+    def on_message(line: str) -> None:
+        if line.startswith("stopping"):
+            noted.set()
+
+    monkeypatch.setattr(worker, "run_shard", signalled)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path)
+        run(tmp_path, on_message=on_message)
+    left.set()
     assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_a_store_that_fails_for_a_moment_does_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyfit.work import storing
 
-    monkeypatch.setattr(driver, "STORE_PAUSE_S", 0.01)
+    monkeypatch.setattr(retry, "STORE_PAUSE_S", 0.01)
     compute, failures = storing.run_shard, iter([True, False, True, True])
 
     def failing(*args: Any) -> Any:
@@ -856,7 +870,7 @@ def test_a_store_that_fails_for_a_moment_does_not_end_the_run(
             raise StoreError("planted", transient=True)
         return compute(*args)
 
-    monkeypatch.setattr(storing, "run_shard", failing)
+    monkeypatch.setattr(worker, "run_shard", failing)
     told: list[str] = []
     assert run(tmp_path, on_message=told.append).verify().problems == []
     assert sum("planted; trying again" in line for line in told) == 2
@@ -865,7 +879,6 @@ def test_a_store_that_fails_for_a_moment_does_not_end_the_run(
 def test_a_shard_is_tried_again_after_one_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyfit.work import storing
 
     compute = storing.run_shard
     failures = iter([True])
@@ -875,7 +888,7 @@ def test_a_shard_is_tried_again_after_one_failure(
             raise ZeroDivisionError("planted")
         return compute(*args)
 
-    monkeypatch.setattr(storing, "run_shard", failing)
+    monkeypatch.setattr(worker, "run_shard", failing)
     assert run(tmp_path).verify().problems == []
 
 
@@ -883,26 +896,25 @@ def test_a_shard_is_tried_again_after_one_failure(
 def test_a_store_that_does_not_come_back_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transient: bool
 ) -> None:
-    from polyfit.work import storing
 
-    monkeypatch.setattr(driver, "STORE_BUDGET_S", 0.2)
-    monkeypatch.setattr(driver, "STORE_PAUSE_S", 0.01)
+    monkeypatch.setattr(retry, "STORE_BUDGET_S", 0.2)
+    monkeypatch.setattr(retry, "STORE_PAUSE_S", 0.01)
     calls = []
 
     def failing(*args: Any) -> Any:
         calls.append(args)
         raise StoreError("planted", transient)
 
-    monkeypatch.setattr(storing, "run_shard", failing)
+    monkeypatch.setattr(worker, "run_shard", failing)
     with pytest.raises(StoreError, match="planted"):
         run(tmp_path)
     assert (len(calls) > 1) is transient, "only what may pass is tried again"
 
 
 def test_a_worker_that_does_not_see_the_drivers_folder_says_so(tmp_path: Path) -> None:
-    job = dispatch.Job(StoreAddress(str(tmp_path / "elsewhere")), "attempt")
-    with pytest.raises(StoreError, match=r"is not the driver's on .*shared by all machines"):
-        dispatch.ShardWorker(job, accelerated=False, threads=1)
+    job = Job(StoreAddress(str(tmp_path / "elsewhere")), "attempt")
+    with pytest.raises(StoreError, match=r"is not the driver's folder.*shared by all machines"):
+        ShardWorker(job, accelerated=False, threads=1)
 
 
 def test_a_worker_with_another_torch_than_the_plans_says_so(
@@ -914,7 +926,7 @@ def test_a_worker_with_another_torch_than_the_plans_says_so(
     )
     monkeypatch.setattr(torch, "__version__", "1.0.0")
     with pytest.raises(ClusterError, match=r"made for torch .*, this worker has 1\.0.*one image"):
-        dispatch.ShardWorker(dispatch.Job(done.address, attempt), accelerated=False, threads=1)
+        ShardWorker(Job(done.address, attempt), accelerated=False, threads=1)
 
 
 # --- what is found before anything is fitted -------------------------------------------------
@@ -947,7 +959,7 @@ def test_a_gpu_in_this_process_is_taken_where_one_is_asked_for_or_may_be(
         return torch.device("cpu")
 
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
-    monkeypatch.setattr(fit, "pick_device", pick)
+    monkeypatch.setattr(worker, "pick_device", pick)
     polyfit.execute(resources(f"gpus_per_actor: {asked}"), store=str(tmp_path), executor="inline")
     assert found == [wanted]
 
@@ -998,7 +1010,7 @@ def test_a_driver_that_cannot_use_its_store_ends_soon_and_before_it_looks_for_ac
     def early(address: str | None) -> None:
         raise AssertionError("it went to Ray first")
 
-    monkeypatch.setattr(driver, "connect", early)
+    monkeypatch.setattr(cluster, "connect", early)
     address, message = unusable
     with pytest.raises(StoreError, match=message) as caught:
         polyfit.execute(SPEC, store=address.uri, executor="ray")
@@ -1010,7 +1022,7 @@ def test_an_actor_that_cannot_use_the_store_says_so_before_its_first_shard(
     unusable: tuple[StoreAddress, str], slept: list[float]
 ) -> None:
     address, message = unusable
-    actor = dispatch._Actor(dispatch.Job(address.under("small/id"), "attempt"), True, 1)
+    actor = ShardActor(Job(address.under("small/id"), "attempt"), True, 1)
     told = actor.ready().error
     assert isinstance(told, StoreError)
     assert re.search(message, str(told))
@@ -1045,7 +1057,8 @@ def test_small_work_stays_in_this_process_and_says_so(tmp_path: Path) -> None:
 def test_work_larger_than_starting_ray_goes_to_ray() -> None:
     large = Spec.parse("name: large\nsweep: {seed: {count: 10000000}}")
     plan = polyfit.Plan.of(large)
-    assert driver._choose("auto", None, plan) == "ray"
+    chosen = Workplace.choose("auto", plan, large.resources, None, 1.0, print)
+    assert chosen.kind == "ray"
 
 
 def test_two_runs_of_one_plan_in_two_places_have_the_same_bytes(tmp_path: Path) -> None:
@@ -1059,11 +1072,11 @@ def test_a_manifest_is_not_written_while_a_receipt_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Forgetful(InlineExecutor):
-        def run(self, todo: deque[Task]) -> Iterator[TaskResult]:
+        def run(self, todo: deque[Task]) -> Iterator[TaskResult | None]:
             todo.popleft()
             yield from super().run(todo)
 
-    monkeypatch.setattr(driver, "InlineExecutor", Forgetful)
+    monkeypatch.setattr(workplace, "InlineExecutor", Forgetful)
     with pytest.raises(DamagedRun, match="4 receipts for 5 shards"):
         run(tmp_path)
     assert not list(tmp_path.rglob("manifest.json"))

@@ -22,8 +22,8 @@ import polyfit
 from polyfit.spec.spec import Spec
 
 SIGNALS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "ended by SIGTERM")}
-ANEW = "nothing is left half done: the same command begins anew"
-ON = "the same command goes on from here"
+AGAIN = "run the same command to start again"
+RESUME = "run the same command to resume"
 
 TEXT = """\
 name: small
@@ -49,7 +49,9 @@ class Halting:
             open(os.environ["HALTED"], "x").close()
             if "LOST" in os.environ:
                 Losing()
-            time.sleep(float(os.environ["HALT_S"]))
+            until = time.monotonic() + float(os.environ["HALT_S"])
+            while time.monotonic() < until:  # a signal just before a long sleep would not end it
+                time.sleep(0.05)
 
 sys.meta_path.insert(0, Halting())
 """
@@ -127,7 +129,7 @@ def test_while_a_command_starts_a_signal_ends_it_at_once(
     process = start(module, *(named.get(str(word), word) for word in arguments))
     process.send_signal(number)
     code, what = SIGNALS[number]
-    assert ended(process) == (code, [f"polyfit: {what}; {ANEW}"])
+    assert ended(process) == (code, [f"polyfit: {what}; {AGAIN}"])
     assert not store.exists()
 
 
@@ -156,7 +158,7 @@ def test_a_run_that_has_begun_is_noted_and_let_go_of(
         process.send_signal(number)
     code, what = SIGNALS[number]
     found, lines = ended(process)
-    assert (found, [line for line in lines if line]) == (code, [f"polyfit: {what}; {ON}"])
+    assert (found, [line for line in lines if line]) == (code, [f"polyfit: {what}; {RESUME}"])
     (attempt,) = store.glob("small/*/attempts/*.json")
     assert json.loads(attempt.read_bytes())["exit_code"] == code
     (lease,) = store.glob("small/*/lease/*.json")

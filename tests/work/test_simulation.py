@@ -14,7 +14,8 @@ from polyfit.errors import StoreError
 from polyfit.run import lease, ledger
 from polyfit.run.keys import MANIFEST, shard_key
 from polyfit.run.manifest import Manifest, Receipt
-from polyfit.work import driver, storing
+from polyfit.work import storing
+from polyfit.work.attempt import Attempt
 
 HISTORIES = 10_000
 FAILED_ONCE: tuple[int, ...] = ()
@@ -71,13 +72,13 @@ def another_plans_run_is_taken() -> Any:
 
 
 def a_lost_workers_shard_is_forgotten() -> Any:
-    settle = driver._Drive._settle
+    handle = Attempt._handle
 
-    def forgetting(self: Any, outcome: Any, todo: Any) -> None:
-        if not outcome.lost:
-            settle(self, outcome, todo)
+    def forgetting(self: Any, result: Any, todo: Any) -> None:
+        if not result.lost:
+            handle(self, result, todo)
 
-    return patch.object(driver._Drive, "_settle", forgetting)
+    return patch.object(Attempt, "_handle", forgetting)
 
 
 def a_shard_is_written_without_a_condition() -> Any:

@@ -1,0 +1,213 @@
+"""One attempt at a run: list what is missing, dispatch it, retry, seal.
+
+Holds shard numbers and receipts, never rows: its memory does not grow with the number of fits.
+"""
+
+import random
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from polyfit.errors import Exit, FailedShards, PolyfitError
+from polyfit.run.clock import now
+from polyfit.run.ledger import Ledger
+from polyfit.run.renewal import LeaseRenewer
+from polyfit.spec.plan import Plan
+from polyfit.work.heartbeat import Heartbeat
+from polyfit.work.progress import OnMessage
+from polyfit.work.retry import STORE_BUDGET_S, RetryPolicy
+from polyfit.work.signals import Drained, Signals
+from polyfit.work.tally import Tally
+from polyfit.work.task import Executor, Job, Task, TaskResult
+from polyfit.work.workplace import Workplace
+
+__all__ = ["Attempt"]
+
+_STATES: Final = {True: "complete", False: "ended"}
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt at a run, by the driver that holds its lease.
+
+    Attributes:
+        plan: what is run.
+        ledger: the run in its store.
+        job: what the tasks need.
+        heartbeat: reports progress.
+        lease: checked after every result.
+        signals: of this process.
+        on_message: called with lines for the user.
+        stop_on_failure: whether the first failed shard ends the attempt.
+    """
+
+    plan: Plan
+    ledger: Ledger
+    job: Job
+    heartbeat: Heartbeat
+    lease: LeaseRenewer
+    signals: Signals
+    on_message: OnMessage
+    stop_on_failure: bool
+    tally: Tally = field(init=False)
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
+    stopping: bool = False
+    _refused: set[str] = field(default_factory=set)  # causes that have been reported
+
+    def __post_init__(self) -> None:
+        self.tally = Tally(self.plan)
+
+    def run(self, workplace: Workplace, retry_failed: bool, facts: dict[str, Any]) -> None:
+        """Do what is missing, and seal; ``facts`` are noted with the attempt.
+
+        Raises:
+            FailedShards: shards have failed; the others are stored.
+            Drained, KeyboardInterrupt: a signal came.
+            PolyfitError: see ``execute``.
+        """
+        if self.job.reuse:
+            facts = {**facts, "reuse": {"run": self.job.reuse.uri}}
+        self.ledger.note_attempt(self.job.attempt, facts)
+        self.heartbeat.write_status(self.ledger, self.lease.check)
+        exit_code = Exit.INTERNAL
+        try:
+            self._run(workplace, retry_failed)
+            exit_code = Exit.COMPLETE
+        except PolyfitError as error:
+            exit_code = error.exit_code
+            raise
+        except SystemExit:  # while Ray starts, Ray's own handler answers SIGTERM
+            exit_code = Exit.DRAINED
+            raise Drained from None
+        except KeyboardInterrupt:
+            exit_code = Exit.INTERRUPTED
+            raise
+        finally:
+            self._note_end(facts, exit_code)
+            self.signals.raise_at_once()
+
+    def _run(self, workplace: Workplace, retry_failed: bool) -> None:
+        self.heartbeat.set_stage("listing what is stored")
+        todo = self.list_tasks(retry_failed)
+        if any(task.kind == "compute" for task in todo) or not self.tally.failed:
+            self.heartbeat.set_stage(workplace.opening_stage())
+            with workplace.open(self.job) as executor:
+                self.signals.watch()
+                self.signals.defer()
+                self.on_message(f"running {executor.describe()}")
+                self.heartbeat.set_stage(partial(self._stage, executor))
+                self._dispatch(executor, todo)
+                self._report_reused()
+                self.heartbeat.set_stage("ending the actors")
+        if self.tally.failed:
+            raise FailedShards(self._failures())
+        self.heartbeat.set_stage("sealing")
+        self.ledger.seal(self.tally.receipts)
+        self.heartbeat.set_stage("sealed")
+
+    def _note_end(self, facts: dict[str, Any], exit_code: Exit) -> None:
+        """Write how the attempt ended; a store that has failed cannot take it."""
+        try:
+            ended = {**facts, "ended_at": now(), "exit_code": int(exit_code)}
+            if self.job.reuse:
+                ended["reuse"] = {**facts["reuse"], "fits": self.tally.fits_reused}
+            self.ledger.note_attempt(self.job.attempt, ended)
+            if exit_code != Exit.HELD:  # the status is the new driver's
+                self.heartbeat.finish(_STATES[exit_code == Exit.COMPLETE])
+        except PolyfitError:
+            if exit_code == Exit.COMPLETE:
+                raise
+
+    def list_tasks(self, retry_failed: bool) -> deque[Task]:
+        """Missing shards, to be computed, the costly ones first; stored ones, to be inspected."""
+        done = self.ledger.done()
+        for number in done:
+            self.tally.note_stored(number)
+        self.heartbeat.update(self.tally.progress())
+        shards = self.plan.shards
+        if done:
+            self.on_message(f"{len(done):,} of {shards:,} shards are stored already")
+        if not retry_failed:
+            self.tally.failed = {n for n in self.ledger.failed_shards() if n < shards} - done
+        failed = self.tally.failed
+        if failed:
+            self.on_message(f"{len(failed):,} shards failed before, skipped (--retry-failed)")
+        missing = (n for n in range(shards) if n not in done and n not in failed)
+        compute = [Task("compute", int(n)) for n in self.plan.costly_first(missing)]
+        return deque([*compute, *(Task("inspect", n) for n in sorted(done))])
+
+    def _dispatch(self, executor: Executor, todo: deque[Task]) -> None:
+        """Run the tasks to their ends, or as far as a signal or a failure lets them."""
+        for result in executor.run(todo):
+            if result is not None:
+                self._handle(result, todo)
+                self.heartbeat.update(self.tally.progress())
+            self.heartbeat.check()
+            self.lease.check()
+            signalled = self.signals.number is not None
+            if signalled or (self.tally.failed and self.stop_on_failure):
+                self.stopping = True
+                todo.clear()
+            if signalled and time.monotonic() > self.signals.deadline:
+                break
+        if not self.tally.all_settled:
+            self.signals.check()
+
+    def _handle(self, result: TaskResult, todo: deque[Task]) -> None:
+        """Count a result; put its task back into ``todo`` if it is tried again."""
+        if result.fatal is not None:
+            self._wait_for_store(result.fatal)
+            todo.append(result.task)
+        elif result.receipt is not None:
+            self.retries.note_stored()
+            if self.tally.add(result):
+                self._report_refused(result)
+        elif self.retries.retry(result):
+            todo.append(result.task)
+        else:
+            number = result.task.shard
+            self.tally.failed.add(number)
+            self.ledger.note_failure(number, result.task.kind, self.retries.causes[number])
+
+    def _wait_for_store(self, error: PolyfitError) -> None:
+        """Pause if the store fails for a moment; raise any other error."""
+        if self.stopping:
+            raise error
+        first = self.retries.store_failed_at is None
+        pause_s = self.retries.store_pause_s(error, time.monotonic())
+        if first:
+            self.on_message(f"{error}; trying again for up to {STORE_BUDGET_S:g} s")
+        time.sleep(random.uniform(pause_s / 2, pause_s))
+
+    def _report_refused(self, result: TaskResult) -> None:
+        """Report once for each cause why rows of the other run are not taken."""
+        for cause, line in result.refused.items():
+            if cause not in self._refused:
+                self._refused.add(cause)
+                self.on_message(f"{line}: fitting its fits again, and others like them")
+
+    def _report_reused(self) -> None:
+        computed, reused = self.tally.fits_computed, self.tally.fits_reused
+        if self.job.reuse and computed:
+            run = self.job.reuse.uri
+            self.on_message(f"reused {reused:,} fits of {run}, fitted {computed - reused:,}")
+
+    def _failures(self) -> str:
+        failed = self.tally.failed
+        number = min(failed)
+        causes = self.retries.causes.get(number) or self.ledger.causes(number)
+        last = causes[-1].strip().splitlines()[-1] if causes else "the cause is unknown"
+        others = "not all others are stored" if self.stopping else "the others are stored"
+        return (
+            f"{len(failed):,} of {self.plan.shards:,} shards failed, {others}; "
+            f"shard {number}: {last} (causes in {self.job.run.uri}/failed/); "
+            "--retry-failed tries them again"
+        )
+
+    def _stage(self, executor: Executor) -> str:
+        """What a run with workers does; called by the heartbeat's thread."""
+        if self.signals.number is not None:
+            return "stopping"
+        return executor.stage() or ("inspecting shards" if self.tally.all_stored else "fitting")

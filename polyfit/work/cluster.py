@@ -1,0 +1,147 @@
+"""Joining a Ray cluster, or starting one on this machine.
+
+``_node_ip_address`` of ``ray.init`` is not public. It keeps a Ray of our own off the network: there
+is no other way to do so.
+"""
+
+import os
+import resource
+import secrets
+import shutil
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from polyfit.errors import ClusterError
+from polyfit.work.cluster_address import named_cluster
+from polyfit.work.signals import in_thread
+
+__all__ = ["Connection", "connect", "full_disk"]
+
+FULL_BYTES: Final = 2**24
+"""Free bytes below which a disk is called full."""
+
+_JOIN_HINT: Final = (
+    "; its logs are on its machines, in /tmp/ray/session_latest/logs if not set otherwise"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """This process's connection to a Ray cluster.
+
+    Attributes:
+        own_cluster: whether ``connect`` started the cluster.
+        opened: whether ``connect`` opened the connection; else it was there before.
+        session: the folder of this node's logs and sockets, if known.
+    """
+
+    own_cluster: bool
+    opened: bool
+    session: str | None = None
+
+    def close(self) -> None:
+        """Leave the cluster; end it if it is our own."""
+        import ray
+
+        if self.opened:
+            ray.shutdown()
+
+
+def connect(address: str | None) -> Connection:
+    """Join the named cluster, or start one on this machine.
+
+    Raises:
+        ClusterError: it cannot be joined, or does not start.
+        UsageError: the address does not have the form of one.
+    """
+    named = named_cluster(address)
+    if named is None:
+        _use_private_token()
+        _check_ray_folder()
+    else:
+        from polyfit.work.head_check import check_head
+
+        check_head(named)
+    ray = in_thread(lambda: import_module("ray")).result()
+    if ray.is_initialized():
+        return Connection(own_cluster=False, opened=False)
+    try:
+        context = ray.init(**_options(named))
+    except BaseException as error:
+        ray.shutdown()  # ends what has been started so far
+        if not isinstance(error, Exception):
+            raise
+        # Ray raises many classes here, Exception itself among them.
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        hint = _JOIN_HINT if named else _start_hint()
+        where = f"the Ray cluster at {named}" if named else "a Ray cluster on this machine"
+        raise ClusterError(f"{where} cannot be used: {reason}{hint}") from error
+    session = getattr(context, "address_info", {}).get("session_dir")
+    return Connection(named is None, opened=True, session=session)
+
+
+def _options(named: str | None) -> dict[str, Any]:
+    options: dict[str, Any] = {"logging_level": "warning", "log_to_driver": False}
+    if named:
+        return {**options, "address": named}
+    own = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    return {**options, **own}
+
+
+def _use_private_token() -> None:
+    """Give a Ray of our own a token of its own.
+
+    Ray would make one too, but leave it in the home folder, where it silently turns
+    authentication on for every ``ray start`` that follows. Ray reads the mode when it is
+    imported; in a program that has imported it before, its own default holds.
+    """
+    if "ray" not in sys.modules and not any(name.startswith("RAY_AUTH_") for name in os.environ):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _check_ray_folder() -> None:
+    """Each of Ray's processes reads a relative folder differently, and they wait for each other.
+
+    Raises:
+        ClusterError: Ray's temporary folder is relative.
+    """
+    for name in ("RAY_TMPDIR", "TMPDIR"):
+        if not (folder := os.environ.get(name)):
+            continue
+        if not Path(folder).is_absolute():
+            raise ClusterError(
+                f"no Ray starts with {name}={folder}: its logs and sockets would be in "
+                f"{_ray_folder()}, a relative path; an absolute one is needed"
+            )
+        return
+
+
+def _ray_folder() -> Path:
+    """Ray's temporary folder on this machine, for a Ray that is started here."""
+    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
+
+
+def _start_hint() -> str:
+    """What to look at where no Ray starts on this machine."""
+    folder = _ray_folder()
+    sessions = folder.glob("session_2*")  # Ray's link to the latest one may be an old one
+    latest = max(sessions, key=lambda session: session.name, default=folder)
+    hint = f"; Ray's logs are in {latest / 'logs'}"
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        hint += f"; this process may use {limit / 1e9:.1f} GB of address space (ulimit -v)"
+    full = full_disk(folder)
+    return f"{hint}; {full}" if full else hint
+
+
+def full_disk(folder: Path) -> str:
+    """A few words if the disk of Ray's folder on this machine is full; empty if it is not."""
+    with suppress(OSError):
+        if shutil.disk_usage(folder).free < FULL_BYTES:
+            return f"the disk of Ray's temporary folder {folder} is full"
+    return ""

@@ -1,0 +1,45 @@
+"""The command ``polyfit`` as a process, in a clean environment, for tests with Ray."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from limits import HANG_S
+from servers import ROOT
+
+__all__ = ["SMALL", "clean", "command", "elsewhere", "polyfit_run"]
+
+SMALL = "name: small\nshard: 100\nfit: {steps: 20}\nsweep: {degree: [1, 3], seed: {count: 250}}\n"
+
+
+def clean(env: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without a cluster's or a store's, plus ``env``."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RAY_"))}
+    return {**kept, "AWS_EC2_METADATA_DISABLED": "true", **env}
+
+
+def command(*arguments: str) -> list[str]:
+    """The words of the command."""
+    return [sys.executable, "-m", "polyfit", *arguments]
+
+
+def polyfit_run(
+    env: Mapping[str, str], *arguments: str, timeout: float = HANG_S
+) -> subprocess.CompletedProcess[str]:
+    """The command in our repository."""
+    return subprocess.run(
+        command(*arguments), env=clean(env), cwd=ROOT, text=True, capture_output=True,
+        timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def elsewhere(
+    env: Mapping[str, str], folder: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """As users run it: not in our repository, whose folder Ray would pass on to the nodes."""
+    return subprocess.run(
+        command(*arguments), env=clean(env), cwd=folder, text=True, capture_output=True,
+        timeout=HANG_S, check=False,
+    )  # fmt: skip

@@ -1,0 +1,203 @@
+"""Nodes on which no actor starts: tried again, named, and left out."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+import pytest
+from launch import clean, elsewhere, polyfit_run
+from limits import HANG_S
+from servers import S3Server, ray_head, ray_node
+
+import polyfit
+from polyfit.errors import ClusterError, PolyfitError, StoreError
+from polyfit.spec.schema import Resources
+from polyfit.store.address import StoreAddress
+from polyfit.work import capacity, nodes
+from polyfit.work.actor import Ready
+from polyfit.work.cluster import Connection
+from polyfit.work.ray_executor import ActorHandle, RayExecutor
+from polyfit.work.task import Job
+
+
+def opened(summary: str, store: S3Server) -> polyfit.Run:
+    return polyfit.Run.open(json.loads(summary)["run"], store.endpoint_url)
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python with all packages of ours but polyfit."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=False)
+    (site,) = folder.glob("lib/python*/site-packages")
+    # Those that are installed in place are named by files like this one, which do not nest.
+    (site / "ours.pth").write_text(sysconfig.get_path("purelib"))
+    return str(folder / "bin" / "python")
+
+
+def test_a_node_without_polyfit_is_named_and_the_run_goes_on_where_there_is_another(
+    bare: str, sweep_path: str, tmp_path: Path
+) -> None:
+    with ray_head(num_cpus=1, num_gpus=0, python=bare) as head:
+        alone = elsewhere(head.env, tmp_path, "run", sweep_path, "--store", str(tmp_path / "alone"))
+        with ray_node(head, "127.0.0.2"):
+            done = elsewhere(
+                head.env, tmp_path, "run", sweep_path, "--store", str(tmp_path / "two")
+            )
+    missing = rf"no actor starts on node \S+ \({re.escape(socket.gethostname())}\): "
+    missing += r"ModuleNotFoundError: No module named 'polyfit'"
+    assert alone.returncode == 6, alone.stderr
+    assert re.search(f"^polyfit: {missing}$", alone.stderr, re.MULTILINE), alone.stderr
+    assert "free" not in alone.stderr
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(f"{missing}; going on without it$", done.stderr, re.MULTILINE)) == 1
+    assert "Traceback" not in alone.stderr + done.stderr
+
+
+def test_a_node_short_of_memory_is_tried_again_and_then_named(
+    sweep_path: str, tmp_path: Path
+) -> None:
+    env = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
+    done = polyfit_run(env, "run", sweep_path, "--store", str(tmp_path), "--executor", "ray")
+    assert done.returncode == 6, done.stderr
+    cause = r"no actor starts on node \S+ \(.*\): killed for memory: Memory on the node .* limit"
+    assert len(re.findall(rf"{cause} .*; trying again$", done.stderr, re.MULTILINE)) == 1
+    assert re.search(f"^polyfit: {cause}", done.stderr, re.MULTILINE), done.stderr
+
+
+FULL = """\
+import os, sys
+from collections import deque
+from polyfit.errors import ClusterError
+from polyfit.spec.schema import Resources
+from polyfit.store.address import StoreAddress
+from polyfit.work.cluster import connect
+from polyfit.work.task import Job, Task
+
+connection = connect(None)
+from polyfit.work.ray_executor import RayExecutor
+try:
+    with open(f"{os.environ['RAY_TMPDIR']}/fill", "wb", buffering=0) as file:
+        while file.write(bytes(65536)):
+            pass
+except OSError:
+    pass
+job = Job(StoreAddress("/nowhere"), "attempt")
+executor = RayExecutor(job, Resources(actors={"max": 1}), connection, 600, print)
+try:
+    for outcome in executor.run(deque([Task("compute", 0)])):
+        assert outcome is None, outcome
+except ClusterError as error:
+    print(error)
+"""
+
+
+def test_a_node_whose_disk_is_full_is_named(tmp_path: Path) -> None:
+    """Ray's temporary folder on a small disk of its own, in a mount namespace."""
+    disk = tempfile.mkdtemp(prefix="pf", dir="/tmp")
+    mount = f"mount -t tmpfs -o size=64m none {disk}"
+    try:
+        probe = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", mount], capture_output=True, check=False
+        )
+        if probe.returncode:
+            pytest.skip("needs the right to make a mount namespace (root)")
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh",
+             sys.executable, "-c", FULL],
+            env=clean({"RAY_TMPDIR": disk}), cwd=tmp_path, text=True, capture_output=True,
+            timeout=HANG_S, check=False,
+        )  # fmt: skip
+    finally:
+        Path(disk).rmdir()
+    told = [line for line in done.stdout.splitlines() if line.startswith("no actor starts on")]
+    assert len(told) == 2, done.stdout + done.stderr
+    for line in told:
+        cause = rf"node \S+ \(.*\): the disk of Ray's temporary folder {disk}/ray/\S+ is full: "
+        assert re.search(cause, line), line
+    assert told[0].endswith("; trying again")
+
+
+def plant_nodes(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """A cluster of these nodes; nothing runs on them."""
+    import ray
+
+    found = [
+        {"NodeID": f"id-{address}", "NodeManagerAddress": address, "Alive": True,
+         "NodeManagerHostname": "host", "Resources": {"CPU": 2.0}}
+        for address in addresses
+    ]  # fmt: skip
+    monkeypatch.setattr(ray, "nodes", lambda: found)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0 * len(addresses)})
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def two_nodes(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> RayExecutor:
+    plant_nodes(monkeypatch, "one", "other")
+    job = Job(StoreAddress("/nowhere"), "attempt")
+    return RayExecutor(
+        job, Resources(), Connection(own_cluster=False, opened=True), 600, told.append
+    )
+
+
+def test_what_may_pass_is_tried_again_with_growing_pauses_and_told_once(
+    two_nodes: RayExecutor, told: list[str]
+) -> None:
+    pauses = []
+    for _ in range(nodes.MAX_STARTS - 1):
+        assert two_nodes._wanted(100, []) in (2, 4)
+        two_nodes._note_failure("one", ClusterError("killed"), False, time.monotonic())
+        trouble = two_nodes._failures._failures["one"]
+        pauses.append(trouble.until - trouble.at)
+        assert two_nodes._wanted(100, []) == 2, "an actor is wanted where none starts"
+        # One that was started before that failure says nothing more.
+        two_nodes._note_failure("one", ClusterError("killed"), False, trouble.at - 1)
+    assert pauses == pytest.approx([1.0, 2.0, 4.0])
+    assert told == ["no actor starts on node one (host): killed; trying again"]
+    two_nodes._note_failure("one", ClusterError("killed"), False, time.monotonic())
+    assert told[1:] == ["no actor starts on node one (host): killed; going on without it"]
+    assert two_nodes._failures._failures["one"].until == float("inf")
+
+
+def test_a_node_that_has_held_an_actor_is_tried_for_as_long_as_the_run_waits(
+    two_nodes: RayExecutor,
+) -> None:
+    two_nodes._note_ready(ActorHandle(None, None), Ready("id-one", "cpu"))
+    for _ in range(20):
+        two_nodes._note_failure("one", ClusterError("killed"), False, time.monotonic())
+    trouble = two_nodes._failures._failures["one"]
+    assert trouble.until - trouble.at == pytest.approx(capacity.MAX_START_PAUSE_S)
+    two_nodes._note_ready(ActorHandle(None, None), Ready("id-one", "cpu"))
+    assert two_nodes._failures._failures == {}
+
+
+@pytest.mark.parametrize(
+    ("errors", "kind"),
+    [((ClusterError, ClusterError), ClusterError), ((StoreError, StoreError), StoreError),
+     ((StoreError, ClusterError), ClusterError)],
+)  # fmt: skip
+def test_where_no_node_can_start_an_actor_the_run_ends_with_every_cause(
+    two_nodes: RayExecutor, errors: tuple[type[PolyfitError], ...], kind: type[PolyfitError]
+) -> None:
+    for address, error in zip(("one", "other"), errors, strict=True):
+        assert two_nodes._wanted(100, []) > 0
+        two_nodes._note_failure(address, error(f"cause {address}"), True, time.monotonic())
+    with pytest.raises(kind) as caught:
+        two_nodes._wanted(100, [])
+    assert type(caught.value) is kind
+    assert str(caught.value).splitlines() == [
+        "no actor starts on node one (host): cause one",
+        "no actor starts on node other (host): cause other",
+    ]

@@ -1,0 +1,305 @@
+"""Actors of a real Ray: placed, replaced, followed as the cluster grows and shrinks."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from launch import SMALL, clean, command, polyfit_run
+from limits import HANG_S, wait_for
+from servers import RayHead, S3Server
+
+import polyfit
+from polyfit.engine import cpu
+from polyfit.engine.initial import TwisterKernel
+from polyfit.errors import ClusterError
+from polyfit.spec.schema import Resources
+from polyfit.spec.spec import Spec
+from polyfit.store.address import StoreAddress
+from polyfit.work.cluster import Connection
+from polyfit.work.ray_executor import ActorHandle, RayExecutor
+from polyfit.work.task import Job, Task
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def opened(summary: str, store: S3Server) -> polyfit.Run:
+    return polyfit.Run.open(json.loads(summary)["run"], store.endpoint_url)
+
+
+def test_a_log_says_while_actors_compile_that_they_do(tmp_path: Path) -> None:
+    """With kept machine code that comes through a pipe, for which the actor has to wait."""
+    cache, path = tmp_path / "cache", tmp_path / "compiled.yaml"
+    cache.mkdir(mode=0o700)
+    pipe = cache / f"{cpu._named(TwisterKernel(), cpu.HOST.register_bytes)}.o"
+    os.mkfifo(pipe)
+    path.write_text(
+        "name: compiled\nengine: compiled\nfit: {steps: 20}\nsweep: {seed: {count: 40}}\n"
+        "resources: {actors: {max: 1}}\n"
+    )
+    running = subprocess.Popen(
+        command("run", str(path), "--store", str(tmp_path / "runs"), "--executor", "ray"),
+        env=clean({"POLYFIT_CACHE": str(cache)}),
+        cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with running as process:
+        try:
+            assert process.stderr is not None
+            stage = "0 of 40 fits, 0 of 1 shard stored; compiling on 1 of 1 actors"
+            assert any(stage in line for line in process.stderr), "it ended without a word of it"
+            (status,) = tmp_path.rglob("status.json")
+            wait_for(
+                lambda: json.loads(status.read_bytes())["stage"] == "compiling on 1 of 1 actors",
+                "its status, which is written after the line",
+                process,
+            )
+        finally:
+            with suppress(OSError):  # nobody reads it any more
+                os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+            _, told = process.communicate(timeout=HANG_S)
+    assert process.returncode == 0, told
+
+
+def test_an_executor_says_that_it_waits_for_room() -> None:
+    executor = object.__new__(RayExecutor)
+    executor._handles = [ActorHandle(None, None), ActorHandle(None, None)]
+    assert executor.stage() == "waiting for room: 0 of 2 actors ready"
+    executor._handles[0].placed = True
+    assert executor.stage() is None
+    executor._handles[0].compiling = True
+    assert executor.stage() == "compiling on 1 of 1 actors"
+
+
+def test_actors_on_ray_make_the_bytes_that_this_process_makes(
+    seaweed: S3Server,
+    s3_keys: Mapping[str, str],
+    ray_cluster: RayHead,
+    sweep_path: str,
+    tmp_path: Path,
+) -> None:
+    done = polyfit_run(
+        {**s3_keys, **ray_cluster.env}, "run", sweep_path, "--store", seaweed.fresh_uri(), "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    there = opened(done.stdout, seaweed)
+    here = polyfit.execute(Spec.parse(SMALL), store=str(tmp_path / "here"), executor="inline")
+    assert there.manifest == here.manifest
+
+
+def test_a_run_joins_a_cluster_whose_actors_hold_shares_of_its_gpus(
+    seaweed: S3Server, s3_keys: Mapping[str, str], ray_cluster: RayHead, tmp_path: Path
+) -> None:
+    path = tmp_path / "shares.yaml"
+    path.write_text(SMALL + "resources: {gpus_per_actor: 0.5, cpus_per_actor: 0.5}\n")
+    env = {k: v for k, v in ray_cluster.env.items() if k != "RAY_ADDRESS"}
+    done = polyfit_run(
+        {**s3_keys, **env}, "run", str(path), "--store", seaweed.fresh_uri(), "--json",
+        "--address", ray_cluster.address,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "on the Ray cluster: 0.5 GPU and 0.5 CPU per actor" in done.stderr
+    assert opened(done.stdout, seaweed).verify().problems == []
+
+
+def test_a_machine_that_does_not_see_the_folder_is_told_of(
+    ray_cluster: RayHead, sweep_path: str, tmp_path: Path
+) -> None:
+    """The driver in a mount namespace of its own, where another file system covers the folder."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    inside = f'mount -t tmpfs none {hidden} && exec "$@"'
+    probe = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none {hidden}"],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if probe.returncode:
+        pytest.skip("needs the right to make a mount namespace (root)")
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", inside, "sh",
+         *command("run", sweep_path, "--store", str(hidden))],
+        env=clean(ray_cluster.env), cwd=ROOT, text=True, capture_output=True, timeout=HANG_S,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 5, done.stderr
+    assert "is not the driver's folder" in done.stderr
+    assert "a folder must be shared by all machines, or use s3://" in done.stderr
+
+
+def test_a_cluster_without_room_is_given_up_with_what_was_asked_and_what_there_is(
+    ray_cluster: RayHead, tmp_path: Path
+) -> None:
+    path = tmp_path / "large.yaml"
+    path.write_text(SMALL + "resources: {gpus_per_actor: 8}\n")
+    done = polyfit_run(
+        ray_cluster.env, "run", str(path), "--store", str(tmp_path), "--placement-timeout", "3"
+    )
+    assert done.returncode == 6, done.stderr
+    assert "each asks for 8 GPU and 1 CPU" in done.stderr
+    assert "2 of 2 GPU free" in done.stderr
+
+
+def plant_nodes(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """A cluster of these nodes; nothing runs on them."""
+    import ray
+
+    found = [
+        {"NodeID": f"id-{address}", "NodeManagerAddress": address, "Alive": True,
+         "NodeManagerHostname": "host", "Resources": {"CPU": 2.0}}
+        for address in addresses
+    ]  # fmt: skip
+    monkeypatch.setattr(ray, "nodes", lambda: found)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0 * len(addresses)})
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def two_nodes(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> RayExecutor:
+    plant_nodes(monkeypatch, "one", "other")
+    job = Job(StoreAddress("/nowhere"), "attempt")
+    return RayExecutor(
+        job, Resources(), Connection(own_cluster=False, opened=True), 600, told.append
+    )
+
+
+def test_an_actor_whose_process_does_not_come_up_is_thought_of_where_there_is_room(
+    two_nodes: RayExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "available_resources", lambda: {})
+    two_nodes._handles = [ActorHandle(None, None)]
+    assert "actors of this run whose process does not start" in two_nodes._no_room()
+    two_nodes._resources = Resources(cpus_per_actor=100)
+    assert two_nodes._no_room().endswith("0 of 4 CPU free")
+
+
+def test_a_turn_with_nothing_to_wait_for_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a node's pause lasts there is no actor at all."""
+    waits: list[float] = []
+    plant_nodes(monkeypatch, "one")
+    monkeypatch.setattr(time, "sleep", waits.append)
+    job = Job(StoreAddress("/nowhere"), "attempt")
+    executor = RayExecutor(job, Resources(), Connection(own_cluster=False, opened=True), 600)
+    executor._note_failure("one", ClusterError("killed"), False, time.monotonic())
+    failure = executor._failures._failures["one"]
+    executor._failures._failures["one"] = replace(failure, until=float("inf"))
+    turns = executor.run(deque([Task("compute", 0)]))
+    for turn in range(3):
+        assert next(turns) is None
+        assert len(waits) == turn + 1
+        assert min(waits) > 0
+
+
+def test_an_own_ray_without_a_gpu_says_so_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.yaml"
+    path.write_text(SMALL + "resources: {gpus_per_actor: 1}\n")
+    done = polyfit_run({}, "run", str(path), "--store", str(tmp_path), "--executor", "ray")
+    assert done.returncode == 6, done.stderr
+    assert "no actor could be placed: each asks for 1 GPU and 1 CPU" in done.stderr
+
+
+def test_an_actor_that_dies_is_replaced_and_its_shard_fitted_once(tmp_path: Path) -> None:
+    """A worker process killed from outside, on a Ray of the test's own process."""
+    script = tmp_path / "killer.py"
+    script.write_text(
+        "import os, pathlib, signal, sys\n"
+        "import polyfit\n"
+        "from polyfit.spec.spec import Spec\n"
+        "killed = []\n"
+        "def parent(pid):\n"
+        "    stat = pathlib.Path(f'/proc/{pid}/stat').read_text()\n"
+        "    return int(stat.rpartition(')')[2].split()[1])\n"
+        "def ours(pid):\n"
+        "    while pid > 1:\n"
+        "        if pid == os.getpid(): return True\n"
+        "        pid = parent(pid)\n"
+        "def kill(progress):\n"
+        "    if progress.shards_done < 3 or killed: return\n"
+        "    for folder in pathlib.Path('/proc').glob('[0-9]*'):\n"
+        "        try:\n"
+        "            actor = b'ShardActor' in (folder / 'cmdline').read_bytes()\n"
+        "            if actor and ours(int(folder.name)):\n"
+        "                os.kill(int(folder.name), signal.SIGKILL)\n"
+        "                killed.append(folder.name)\n"
+        "                return\n"
+        "        except OSError: pass\n"
+        "spec = Spec.load(sys.argv[1])\n"
+        "run = polyfit.execute(spec, store=sys.argv[2], executor='ray', on_progress=kill)\n"
+        "assert killed, 'no actor was found'\n"
+        "assert run.verify().problems == []\n"
+        "print(run.plan.fits)\n"
+    )
+    path = tmp_path / "dying.yaml"
+    path.write_text("name: dying\nshard: 200\nfit: {steps: 2000}\nsweep: {seed: {count: 4000}}\n")
+    done = subprocess.run(
+        [sys.executable, str(script), str(path), str(tmp_path / "runs")],
+        env=clean({}), cwd=ROOT, text=True, capture_output=True, timeout=HANG_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "4000"
+
+
+ELASTIC = """
+    import json, sys
+    from ray.cluster_utils import Cluster
+    import polyfit
+    from polyfit.work.ray_executor import RayExecutor
+
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    nodes, sizes, seen = [], [], []
+    scale = RayExecutor._scale
+
+    def scaled(self, todo):
+        scale(self, todo)
+        sizes.append(len(self._handles))
+
+    RayExecutor._scale = scaled
+
+    def follow(progress):
+        if not nodes and progress.shards_done >= 2:
+            nodes.append(cluster.add_node(num_cpus=2))
+            seen.append(max(sizes))
+        if len(nodes) == 1 and len(seen) == 1 and sizes[-1] == 3 and progress.shards_done >= 8:
+            seen.append(sizes[-1])
+            cluster.remove_node(nodes[0], allow_graceful=False)  # kills its raylet
+
+    try:
+        run = polyfit.execute(
+            polyfit.Spec.load(sys.argv[1]), store=sys.argv[2], executor="ray",
+            address=cluster.address, on_progress=follow,
+        )
+        told = {"seen": seen, "last": sizes[-1], "problems": run.verify().problems}
+        print("TOLD", json.dumps(told))
+    finally:
+        cluster.shutdown()
+"""
+
+
+def test_actors_follow_a_cluster_that_grows_and_loses_a_node(tmp_path: Path) -> None:
+    path = tmp_path / "elastic.yaml"
+    path.write_text(
+        "name: elastic\nshard: 200\nengine: eager\nfit: {steps: 3000}\n"
+        "sweep: {seed: {count: 10000}}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(ELASTIC), str(path), str(tmp_path / "runs")],
+        env=clean({}), cwd=ROOT, text=True, capture_output=True, timeout=HANG_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("TOLD "))
+    told = json.loads(line.removeprefix("TOLD "))
+    assert told == {"seen": [1, 3], "last": 0, "problems": []}

@@ -1,0 +1,238 @@
+"""Whole jobs through real Ray actors into a real S3 server: submitted, stopped, killed, resumed."""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from deployed import documents, pod_templates, text
+from launch import clean, command, polyfit_run
+from limits import HANG_S, wait_for
+from servers import RayHead, S3Server, descendants, ray_head
+
+import polyfit
+from polyfit.run.keys import lease_key
+from polyfit.spec.plan import Plan
+from polyfit.spec.spec import Spec
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+HUNDRED_THOUSAND = (
+    "name: many\nfit: {steps: 100, points: 100}\nsweep: {degree: [2, 3], seed: {count: 50000}}\n"
+    "resources: {actors: {max: 2}}\n"
+)
+
+
+def test_100_000_fits_on_two_actors_of_an_own_ray_come_to_rest_in_s3(
+    seaweed: S3Server, s3_keys: Mapping[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text(HUNDRED_THOUSAND)
+    uri = seaweed.fresh_uri()
+    done = polyfit_run(s3_keys, "run", str(path), "--store", uri, "--executor", "ray", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["fits"] == 100_000
+    verified = polyfit_run(s3_keys, "verify", summary["run"], "--json")
+    assert verified.returncode == 0, verified.stderr
+    assert json.loads(verified.stdout)["fits"] == 100_000
+    host = seaweed.endpoint_url.removeprefix("http://")
+    with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
+        folder = tmp_path / "copy"
+        _download(seaweed, summary["run"], folder)
+        found = connection.execute(
+            "select count(*), count(distinct fit), min(fit), max(fit) "
+            f"from read_parquet('{folder}/*.parquet')"
+        ).fetchone()
+    assert found == (100_000, 100_000, 0, 99_999), host
+
+
+def _download(server: S3Server, uri: str, folder: Path) -> None:
+    """The shards as files: DuckDB's own S3 client is an extension that has to be fetched."""
+    folder.mkdir()
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    client = server.client()
+    listed = client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/shards/")
+    for item in listed["Contents"]:
+        client.download_file(bucket, item["Key"], str(folder / Path(item["Key"]).name))
+
+
+def test_a_submitted_job_runs_with_the_nodes_own_keys(
+    seaweed: S3Server, s3_keys: Mapping[str, str], ray_cluster: RayHead, tmp_path: Path
+) -> None:
+    """`ray job submit --working-dir .` with token authentication; no key travels."""
+    uri = seaweed.fresh_uri()
+    plan = Plan.of(Spec.load(ROOT / "jobs" / "stability.yaml"))
+    submitter = {
+        k: v for k, v in ray_cluster.env.items() if k.startswith(("RAY_AUTH", "RAY_API_SERVER"))
+    }
+    job = [
+        str(Path(sys.executable).parent / "ray"), "job", "submit", "--working-dir", ".",
+        "--runtime-env-json", '{"excludes": [".venv", ".local", ".git", "runs"]}', "--",
+        "python", "-m", "polyfit", "run", "jobs/stability.yaml", "--store", uri,
+    ]  # fmt: skip
+    done = subprocess.run(
+        job, env=clean(submitter), cwd=ROOT, text=True, capture_output=True, timeout=HANG_S,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 GPU and 1 CPU per actor" in done.stdout
+    run = polyfit.Run.open(f"{uri}/stability/{plan.run_id}", seaweed.endpoint_url)
+    assert run.verify().problems == []
+    for secret in (s3_keys["AWS_SECRET_ACCESS_KEY"], s3_keys["AWS_ACCESS_KEY_ID"]):
+        assert secret not in done.stdout + done.stderr
+
+
+LONG = "name: long\nshard: 20\nengine: eager\nfit: {steps: 20000}\nsweep: {seed: {count: 8000}}\n"
+
+
+def test_a_stopped_job_lets_its_shards_come_to_rest_and_the_run_go(
+    seaweed: S3Server, ray_cluster: RayHead, tmp_path: Path
+) -> None:
+    """By the command that ends the head's pod; Ray's own 3 s would be too few."""
+    from ray.job_submission import JobSubmissionClient
+
+    spec = tmp_path / "long.yaml"
+    spec.write_text(LONG)
+    uri = seaweed.fresh_uri()
+    home = f"{uri.partition('polyfit/')[2]}/long/{Plan.of(Spec.load(spec)).run_id}"
+    jobs, store = JobSubmissionClient(ray_cluster.dashboard_url), seaweed.client()
+    job = jobs.submit_job(
+        entrypoint=shlex.join(command("run", str(spec), "--store", uri)),
+        runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(int(HANG_S))}},
+    )
+    while not _listed(store, f"{home}/shards/"):  # from then on others are in flight
+        assert not jobs.get_job_status(job).is_terminal(), jobs.get_job_logs(job)
+        time.sleep(0.2)
+
+    stopped = subprocess.run(
+        [*_pre_stop(ray_cluster), job], env=clean(ray_cluster.env), text=True, capture_output=True,
+        timeout=HANG_S, check=False,
+    )  # fmt: skip
+
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    log = jobs.get_job_logs(job)
+    assert "waiting up to 25 s for running shards" in log
+    assert "ended by SIGTERM; run the same command to resume" in log
+    lease = store.get_object(Bucket=seaweed.bucket, Key=f"{home}/{lease_key(1)}")["Body"].read()
+    assert json.loads(lease)["released"] is True
+
+
+def _pre_stop(ray_cluster: RayHead) -> list[str]:
+    """The preStop command of the head's pod, less the job, for this cluster."""
+    (rayjob,) = documents(text("rayjob.yaml"))
+    (container,) = pod_templates(rayjob)["head"]["containers"]
+    ray, *words, _ = container["lifecycle"]["preStop"]["exec"]["command"]
+    there = [word.replace("http://127.0.0.1:8265", ray_cluster.dashboard_url) for word in words]
+    return [str(Path(sys.executable).with_name(ray)), *there]
+
+
+def test_no_credential_is_left_in_the_store(
+    seaweed: S3Server, s3_keys: Mapping[str, str], ray_cluster: RayHead, sweep_path: str
+) -> None:
+    uri = seaweed.fresh_uri()
+    done = polyfit_run({**s3_keys, **ray_cluster.env}, "run", sweep_path, "--store", uri)
+    assert done.returncode == 0, done.stderr
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    client = seaweed.client()
+    listed = client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]
+    assert len(listed) > 8
+    for item in listed:
+        data = client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+        assert s3_keys["AWS_SECRET_ACCESS_KEY"].encode() not in data
+        assert s3_keys["AWS_ACCESS_KEY_ID"].encode() not in data
+
+
+def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
+    seaweed: S3Server, s3_keys: Mapping[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "killed.yaml"
+    path.write_text(
+        "name: killed\nshard: 400\nfit: {steps: 2000000}\nrecord: none\n"
+        "sweep: {seed: {count: 12000}}\n"
+        "resources: {actors: {max: 2}}\n"
+    )
+    plan = Plan.of(Spec.load(path))
+    uri = seaweed.fresh_uri()
+    ours = ("run", str(path), "--store", uri, "--executor", "ray")
+    shards = f"{uri.partition('polyfit/')[2]}/killed/{plan.run_id}/shards/"
+    with subprocess.Popen(
+        command(*ours), env=clean(s3_keys), cwd=ROOT, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        client = seaweed.client()
+        wait_for(lambda: len(_listed(client, shards)) >= 5, "five shards at rest", process)
+        family = descendants(process.pid)
+        actors = [member.pid for member in family if b"ShardActor" in _title(member.pid)]
+        assert actors
+        process.send_signal(signal.SIGKILL)
+    # What its actors have in hand still comes to rest, until Ray has ended them.
+    for member in family:
+        if member.pid in actors:
+            assert member.ends_within(HANG_S), f"actor {member.pid} outlives its driver"
+    for member in family:  # Ray's own agents stay behind
+        member.signal(signal.SIGKILL)
+    left = _listed(client, shards)
+    assert 5 <= len(left) < plan.shards, "the driver was not killed half-way"
+    done = polyfit_run(s3_keys, *ours)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(left)} of {plan.shards} shards are stored already" in done.stderr
+    after = _listed(client, shards)
+    assert {key: after[key] for key in left} == left, "a shard at rest was written again"
+    verified = polyfit_run(s3_keys, "verify", f"{uri}/killed/{plan.run_id}")
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout.startswith("intact: 12,000 fits, each once")
+
+
+def _title(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def _listed(client: Any, prefix: str) -> dict[str, Any]:
+    found = client.list_objects_v2(Bucket="polyfit", Prefix=prefix).get("Contents", [])
+    return {item["Key"]: item["LastModified"] for item in found}
+
+
+def test_sigterm_drains_with_its_own_exit_code_and_the_run_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "drained.yaml"
+    path.write_text(
+        "name: drained\nshard: 100\nfit: {steps: 2000000}\nrecord: none\n"
+        "sweep: {seed: {count: 3000}}\n"
+    )
+    ours = command("run", str(path), "--store", str(tmp_path / "runs"), "--executor", "ray")
+    with subprocess.Popen(
+        ours, env=clean({}), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for(lambda: list(tmp_path.rglob("*.parquet")), "a shard at rest", process)
+        process.terminate()
+        _, told = process.communicate(timeout=HANG_S)
+    assert process.returncode == 143, told
+    assert "run the same command to resume" in told
+    again = polyfit_run({}, *ours[3:])
+    assert again.returncode == 0, again.stderr
+    assert "shards are stored already" in again.stderr
+
+
+def test_an_actor_that_has_no_credentials_says_so(
+    seaweed: S3Server, s3_keys: Mapping[str, str], sweep_path: str
+) -> None:
+    """The driver has keys, the nodes of the cluster have none."""
+    with ray_head(num_cpus=1, num_gpus=0) as head:
+        done = polyfit_run(
+            {**s3_keys, **head.env}, "run", sweep_path, "--store", seaweed.fresh_uri()
+        )
+    assert done.returncode == 5, done.stderr
+    assert "no credentials on this machine" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
