@@ -140,6 +140,8 @@ def test_the_page_of_jobs_has_a_line_for_every_field_and_exit_code() -> None:
 LINK = re.compile(r"(?:\]\(|(?:src|srcset)=\")([^)\"\s]+)")
 NAMED_PATH = re.compile(r"`(\w[\w.*-]*(?:/[\w.*-]+)+/?|[\w-]+\.(?:py|md|yaml|toml))`")
 
+NAME_IN_A_DRAWING = re.compile(r"\b(?:[a-z]+_\w+|[A-Z][a-z]+[A-Z]\w+|[A-Z][a-z]+\.[a-z]\w*)\b")
+
 
 def headings(page: Path) -> set[str]:
     """The anchors that GitHub makes of a page's headings."""
@@ -167,6 +169,19 @@ def test_the_paths_that_a_page_names_are_there(page: Page) -> None:
         bases = [base for base in (ROOT, page.folder) if (base / first).exists()]
 
         assert not bases or any([*base.glob(path)] for base in bases), path
+
+
+def test_the_modules_and_names_that_the_page_of_the_code_names_are_there() -> None:
+    (code,) = (page for page in PAGES if page.name == "polyfit/README.md")
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "polyfit").rglob("*.py")]
+    words = {word for source in sources for word in re.findall(r"\w+", source)}
+    drawings = "".join(block.text for block in code.blocks())
+    wings = "|".join(path.parent.name for path in (ROOT / "polyfit").glob("*/__init__.py"))
+    modules = re.findall(rf"(?<!/)\b(?:{wings})/\w+", code.text)
+    names = re.findall(r"`([A-Za-z_.]+)`", code.prose) + NAME_IN_A_DRAWING.findall(drawings)
+
+    assert [it for it in modules if not (ROOT / "polyfit" / f"{it}.py").exists()] == []
+    assert [it for it in names if not words >= {*it.split(".")} and not it.endswith(".py")] == []
 
 
 @pages
