@@ -31,7 +31,7 @@ from polyfit.engine.batch import (
 from polyfit.engine.fit import fit_batch
 from polyfit.engine.layout import rows_of
 from polyfit.engine.objective import squared
-from polyfit.engine.optimizer import MOMENTS, Hyperparameters, updated
+from polyfit.engine.optimizer import Hyperparameters, updated
 from polyfit.numerics.arrays import Array
 
 __all__ = ["fit_affine", "relative_difference", "rounding_tolerance"]
@@ -94,7 +94,7 @@ def relative_difference(one: BatchResult, other: BatchResult) -> float:
 
 def _num_states(config: BatchConfig) -> int:
     """S, the numbers of a state."""
-    return config.size * (1 + MOMENTS[config.optimizer.name])
+    return config.size * (1 + config.optimizer.traits.num_moments)
 
 
 def _mapped(inputs: BatchInputs) -> tuple[BatchResult, Array]:
@@ -104,7 +104,7 @@ def _mapped(inputs: BatchInputs) -> tuple[BatchResult, Array]:
     jumps, map_of_jump = np.unique(np.diff([0, *inputs.updates, config.steps]), return_inverse=True)
     R, upper = problems.R_PMM, np.triu_indices(config.size)
     kernel = AffinePowerKernel(
-        config.degree, config.objective, MOMENTS[config.optimizer.name],
+        config.degree, config.objective, config.optimizer.traits.num_moments,
         bool(powers.of_B[-1] == 0), not np.ptp(R, axis=0).any(), tuple(inputs.record),
         config.dtype == torch.float32,
     )  # fmt: skip

@@ -82,7 +82,7 @@ class BatchConfig:
         Factors of two are exact, so the coefficients have the same bits, and no residual has to
         be doubled. Adam's and Newton's updates need the gradient itself.
         """
-        return self.squared and self.optimizer.name in ("gd", "momentum")
+        return self.squared and self.optimizer.traits.linear
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,6 +200,6 @@ def blank_records(
 def startable(inputs: BatchInputs) -> npt.NDArray[np.bool_]:
     """Which fits can be iterated: those whose problem and rate the dtype holds, shape (B,)."""
     config, problems = inputs.config, inputs.problems
-    dtype, newton = np.dtype(config.numpy_dtype).name, config.optimizer.name == "newton"
+    dtype, newton = np.dtype(config.numpy_dtype).name, config.optimizer.traits.second_order
     held_P = holds_problem(dtype, newton, problems.R_PMM, problems.q_PM)
     return held_P[problems.of_B] & holds_rate(dtype, inputs.lr_B)

@@ -62,7 +62,7 @@ def objective_of(
     functions = problems.functions_PMN
     rows = [spread(functions[:, k], len(functions) == 1) for k in range(config.size)]
     y = spread(problems.y_PN, len(problems.y_PN) == 1)
-    return pointwise(config.objective, rows, y, smooth=config.optimizer.name == "newton")
+    return pointwise(config.objective, rows, y, smooth=config.optimizer.traits.second_order)
 
 
 class Eager:
@@ -87,7 +87,7 @@ class Eager:
         lr = self._vector(inputs.lr_B[fits].astype(dtype))
         self.rule: UpdateRule = (
             Newton(self.config, self.problems, fits, c, lr)
-            if self.config.optimizer.name == "newton"
+            if self.config.optimizer.traits.second_order
             else FirstOrder(self.config, c, lr)
         )
         self.first_loss = self.last_loss = torch.empty(0)

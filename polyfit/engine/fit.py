@@ -42,7 +42,7 @@ def fit_batch(inputs: BatchInputs, device: torch.device, engine: str = "eager") 
     Raises:
         ClusterError: ``compiled`` where no machine code can be made or run.
     """
-    if engine == "compiled" and inputs.config.optimizer.name != "newton":
+    if engine == "compiled" and not inputs.config.optimizer.traits.second_order:
         return fit_compiled(inputs, device)
     with torch.enable_grad():
         return Eager(inputs, device).iterate()

@@ -29,7 +29,7 @@ from polyfit.engine.emit import Emitter
 from polyfit.engine.emitted_objective import EmittedObjective, load_triangle
 from polyfit.engine.kernel import Block, Kernel
 from polyfit.engine.loops import Loop
-from polyfit.engine.optimizer import MOMENTS, Hyperparameters, updated
+from polyfit.engine.optimizer import Hyperparameters, updated
 from polyfit.engine.tape import inline
 from polyfit.engine.trace import forward
 
@@ -105,7 +105,7 @@ class IterationKernel(Kernel):
     @property
     def vectors(self) -> int:
         """S, the numbers of a state."""
-        return self.config.size * (1 + MOMENTS[self.config.optimizer.name])
+        return self.config.size * (1 + self.config.optimizer.traits.num_moments)
 
     def before(self, e: Emitter, a: dict[str, str]) -> object:
         parameters = {name: e.load_uniform(a["parameters"], k) for k, name in enumerate(PARAMETERS)}

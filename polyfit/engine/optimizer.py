@@ -12,10 +12,7 @@ from polyfit.engine.objective import Coefficients, root
 from polyfit.numerics.arrays import Array
 from polyfit.numerics.elementary import power
 
-__all__ = ["MOMENTS", "Hyperparameters", "bias_corrections", "updated"]
-
-MOMENTS: Final = {"gd": 0, "momentum": 1, "adam": 2, "newton": 0}
-"""Vectors beside each coefficient that an optimizer carries from update to update."""
+__all__ = ["Hyperparameters", "bias_corrections", "updated"]
 
 
 @dataclass(frozen=True, slots=True)

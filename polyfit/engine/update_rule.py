@@ -7,7 +7,7 @@ from torch import Tensor
 
 from polyfit.engine.batch import BatchConfig
 from polyfit.engine.objective import Coefficients, Objective, gradient
-from polyfit.engine.optimizer import MOMENTS, Hyperparameters, bias_corrections, updated
+from polyfit.engine.optimizer import Hyperparameters, bias_corrections, updated
 
 __all__ = ["FirstOrder", "UpdateRule"]
 
@@ -44,7 +44,7 @@ class FirstOrder(UpdateRule):
     def __init__(self, config: BatchConfig, c: Coefficients, lr: Tensor) -> None:
         self.config, self.c, self.lr = config, c, lr * (2.0 if config.halved else 1.0)
         self.moments = [
-            [torch.zeros_like(v) for v in c] for _ in range(MOMENTS[config.optimizer.name])
+            [torch.zeros_like(v) for v in c] for _ in range(config.optimizer.traits.num_moments)
         ]
 
     def gradient(self, objective: Objective) -> tuple[Tensor, Coefficients]:

@@ -160,7 +160,7 @@ class Batches:
             limits = BATCH_LIMITS[self._plan.engine]
             return min(limits.fits, limits.residuals // points) if points else limits.fits
         size = example.degree + 1
-        by_kernel = self._plan.engine != "eager" and example.optimizer.name != "newton"
+        by_kernel = self._plan.engine != "eager" and not example.optimizer.traits.second_order
         vectors = (size + 1) * (size + 5)  # the state twice, the moments, R and q
         numbers = vectors + points * (1 if by_kernel else 16 + 2 * size)
         updates = len(self._plan.record.updates(example.steps))

@@ -142,8 +142,9 @@ def cpu_kind(plan: Plan) -> str:
 
     It does where torch adds over points: the order depends on the length of the CPU's vectors.
     """
-    newton = any(optimizer.name == "newton" for optimizer in plan.sweep.values("optimizer"))
-    by_torch = plan.engine == "eager" or newton
+    optimizers = plan.sweep.values("optimizer")
+    second_order = any(optimizer.traits.second_order for optimizer in optimizers)
+    by_torch = plan.engine == "eager" or second_order
     if not by_torch or set(plan.sweep.values("objective")) <= set(SQUARED):
         return ANY_CPU
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
