@@ -83,7 +83,7 @@ STAGES: Final = {
     ),
     "iteration": ("fitting.fit_batch", "fitting.fit_affine"),
     "evaluation": ("fitting.ShardFitting._evaluate",),
-    "rows": ("fitting.ShardFitting._keep", "fitting.table"),
+    "rows": ("fitting.ShardFitting._keep", "fitting.to_table"),
     "Parquet": ("storing.to_parquet",),
 }
 """The functions of ``polyfit.work`` that do each stage; what is not named is in the rest."""

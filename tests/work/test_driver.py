@@ -83,7 +83,7 @@ def keys(run: polyfit.Run) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_shard_in_this_process_has_no_longer_than_others(
+def test_a_shard_in_this_process_has_the_same_time_to_finish_as_on_ray(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After one signal, a shard that takes longer is left; the run resumes later."""
@@ -139,7 +139,7 @@ def home(place: Place, run_id: str | None = None, spec: Spec = SPEC) -> Store:
 
 
 def shards(store: Store) -> dict[str, bytes]:
-    """What is at rest, by its key."""
+    """The stored shards, by their keys."""
     return {entry.key: store.get(entry.key) for entry in store.list("shards/")}
 
 
@@ -254,7 +254,7 @@ def status(store: Path) -> dict[str, Any]:
 def test_a_run_says_what_it_is_at_while_its_own_thread_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before its first shard is at rest too."""
+    """Before its first shard is stored too."""
 
     seen, compute, noted = Seen(), storing.run_shard, list[dict[str, Any]]()
     compiles = [True]
@@ -432,7 +432,7 @@ def test_a_run_id_that_is_no_name_is_refused(tmp_path: Path, run_id: str) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_shard_that_fails_thrice_is_set_aside_and_the_rest_goes_on(
+def test_a_shard_that_fails_thrice_has_failed_and_the_others_are_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
@@ -460,7 +460,7 @@ def test_a_shard_that_fails_thrice_is_set_aside_and_the_rest_goes_on(
         run(tmp_path)
     assert not list(tmp_path.rglob("000003-*.parquet")), "it was tried again unasked"
     assert run(tmp_path, retry_failed=True).verify().problems == []
-    assert run(tmp_path).complete, "what was mended counts as set aside"
+    assert run(tmp_path).complete, "what was mended counts as failed"
 
 
 def test_with_on_failure_stop_the_rest_is_left(
@@ -544,7 +544,7 @@ def test_two_drivers_at_once_make_one_run(place: Place, monkeypatch: pytest.Monk
 # --- where answers are lost, objects damaged, and drivers killed -----------------------------
 
 
-def test_a_shard_whose_first_answer_was_lost_is_receipted_as_it_lies_there(
+def test_a_shard_whose_first_answer_was_lost_is_receipted_as_it_is_stored(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second try meets the object of the first, where conditions hold."""
@@ -598,7 +598,7 @@ def test_a_damaged_shard_found_on_resume_fails_and_is_not_sealed(
         store.get(MANIFEST)
 
 
-def test_a_driver_killed_half_way_leaves_what_the_next_one_goes_on_from(
+def test_a_driver_killed_half_way_leaves_what_the_next_one_resumes_from(
     place: Place, tmp_path: Path
 ) -> None:
     """``kill -9`` of a process, the same plan again, and proof from the store alone."""
@@ -612,7 +612,7 @@ def test_a_driver_killed_half_way_leaves_what_the_next_one_goes_on_from(
     )
     with running as process:
         try:
-            wait_for(lambda: len(shards(store)) >= 2, "two shards at rest", process)
+            wait_for(lambda: len(shards(store)) >= 2, "two stored shards", process)
             opened = polyfit.Run.open(store.uri)
             assert f"(process {process.pid} on " in opened.driver()
             assert opened.driver().endswith(" is at work on it")
@@ -797,7 +797,7 @@ def _noted(asked: list[str], function: Callable[[Any], None], path: Any) -> None
 @pytest.mark.parametrize(
     ("number", "error"), [(signal.SIGTERM, Drained), (signal.SIGINT, KeyboardInterrupt)]
 )
-def test_a_signal_lets_what_is_in_flight_come_to_rest(
+def test_a_signal_waits_for_running_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[BaseException]
 ) -> None:
 
@@ -819,7 +819,7 @@ def test_a_signal_lets_what_is_in_flight_come_to_rest(
     assert run(tmp_path).verify().problems == []
 
 
-def test_sigterm_while_ray_starts_is_told_as_any_other(
+def test_sigterm_while_ray_starts_is_reported_as_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until ``ray.init`` is through, its own handler answers the signal with ``sys.exit(15)``."""
@@ -1131,7 +1131,7 @@ def test_a_finished_run_on_a_store_that_cannot_be_written_is_still_a_no_op(
     assert run(tmp_path).complete
 
 
-def test_progress_counts_what_was_at_rest_before(tmp_path: Path, counted: type[Counted]) -> None:
+def test_progress_counts_what_was_stored_before(tmp_path: Path, counted: type[Counted]) -> None:
     counted.stop_after = 2
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
@@ -1142,7 +1142,7 @@ def test_progress_counts_what_was_at_rest_before(tmp_path: Path, counted: type[C
     assert (seen[-1].shards_done, seen[-1].fits_done) == (5, 50)
 
 
-def test_a_full_disk_leaves_nothing_half_written_and_the_run_goes_on_later(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_half_written_and_the_run_resumes_later(tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: the same error comes from the same call."""
     path = tmp_path / "full.yaml"
     path.write_text(

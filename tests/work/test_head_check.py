@@ -37,12 +37,12 @@ def test_an_address_that_listens_and_says_nothing_is_found_out(
         connect(f"127.0.0.1:{server.getsockname()[1]}")
 
 
-def test_a_name_that_no_host_can_have_is_told(tmp_path: Path) -> None:
+def test_a_name_that_no_host_can_have_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="cannot be reached"):
         connect(f"{'a' * 64}.example:6379")
 
 
-def test_a_wrong_token_is_told_as_such(
+def test_a_wrong_token_is_reported_as_such(
     ray_cluster: RayHead, sweep_path: str, tmp_path: Path
 ) -> None:
     env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
@@ -55,7 +55,9 @@ def test_a_wrong_token_is_told_as_such(
     assert "asks for a token: set RAY_AUTH_MODE=token" in none.stderr
 
 
-def test_a_cluster_that_is_not_there_is_told_in_one_line(sweep_path: str, tmp_path: Path) -> None:
+def test_a_cluster_that_is_not_there_is_reported_in_one_line(
+    sweep_path: str, tmp_path: Path
+) -> None:
     env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
     done = polyfit_run(
         env, "run", sweep_path, "--store", str(tmp_path), "--address", "127.0.0.1:1", timeout=HANG_S

@@ -120,7 +120,7 @@ def test_a_beat_says_since_when_nothing_has_happened(world: World) -> None:
     assert world.status()["last_event_at"] == "at 1085"
 
 
-def test_another_stage_is_told_and_noted_with_the_next_look(world: World) -> None:
+def test_another_stage_is_reported_and_written_with_the_next_tick(world: World) -> None:
     stage = ["compiling on 1 of 2 actors"]
     world.heartbeat.write_status(world.ledger, lambda: None)
     world.heartbeat.set_stage(lambda: stage[0])
@@ -167,7 +167,7 @@ def test_a_status_that_cannot_be_written_ends_nothing(
     assert world.status()["state"] == "complete"
 
 
-def test_a_signal_that_came_late_is_told_at_the_end(world: World) -> None:
+def test_a_signal_that_came_late_is_reported_at_the_end(world: World) -> None:
     world.wait(1)
     world.signal = 15
     world.heartbeat.finish("complete")

@@ -152,7 +152,7 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> RayExecutor:
     )
 
 
-def test_what_may_pass_is_tried_again_with_growing_pauses_and_told_once(
+def test_what_may_pass_is_tried_again_with_growing_pauses_and_reported_once(
     two_nodes: RayExecutor, told: list[str]
 ) -> None:
     pauses = []

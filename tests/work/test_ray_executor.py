@@ -109,7 +109,7 @@ def test_a_run_joins_a_cluster_whose_actors_hold_shares_of_its_gpus(
     assert opened(done.stdout, seaweed).verify().problems == []
 
 
-def test_a_machine_that_does_not_see_the_folder_is_told_of(
+def test_a_machine_that_does_not_see_the_folder_is_named(
     ray_cluster: RayHead, sweep_path: str, tmp_path: Path
 ) -> None:
     """The driver in a mount namespace of its own, where another file system covers the folder."""
@@ -173,7 +173,7 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> RayExecutor:
     )
 
 
-def test_an_actor_whose_process_does_not_come_up_is_thought_of_where_there_is_room(
+def test_an_actor_whose_process_does_not_start_is_mentioned_where_there_is_room(
     two_nodes: RayExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray

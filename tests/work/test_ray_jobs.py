@@ -31,7 +31,7 @@ HUNDRED_THOUSAND = (
 )
 
 
-def test_100_000_fits_on_two_actors_of_an_own_ray_come_to_rest_in_s3(
+def test_100_000_fits_on_two_actors_of_an_own_ray_are_stored_in_s3(
     seaweed: S3Server, s3_keys: Mapping[str, str], tmp_path: Path
 ) -> None:
     path = tmp_path / "many.yaml"
@@ -94,7 +94,7 @@ def test_a_submitted_job_runs_with_the_nodes_own_keys(
 LONG = "name: long\nshard: 20\nengine: eager\nfit: {steps: 20000}\nsweep: {seed: {count: 8000}}\n"
 
 
-def test_a_stopped_job_lets_its_shards_come_to_rest_and_the_run_go(
+def test_a_stopped_job_waits_for_its_shards_and_releases_the_run(
     seaweed: S3Server, ray_cluster: RayHead, tmp_path: Path
 ) -> None:
     """By the command that ends the head's pod; Ray's own 3 s would be too few."""
@@ -168,12 +168,12 @@ def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
         command(*ours), env=clean(s3_keys), cwd=ROOT, stderr=subprocess.DEVNULL, text=True
     ) as process:
         client = seaweed.client()
-        wait_for(lambda: len(_listed(client, shards)) >= 5, "five shards at rest", process)
+        wait_for(lambda: len(_listed(client, shards)) >= 5, "five stored shards", process)
         family = descendants(process.pid)
         actors = [member.pid for member in family if b"ShardActor" in _title(member.pid)]
         assert actors
         process.send_signal(signal.SIGKILL)
-    # What its actors have in hand still comes to rest, until Ray has ended them.
+    # What its actors compute is still stored, until Ray has ended them.
     for member in family:
         if member.pid in actors:
             assert member.ends_within(HANG_S), f"actor {member.pid} outlives its driver"
@@ -185,7 +185,7 @@ def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
     assert done.returncode == 0, done.stderr
     assert f"{len(left)} of {plan.shards} shards are stored already" in done.stderr
     after = _listed(client, shards)
-    assert {key: after[key] for key in left} == left, "a shard at rest was written again"
+    assert {key: after[key] for key in left} == left, "a stored shard was written again"
     verified = polyfit_run(s3_keys, "verify", f"{uri}/killed/{plan.run_id}")
     assert verified.returncode == 0, verified.stderr
     assert verified.stdout.startswith("intact: 12,000 fits, each once")
@@ -200,7 +200,7 @@ def _listed(client: Any, prefix: str) -> dict[str, Any]:
     return {item["Key"]: item["LastModified"] for item in found}
 
 
-def test_sigterm_drains_with_its_own_exit_code_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_sigterm_drains_with_its_own_exit_code_and_the_run_resumes(tmp_path: Path) -> None:
     path = tmp_path / "drained.yaml"
     path.write_text(
         "name: drained\nshard: 100\nfit: {steps: 2000000}\nrecord: none\n"
@@ -210,7 +210,7 @@ def test_sigterm_drains_with_its_own_exit_code_and_the_run_goes_on(tmp_path: Pat
     with subprocess.Popen(
         ours, env=clean({}), cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as process:
-        wait_for(lambda: list(tmp_path.rglob("*.parquet")), "a shard at rest", process)
+        wait_for(lambda: list(tmp_path.rglob("*.parquet")), "a stored shard", process)
         process.terminate()
         _, told = process.communicate(timeout=HANG_S)
     assert process.returncode == 143, told

@@ -147,7 +147,7 @@ def test_a_signal_that_is_ignored_stays_ignored(
 @pytest.mark.parametrize("lost", [False, True], ids=["raised", "lost once"])
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize(("executor", "module"), [("inline", "torch"), ("ray", "ray")])
-def test_a_run_that_has_begun_is_noted_and_let_go_of(
+def test_a_run_that_has_begun_is_noted_and_released(
     start: Start, spec: Path, executor: str, module: str, number: signal.Signals, lost: bool
 ) -> None:
     """``lost``: the signal comes in a destructor, whose exceptions Python only prints."""
