@@ -166,17 +166,17 @@ ANOTHER_RANGE = FIRST.replace("first", "more").replace(
 
 
 class Fitted:
-    """How many fits went through ``fitting.fit``."""
+    """How many fits went through ``fitting.fit_batch``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fits = 0
-        fit = vars(fitting)["fit"]
+        fit_batch = vars(fitting)["fit_batch"]
 
-        def counting(kind: Any, problems: Any, start: Any, *rest: Any) -> Any:
-            self.fits += len(start)
-            return fit(kind, problems, start, *rest)
+        def counting(inputs: Any, *rest: Any) -> Any:
+            self.fits += len(inputs.lr_B)
+            return fit_batch(inputs, *rest)
 
-        monkeypatch.setattr(fitting, "fit", counting)
+        monkeypatch.setattr(fitting, "fit_batch", counting)
 
 
 @pytest.fixture
