@@ -1,77 +1,15 @@
-"""Rows and their bytes: the schema, what becomes null, and Parquet that others read."""
+"""Results as rows: columns, types, lists, nulls."""
 
-import json
 from dataclasses import replace
 from itertools import permutations
-from pathlib import Path
-from typing import Any
 
-import duckdb
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from rows_of import ints, made, plan_of, rows_of
 
-import polyfit
-from polyfit.run.parquet import FOOTER, read_footer, to_parquet
-from polyfit.run.rows import Ragged, Rows, to_table
-from polyfit.run.schema import SCALARS, list_dtype, schema
+from polyfit.run.rows import Ragged, to_table
+from polyfit.run.schema import SCALARS, schema
 from polyfit.spec.fit import CANONICAL_ORDER
-from polyfit.spec.plan import Plan
-from polyfit.spec.spec import Spec
-
-STATUSES = ("completed", "converged", "diverged")
-FOOTER_OF_TEST = {"plan": "0" * 64, "fits": [0, 12], "statuses": {"completed": 12}}
-
-
-def plan_of(fields: str = "", record: str = "{every: 10, of: [loss]}") -> Plan:
-    """Twelve fits, one shard: degrees 1 and 3, six seeds."""
-    return Plan.of(
-        Spec.parse(
-            f"name: rows\nshard: 12\nfit: {{steps: 30, points: 20}}\nrecord: {record}\n"
-            f"sweep: {{degree: [1, 3], seed: {{count: {3 if fields else 6}}} {fields}}}"
-        )
-    )
-
-
-def ints(*values: int) -> npt.NDArray[np.int64]:
-    return np.array(values, dtype=np.int64)
-
-
-def rows_of(plan: Plan) -> Rows:
-    """Results made up, every number finite and different."""
-    fits = np.arange(plan.fits, dtype=np.int64)
-    numbers = fits.astype(np.float64)
-    columns = {name: plan.sweep.column(name, fits) for name in CANONICAL_ORDER}
-    size = columns["degree"].array(np.int64) + 1
-    recorded = {
-        name: np.full(plan.fits, 3) * (size if name == "coefficients" else 1)
-        for name in plan.record.of
-    }
-
-    def ragged(lengths: npt.NDArray[np.int64]) -> Ragged:
-        return Ragged((np.arange(lengths.sum()) + 0.1).astype(list_dtype(plan)), lengths)
-
-    return Rows(
-        parameters=columns,
-        lr=numbers + 0.25,
-        statuses=STATUSES,
-        status=(fits % 3).astype(np.int8),
-        steps_taken=30 - fits,
-        scalars={name: numbers + 100 * k for k, name in enumerate(SCALARS)},
-        coefficients=ragged(size),
-        power_coefficients=ragged(size),
-        power_known=np.ones(plan.fits, dtype=np.bool_),
-        histories={name: ragged(lengths) for name, lengths in recorded.items()},
-    )
-
-
-def made(plan: Plan, **changes: Any) -> pa.Table:
-    return to_table(plan, plan.shard(0), replace(rows_of(plan), **changes))
-
-
-# --- lists of unequal length -----------------------------------------------------------------
 
 
 def test_empty_lists_hold_their_lengths_in_nan() -> None:
@@ -115,8 +53,6 @@ def test_cut_keeps_the_first_values_of_each_list() -> None:
     cut = ragged.cut(ints(1, 0, 2))
     assert (cut.values.tolist(), cut.lengths.tolist()) == ([0.0, 4.0, 5.0], [1, 0, 2])
 
-
-# --- the schema ------------------------------------------------------------------------------
 
 WORD = "dictionary<values=string, indices=int32, ordered=0>"
 
@@ -235,9 +171,6 @@ def test_a_later_shard_numbers_its_fits_on() -> None:
     assert (found["fit"].to_pylist(), found["seed"].to_pylist()) == ([10, 11], [4, 5])
 
 
-# --- what is not finite ----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_scalar_that_is_not_finite_becomes_null(value: float) -> None:
     plan = plan_of()
@@ -287,126 +220,3 @@ def test_recorded_coefficients_are_a_list_per_update_of_the_fits_own_size() -> N
     found = made(plan, histories={"coefficients": history})["coefficients_history"].to_pylist()
     assert found[:3] == [[[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], [], [[6.0, 7.0]]]
     assert [[len(one) for one in lists] for lists in found[6:9]] == [[4, 4, 4], [], [4]]
-
-
-# --- bytes -----------------------------------------------------------------------------------
-
-
-def written(plan: Plan) -> bytes:
-    return to_parquet(made(plan), FOOTER_OF_TEST)
-
-
-def test_the_same_table_gives_the_same_bytes() -> None:
-    assert written(plan_of()) == written(plan_of())
-
-
-def test_a_table_comes_back_as_it_was_written() -> None:
-    plan = plan_of(record="{every: 10, of: [loss, coefficients]}")
-    rows = made(plan)
-    back = pq.read_table(pa.BufferReader(to_parquet(rows, FOOTER_OF_TEST)))
-    assert back.equals(rows)
-    assert back.schema.equals(rows.schema)
-
-
-def test_the_footer_says_what_it_was_given() -> None:
-    assert read_footer(pq.read_metadata(pa.BufferReader(written(plan_of())))) == FOOTER_OF_TEST
-
-
-def test_a_footer_that_is_no_json_is_not_written() -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        to_parquet(made(plan_of()), {"loss": float("inf")})
-
-
-@pytest.mark.parametrize(
-    "metadata", [None, {}, {b"other": b"{}"}, {FOOTER: b"{"}, {FOOTER: b"[1]"}, {FOOTER: b"\xff"}]
-)
-def test_a_footer_that_says_nothing_readable_is_refused(metadata: dict[bytes, bytes]) -> None:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({"fit": [0]}).replace_schema_metadata(metadata), sink)
-    with pytest.raises(ValueError):  # noqa: PT011 -- JSON's own messages
-        read_footer(pq.read_metadata(pa.BufferReader(sink.getvalue())))
-
-
-def test_every_column_is_compressed_with_zstd() -> None:
-    group = pq.read_metadata(pa.BufferReader(written(plan_of()))).row_group(0)
-    assert {group.column(k).compression for k in range(group.num_columns)} == {"ZSTD"}
-
-
-@pytest.mark.parametrize("column", ["fit", "loss", "status", "coefficients.list.element"])
-def test_a_flipped_byte_in_a_page_is_detected_by_its_checksum(column: str) -> None:
-    """The last byte of each column's pages: data, not a page's header."""
-    data = bytearray(written(plan_of()))
-    group = pq.read_metadata(pa.BufferReader(data)).row_group(0)
-    chunks = {group.column(k).path_in_schema: group.column(k) for k in range(group.num_columns)}
-    chunk = chunks[column]
-    start = chunk.dictionary_page_offset or chunk.data_page_offset
-    data[start + chunk.total_compressed_size - 1] ^= 0x01
-    with pytest.raises(OSError, match=r"(?i)crc|checksum"):
-        pq.read_table(pa.BufferReader(bytes(data)), page_checksum_verification=True)
-
-
-def test_an_intact_shard_passes_its_checksums() -> None:
-    data = pa.BufferReader(written(plan_of()))
-    assert pq.read_table(data, page_checksum_verification=True).num_rows == 12
-
-
-# --- read by others --------------------------------------------------------------------------
-
-
-def asked(query: str, path: str) -> tuple[Any, ...]:
-    found = duckdb.execute(query.format(rows=f"read_parquet('{path}')")).fetchone()
-    assert found is not None
-    return tuple(found)
-
-
-def test_duckdb_reads_a_shard(tmp_path: Path) -> None:
-    plan = plan_of(record="{every: 10, of: [loss, coefficients]}")
-    path = tmp_path / "shard.parquet"
-    path.write_bytes(written(plan))
-    found = asked(
-        "select count(*), sum(fit), sum(loss), count(distinct status), sum(coefficients[1]), "
-        "sum(len(coefficients_history)) from {rows}",
-        str(path),
-    )
-    rows = made(plan).to_pylist()
-    assert found == (
-        12,
-        sum(range(12)),
-        sum(row["loss"] for row in rows),
-        3,
-        pytest.approx(sum(row["coefficients"][0] for row in rows)),
-        36,
-    )
-
-
-def test_duckdb_reads_our_footer(tmp_path: Path) -> None:
-    (tmp_path / "shard.parquet").write_bytes(written(plan_of()))
-    (text,) = asked(
-        "select value from parquet_kv_metadata('{rows}') where key = 'polyfit'".replace(
-            "{rows}", str(tmp_path / "shard.parquet")
-        ),
-        "",
-    )
-    assert json.loads(bytes(text)) == FOOTER_OF_TEST
-
-
-def test_duckdb_reads_a_whole_run(tmp_path: Path) -> None:
-    """Shards of one run have one schema, and together every fit once."""
-    spec = Spec.parse(
-        "name: duck\nshard: 7\nfit: {steps: 20, points: 30}\n"
-        "sweep: {degree: [1, 3], lr: [auto, 100.0], seed: {count: 5}}"
-    )
-    run = polyfit.execute(spec, store=str(tmp_path), executor="inline")
-    found = asked(
-        "select count(*), count(distinct fit), sum(steps_taken), count(loss), sum(excess_loss) "
-        "from {rows}",
-        f"{run.uri}/shards/*.parquet",
-    )
-    frame = run.to_pandas()
-    assert found == (
-        20,
-        20,
-        int(frame["steps_taken"].sum()),
-        int(frame["loss"].count()),
-        pytest.approx(float(frame["excess_loss"].sum()), rel=1e-12),
-    )

@@ -1,0 +1,130 @@
+"""Conditions on columns."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pyarrow.compute as pc
+import pytest
+from small_run import ids
+
+from polyfit.errors import UsageError
+from polyfit.run.condition import condition
+from polyfit.run.reader import Run
+
+pytest_plugins = ["small_run_fixtures"]
+
+CONDITIONS: dict[str, Callable[[Any], Any]] = {
+    "degree == 3": lambda f: f.degree == 3,
+    "degree != 3": lambda f: f.degree != 3,
+    "loss < 1": lambda f: f.loss < 1,
+    "loss <= 1.5": lambda f: f.loss <= 1.5,
+    "fit > 30": lambda f: f.fit > 30,
+    "fit >= 30": lambda f: f.fit >= 30,
+    "10 < fit": lambda f: f.fit > 10,
+    "3 < fit <= 30": lambda f: (f.fit > 3) & (f.fit <= 30),
+    "1 <= degree < 3 < fit": lambda f: (f.degree < 3) & (f.fit > 3),
+    "basis == 'legendre'": lambda f: f.basis == "legendre",
+    "basis < status": lambda f: f.basis.astype(str) < f.status.astype(str),
+    "status in ['diverged', 'completed']": lambda f: f.status.isin(["diverged", "completed"]),
+    "basis not in ('power', 'legendre')": lambda f: f.basis == "chebyshev",
+    "fit in {3, 5, 99}": lambda f: f.fit.isin([3, 5]),
+    "fit in []": lambda f: f.fit < 0,
+    "loss == None": lambda f: f.loss.isna(),
+    "loss != None": lambda f: f.loss.notna(),
+    "None == loss": lambda f: f.loss.isna(),
+    "degree == 3 and seed == 0": lambda f: (f.degree == 3) & (f.seed == 0),
+    "degree == 1 or seed == 1": lambda f: (f.degree == 1) | (f.seed == 1),
+    "not degree == 3": lambda f: f.degree != 3,
+    "not (degree == 3 or seed == 0)": lambda f: (f.degree != 3) & (f.seed != 0),
+    "seed == 0 or degree == 3 and fit > 40": lambda f: (f.seed == 0) | (f.fit > 40),
+    "not loss < 1": lambda f: f.loss >= 1,
+    "loss != 1": lambda f: f.loss.notna(),
+    "fit + degree > 20": lambda f: f.fit + f.degree > 20,
+    "fit - degree > 20": lambda f: f.fit - f.degree > 20,
+    "fit * 2 == 20": lambda f: f.fit == 10,
+    "loss / 2 < 0.5": lambda f: f.loss < 1,
+    "excess_loss / loss > 0.01": lambda f: f.excess_loss / f.loss > 0.01,
+    "-degree < -2": lambda f: f.degree > 2,
+    "range_low == -1": lambda f: f.range_low == -1,
+    "  degree == 3  ": lambda f: f.degree == 3,
+}
+
+
+@pytest.mark.parametrize("text", CONDITIONS)
+def test_a_condition_chooses_rows(run: Run, frame: pd.DataFrame, text: str) -> None:
+    assert ids(run.table(where=text)) == frame["fit"][CONDITIONS[text](frame)].tolist()
+
+
+UNREADABLE = [
+    "degree ==",
+    "degree = 3",
+    "abs(loss) < 1",
+    "__import__('os').system('true')",
+    "loss.real < 1",
+    "loss[0] < 1",
+    "lambda: loss",
+    "[x for x in loss]",
+    "loss if degree else rmse",
+    "loss ** 2 < 1",
+    "degree % 2 == 0",
+    "degree // 2 == 0",
+    "loss < None",
+    "None <= loss",
+    "loss is None",
+    "degree == [1, 3]",
+    "degree in 3",
+    "degree in [seed]",
+    "degree == 1j",
+    "basis == b'power'",
+    "f'{loss}' == '1'",
+    "(x := degree) == 3",
+    "not " * 20_000 + "degree == 3",
+    "loss < 1 / 0",
+    "loss < -'a'",
+    "loss < 'a' + 1",
+    "fit == 1000000000000000000000000",
+    "degree == 3\x00",
+]
+
+
+@pytest.mark.parametrize("text", UNREADABLE, ids=lambda text: text[:40])
+def test_a_condition_that_cannot_be_read_is_refused_with_what_is_allowed(text: str) -> None:
+    with pytest.raises(UsageError, match="cannot be read; allowed: columns"):
+        condition(text, ["degree", "loss", "seed", "fit", "basis", "rmse"])
+
+
+@pytest.mark.parametrize("text", ["1 < 2", "3", "'a'", "None", "1 + 1"])
+def test_a_condition_without_a_column_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"names no column|cannot be read"):
+        condition(text, ["degree"])
+
+
+def test_a_condition_on_an_unknown_column_names_those_that_are() -> None:
+    with pytest.raises(UsageError, match="no column 'los'; the columns are degree, loss"):
+        condition("los < 1", ["degree", "loss"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "loss < 'a'",
+        "basis < 1",
+        "degree",
+        "not degree",
+        "not 3 and degree == 1",
+        "degree and seed",
+        "-basis == 'a'",
+        "basis + 1 == 2",
+        "coefficients == 1",
+        "degree in ['a']",
+        "loss + 'a' < 1",
+    ],
+)
+def test_a_condition_on_the_wrong_types_is_refused(run: Run, text: str) -> None:
+    with pytest.raises(UsageError, match="cannot be"):
+        run.table(where=text)
+
+
+def test_a_condition_is_one_expression_of_arrow() -> None:
+    assert condition("degree == 3", ["degree"]).equals(pc.field("degree") == 3)

@@ -1,0 +1,106 @@
+"""A lease is renewed while the driver works, and released at the end."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from limits import HANG_S, wait_for
+from places import Place
+
+from polyfit.errors import RunHeld
+from polyfit.run import renewal
+from polyfit.run.holder import Holder
+from polyfit.run.keys import lease_key
+from polyfit.run.lease import Lease, latest
+from polyfit.run.renewal import LeaseRenewer
+from polyfit.store.base import Store, StoredObject
+from polyfit.store.folder import FolderStore
+
+
+@pytest.fixture
+def store(place: Place) -> Store:
+    return place.store
+
+
+def told(line: str) -> None:
+    raise AssertionError(line)
+
+
+def elsewhere(attempt: str) -> Holder:
+    """A driver on another machine."""
+    return replace(Holder.here(attempt), host="far", machine="another boot")
+
+
+def stated(store: Store) -> dict[str, object]:
+    """Who holds the run, as the store says."""
+    _, present = latest(store)
+    assert present is not None
+    found = json.loads(present.data)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_keeper_renews_and_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renewal, "FIRST_RENEWAL_S", 0.01)
+    monkeypatch.setattr(renewal, "RENEW_EVERY_S", 0.01)
+    store = FolderStore(str(tmp_path))
+    lease = Lease(store, Holder.here("one"))
+    lease.acquire()
+    keeper = LeaseRenewer(lease, told)
+    wait_for(lambda: stated(store)["renewals"], "a renewal")
+    keeper.check()
+    keeper.close()
+    assert stated(store)["released"] is True
+
+
+def test_a_keeper_tells_of_a_run_that_was_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "FIRST_RENEWAL_S", 0.01)
+    monkeypatch.setattr(renewal, "RENEW_EVERY_S", 0.01)
+    store = FolderStore(str(tmp_path))
+    lease = Lease(store, Holder.here("one"))
+    lease.acquire()
+    store.put(lease_key(2), replace(elsewhere("two"), epoch=2).to_json())
+    keeper = LeaseRenewer(lease, told)
+    keeper._thread.join(HANG_S)
+    with pytest.raises(RunHeld, match="taken over"):
+        keeper.check()
+    keeper.close()
+    assert stated(store)["attempt"] == "two"
+
+
+class Broken(FolderStore):
+    """A store that fails in a way that nobody has thought of, as long as it is ``broken``."""
+
+    broken = False
+
+    def get_with_age(self, key: str) -> StoredObject:
+        if self.broken:
+            raise KeyError("ETag")
+        return super().get_with_age(key)
+
+
+def test_a_keeper_outlives_an_error_that_nobody_expected_and_tells_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "FIRST_RENEWAL_S", 0.01)
+    monkeypatch.setattr(renewal, "RENEW_EVERY_S", 0.01)
+    store = Broken(str(tmp_path))
+    lease = Lease(store, Holder.here("one"))
+    lease.acquire()
+    lines: list[str] = []
+    store.broken = True
+    keeper = LeaseRenewer(lease, lines.append)
+    while not lines:
+        keeper.check()
+    renewals, store.broken = lease.holder.renewals, False
+    while lease.holder.renewals == renewals:
+        keeper.check()
+    store.broken = True
+    keeper.close()
+    first, *_, last = lines
+    assert "cannot be renewed (KeyError: 'ETag'): another driver may take over the run" in first
+    assert "not released (KeyError: 'ETag')" in last
+    assert len(lines) <= 3, "a renewal, once more at the end perhaps, and the release"
