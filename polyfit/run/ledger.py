@@ -1,7 +1,7 @@
 """What a run's folder says: its plan, which shards are stored, attempts, failures, the manifest.
 
-The store is the only memory of a run: what is left to do is the plan less what one listing finds,
-whoever wrote it.
+The store is the only memory of a run: what is left to do is the plan without what one listing
+finds, whichever driver wrote it.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What boto3's environment and files say, as far as boto3 does not tell it of a session."""
+"""What AWS's environment variables and files say, where botocore has no public function for it."""
 
 import os
 import re
@@ -21,7 +21,7 @@ _BUCKET: Final = re.compile(
 
 
 def session() -> "Session":
-    """A new session of the surrounding profile."""
+    """A new session of the profile that the environment names."""
     import botocore.session
 
     return botocore.session.get_session()
@@ -35,7 +35,7 @@ def split_bucket(uri: str) -> tuple[str, str]:
 
 
 def configured_endpoint(session: "Session") -> str | None:
-    """The endpoint of S3 that a client of this session would have; None where it is Amazon's.
+    """The endpoint that an S3 client of this session would use; None if it is Amazon's.
 
     Raises:
         botocore.exceptions.BotoCoreError: the configuration contradicts itself.
@@ -51,7 +51,7 @@ def configured_endpoint(session: "Session") -> str | None:
     section = profile.get("services")
     services: Any = session.full_config.get("services", {}).get(section, {})
     if section and not services:
-        text = f"the profile names the services section {section!r}, which is not there"
+        text = f"the profile names the services section {section!r}, which does not exist"
         raise InvalidConfigError(error_msg=text)
     service = services.get("s3", {})
     endpoint = service.get("endpoint_url") if isinstance(service, dict) else None
@@ -59,20 +59,20 @@ def configured_endpoint(session: "Session") -> str | None:
 
 
 def runs_program_for_keys(session: "Session") -> bool:
-    """Whether a profile names a program that gives keys."""
+    """Whether any profile gets its keys from a program (``credential_process``)."""
     profiles = session.full_config.get("profiles", {})
     return any("credential_process" in profile for profile in profiles.values())
 
 
 def unless_configured(session: "Session", defaults: dict[str, Any]) -> dict[str, Any]:
-    """Those of ``defaults``, options of botocore's Config, that neither environment nor profile
-    sets; those under ``s3`` one by one."""
+    """Those of ``defaults``, options of botocore's Config, that neither the environment nor the
+    profile sets; the options under ``s3`` are looked at one by one."""
     profile = session.get_scoped_config()
     section = session.get_config_variable("s3") or {}
-    left = {
+    unset = {
         name: value
         for name, value in defaults.items()
         if name not in profile and not os.environ.get(f"AWS_{name.upper()}")
     }
-    left["s3"] = {name: v for name, v in defaults.get("s3", {}).items() if name not in section}
-    return left
+    unset["s3"] = {name: v for name, v in defaults.get("s3", {}).items() if name not in section}
+    return unset

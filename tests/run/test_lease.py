@@ -1,4 +1,4 @@
-"""One driver per run: who may take the lease, who loses it, and what a second driver is told."""
+"""One driver per run: who may take the lease, who loses it, and the message for a second driver."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def store(place: Place) -> Store:
     return place.store
 
 
-def told(line: str) -> None:
+def unexpected_message(line: str) -> None:
     raise AssertionError(line)
 
 
@@ -76,9 +76,9 @@ def test_a_second_driver_waits_and_says_who_holds_the_run_and_since_when(store: 
     clock.sleep = sleep  # type: ignore[method-assign]
     with pytest.raises(
         RunHeld, match=r"held by attempt one \(process \d+ on far\) since 20"
-    ) as told:
+    ) as unexpected_message:
         second.acquire()
-    assert told.value.exit_code == Exit.HELD
+    assert unexpected_message.value.exit_code == Exit.HELD
     assert clock.now >= TIME_TO_LIVE_S
     assert before["attempt"] == stated(store)["attempt"] == "one"
 
@@ -104,7 +104,7 @@ def test_a_released_lease_is_taken_at_once(store: Store) -> None:
     assert clock.now == 0.0
 
 
-def test_a_process_of_this_machine_that_is_gone_holds_nothing(store: Store) -> None:
+def test_a_process_of_this_machine_that_has_died_holds_nothing(store: Store) -> None:
     """``kill -9``: the same command goes on at once."""
     ended = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid(), open('/proc/self/stat').read())"],
@@ -211,7 +211,7 @@ def test_a_lease_that_cannot_be_read_ends_with_its_time_to_live(store: Store, te
     assert stated(store)["attempt"] == "one"
 
 
-def test_the_last_driver_is_at_work_until_it_lets_go_or_its_lease_is_old(
+def test_the_last_driver_is_at_work_until_its_lease_is_released_or_old(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert last_driver(store) is None
@@ -227,7 +227,7 @@ def test_the_last_driver_is_at_work_until_it_lets_go_or_its_lease_is_old(
     assert last_driver(store) is None
 
 
-def test_who_takes_over_knows_whether_the_one_before_was_lost(store: Store) -> None:
+def test_a_driver_that_takes_over_knows_whether_the_one_before_was_lost(store: Store) -> None:
     first = Lease(store, elsewhere("one"))
     first.acquire()
     second = Lease(store, elsewhere("two"), Clock())

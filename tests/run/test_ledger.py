@@ -140,7 +140,7 @@ def test_a_new_run_has_nothing_done(ledger: Ledger) -> None:
     assert ledger.done() == set()
 
 
-def test_shards_at_rest_are_done(ledger: Ledger, store: Store) -> None:
+def test_stored_shards_are_done(ledger: Ledger, store: Store) -> None:
     for number in (2, 0):
         store.put(shard_key(PLAN_OF_25, number), b"")
     assert ledger.done() == {0, 2}
@@ -171,7 +171,7 @@ def test_shards_beyond_the_plan_are_not_done(ledger: Ledger, store: Store) -> No
         "shards-2/000001-{hash}.parquet",
     ],
 )
-def test_strange_keys_are_not_done(ledger: Ledger, store: Store, key: str) -> None:
+def test_keys_that_are_no_shards_are_not_done(ledger: Ledger, store: Store, key: str) -> None:
     store.put(key.format(hash=PLAN_OF_25.hash[:8]), b"")
     assert ledger.done() == set()
 
@@ -222,7 +222,7 @@ def test_the_manifest_is_read_as_it_was_sealed(ledger: Ledger) -> None:
     assert sealed == ledger.manifest() == Manifest(PLAN_OF_25.hash, tuple(receipts()))
 
 
-def test_the_manifest_tells_every_shard_and_the_totals(ledger: Ledger, store: Store) -> None:
+def test_the_manifest_has_every_shard_and_the_totals(ledger: Ledger, store: Store) -> None:
     ledger.seal(receipts())
     found = strict(store.get(MANIFEST))
     assert {name: found[name] for name in ("plan", "fits", "bytes", "statuses")} == {
@@ -315,14 +315,14 @@ def test_a_manifest_whose_totals_are_not_its_receipts_is_damage(
 ) -> None:
     ledger.seal(receipts())
     store.put(MANIFEST, json.dumps({**strict(store.get(MANIFEST)), name: wrong}).encode())
-    with pytest.raises(DamagedRun, match=f"{MANIFEST}: {name} "):
+    with pytest.raises(DamagedRun, match=f"{MANIFEST}: it says {name} "):
         ledger.manifest()
 
 
 # --- what is noted ---------------------------------------------------------------------------
 
 
-def test_the_status_tells_how_far_the_run_is(ledger: Ledger, store: Store) -> None:
+def test_the_status_says_how_far_the_run_is(ledger: Ledger, store: Store) -> None:
     ledger.note_status("one", 2, 1, "running", "fitting", "then")
     found = strict(store.get(STATUS))
     assert found.pop("updated_at") <= now()

@@ -82,7 +82,7 @@ def test_a_run_is_opened_by_its_folder(run: Run) -> None:
 
 
 @pytest.mark.parametrize("below", ["", "not/there"])
-def test_a_folder_that_is_no_run_is_told_with_what_is_expected(tmp_path: Path, below: str) -> None:
+def test_a_folder_that_is_no_run_is_named_with_what_is_expected(tmp_path: Path, below: str) -> None:
     with pytest.raises(RunNotFound, match=r"holds no run; expected plan\.json"):
         Run.open(str(tmp_path / below))
 
@@ -105,7 +105,7 @@ def test_a_plan_of_another_version_is_refused(copy: Run) -> None:
         Run.open(copy.uri)
 
 
-def test_reading_a_damaged_shard_is_told_with_its_key(copy: Run) -> None:
+def test_reading_a_damaged_shard_is_reported_with_its_key(copy: Run) -> None:
     shard(copy, 1).write_bytes(b"PAR1")
     with pytest.raises(DamagedRun, match=shard_key(copy.plan, 1)):
         copy.table()
@@ -150,19 +150,19 @@ def test_whatever_bit_of_a_footer_is_damaged_its_rows_are_the_same_or_refused(
         [sys.executable, "-c", READING, run.uri, str(start)],
         text=True, capture_output=True, timeout=HANG_S, check=False,
     )  # fmt: skip
-    told = [line.partition(" ") for line in done.stdout.splitlines()]
-    assert done.returncode == 0, (told[-1:], done.stderr)
-    assert [int(place) for place, _, _ in told] == list(range(start, len(data)))
-    assert {how for _, _, how in told} == {"the same", "refused"}
+    outcomes = [line.partition(" ") for line in done.stdout.splitlines()]
+    assert done.returncode == 0, (outcomes[-1:], done.stderr)
+    assert [int(place) for place, _, _ in outcomes] == list(range(start, len(data)))
+    assert {how for _, _, how in outcomes} == {"the same", "refused"}
 
 
-def test_a_row_of_a_shard_that_is_missing_is_told_with_its_key(copy: Run) -> None:
+def test_a_row_of_a_shard_that_is_missing_is_reported_with_its_key(copy: Run) -> None:
     shard(copy, 1).unlink()
     with pytest.raises(DamagedRun, match=shard_key(copy.plan, 1)):
         copy.row(10)
 
 
-def test_a_run_that_broke_off_shows_what_is_at_rest(copy: Run) -> None:
+def test_an_unfinished_run_shows_what_is_stored(copy: Run) -> None:
     shard(copy, 1).unlink()
     file(copy, MANIFEST).unlink()
     assert ids(copy.table()) == [*range(10), *range(20, FITS)]

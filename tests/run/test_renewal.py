@@ -23,7 +23,7 @@ def store(place: Place) -> Store:
     return place.store
 
 
-def told(line: str) -> None:
+def unexpected_message(line: str) -> None:
     raise AssertionError(line)
 
 
@@ -41,20 +41,20 @@ def stated(store: Store) -> dict[str, object]:
     return found
 
 
-def test_a_keeper_renews_and_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_is_renewed_and_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(renewal, "FIRST_RENEWAL_S", 0.01)
     monkeypatch.setattr(renewal, "RENEW_EVERY_S", 0.01)
     store = FolderStore(str(tmp_path))
     lease = Lease(store, Holder.here("one"))
     lease.acquire()
-    keeper = LeaseRenewer(lease, told)
+    renewer = LeaseRenewer(lease, unexpected_message)
     wait_for(lambda: stated(store)["renewals"], "a renewal")
-    keeper.check()
-    keeper.close()
+    renewer.check()
+    renewer.close()
     assert stated(store)["released"] is True
 
 
-def test_a_keeper_tells_of_a_run_that_was_taken_over(
+def test_a_renewer_reports_that_another_driver_has_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(renewal, "FIRST_RENEWAL_S", 0.01)
@@ -63,11 +63,11 @@ def test_a_keeper_tells_of_a_run_that_was_taken_over(
     lease = Lease(store, Holder.here("one"))
     lease.acquire()
     store.put(lease_key(2), replace(elsewhere("two"), epoch=2).to_json())
-    keeper = LeaseRenewer(lease, told)
-    keeper._thread.join(HANG_S)
+    renewer = LeaseRenewer(lease, unexpected_message)
+    renewer._thread.join(HANG_S)
     with pytest.raises(RunHeld, match="taken over"):
-        keeper.check()
-    keeper.close()
+        renewer.check()
+    renewer.close()
     assert stated(store)["attempt"] == "two"
 
 
@@ -82,7 +82,7 @@ class Broken(FolderStore):
         return super().get_with_age(key)
 
 
-def test_a_keeper_outlives_an_error_that_nobody_expected_and_tells_it_once(
+def test_a_renewer_survives_an_unexpected_error_and_reports_it_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(renewal, "FIRST_RENEWAL_S", 0.01)
@@ -92,14 +92,14 @@ def test_a_keeper_outlives_an_error_that_nobody_expected_and_tells_it_once(
     lease.acquire()
     lines: list[str] = []
     store.broken = True
-    keeper = LeaseRenewer(lease, lines.append)
+    renewer = LeaseRenewer(lease, lines.append)
     while not lines:
-        keeper.check()
+        renewer.check()
     renewals, store.broken = lease.holder.renewals, False
     while lease.holder.renewals == renewals:
-        keeper.check()
+        renewer.check()
     store.broken = True
-    keeper.close()
+    renewer.close()
     first, *_, last = lines
     assert "cannot be renewed (KeyError: 'ETag'): another driver may take over the run" in first
     assert "not released (KeyError: 'ETag')" in last

@@ -102,15 +102,19 @@ def test_a_run_that_reuses_another_fits_the_rest_and_has_the_same_bytes(
     first = run(tmp_path, FIRST)
     without = run(tmp_path / "without", text)
     fitted.fits = 0
-    told: list[str] = []
+    messages: list[str] = []
     seen: list[Progress] = []
     reused = run(
-        tmp_path / "with", text, reuse=first.uri, on_message=told.append, on_progress=seen.append
+        tmp_path / "with",
+        text,
+        reuse=first.uri,
+        on_message=messages.append,
+        on_progress=seen.append,
     )
     assert fitted.fits == fits - taken
     assert objects(reused) == objects(without)
-    assert f"reusing rows of {first.uri}, where it has fits of this plan" in told
-    assert f"reused {taken} fits of {first.uri}, fitted {fits - taken}" in told
+    assert f"reusing rows of {first.uri}, where it has fits of this plan" in messages
+    assert f"reused {taken} fits of {first.uri}, fitted {fits - taken}" in messages
     assert seen[-1].fits_reused == taken
     assert reused.verify().problems == []
 
@@ -193,11 +197,11 @@ def test_where_no_row_could_have_the_same_bits_one_line_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str, why: str
 ) -> None:
     first = run(tmp_path, FIRST)
-    told: list[str] = []
+    messages: list[str] = []
     plan = polyfit.Plan.of(Spec.parse(other))
     home = StoreAddress.of(str(tmp_path / "elsewhere"))
-    assert reuse_address(first.uri, None, home, plan, told.append) is None
-    (line,) = told
+    assert reuse_address(first.uri, None, home, plan, messages.append) is None
+    (line,) = messages
     assert re.match(rf"reusing nothing of {first.uri}: .*{why}", line)
 
 
@@ -206,10 +210,15 @@ def test_a_run_with_none_of_the_fits_gives_none_and_one_line_says_so(
 ) -> None:
     first = run(tmp_path, FIRST)
     fitted.fits = 0
-    told: list[str] = []
-    run(tmp_path, MORE_SEEDS.replace("steps: 25", "steps: 24"), reuse=first.uri, tell=told.append)
+    messages: list[str] = []
+    run(
+        tmp_path,
+        MORE_SEEDS.replace("steps: 25", "steps: 24"),
+        reuse=first.uri,
+        on_message=messages.append,
+    )
     assert fitted.fits == 100
-    assert f"reused 0 fits of {first.uri}, fitted 100" in told
+    assert f"reused 0 fits of {first.uri}, fitted 100" in messages
 
 
 def test_the_affine_engine_takes_nothing(tmp_path: Path) -> None:
@@ -220,25 +229,25 @@ def test_the_affine_engine_takes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ENGINE", "SCHEMA"])
-def test_a_run_by_another_engine_is_told_of_and_not_taken_from(
+def test_no_rows_are_taken_of_a_run_by_another_engine_and_a_message_says_so(
     tmp_path: Path, fitted: Fitted, name: str
 ) -> None:
     first = run(tmp_path, FIRST)
     path = Path(first.uri) / "plan.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), name: 0, "hash": "0" * 64}))
-    told: list[str] = []
+    messages: list[str] = []
     fitted.fits = 0
-    run(tmp_path / "with", MORE_SEEDS, reuse=first.uri, on_message=told.append)
+    run(tmp_path / "with", MORE_SEEDS, reuse=first.uri, on_message=messages.append)
     assert fitted.fits == 100
     assert any(
-        line.startswith(f"reusing nothing of {first.uri}: it was made with") for line in told
+        line.startswith(f"reusing nothing of {first.uri}: it was made with") for line in messages
     )
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("cpu", "another kind"), ("device", "cuda"), ("torch", "2.13.99")]
 )
-def test_rows_made_by_something_else_are_fitted_and_it_is_told_once(
+def test_rows_of_other_provenance_are_fitted_and_one_message_says_so(
     tmp_path: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     made = storing.provenance
@@ -247,10 +256,10 @@ def test_rows_made_by_something_else_are_fitted_and_it_is_told_once(
         first = run(tmp_path, FIRST)
     without = run(tmp_path / "without", MORE_SEEDS)
     fitted.fits = 0
-    told: list[str] = []
-    reused = run(tmp_path / "with", MORE_SEEDS, reuse=first.uri, on_message=told.append)
+    messages: list[str] = []
+    reused = run(tmp_path / "with", MORE_SEEDS, reuse=first.uri, on_message=messages.append)
     assert (fitted.fits, objects(reused)) == (100, objects(without))
-    assert sum(f"was made with {name} {value}, here it is" in line for line in told) == 1
+    assert sum(f"was made with {name} {value}, here it is" in line for line in messages) == 1
 
 
 def test_on_an_accelerator_nothing_is_taken(tmp_path: Path) -> None:
@@ -260,7 +269,7 @@ def test_on_an_accelerator_nothing_is_taken(tmp_path: Path) -> None:
     assert (known.num_fits, list(known.refused)) == (0, ["device"])
 
 
-def test_of_an_unfinished_run_what_is_at_rest_is_taken(tmp_path: Path, fitted: Fitted) -> None:
+def test_of_an_unfinished_run_stored_rows_are_taken(tmp_path: Path, fitted: Fitted) -> None:
     first = run(tmp_path, FIRST)
     shards = sorted(Path(first.uri).glob("shards/*"))
     shards[1].unlink()
@@ -268,10 +277,10 @@ def test_of_an_unfinished_run_what_is_at_rest_is_taken(tmp_path: Path, fitted: F
         (Path(first.uri) / name).unlink()
     without = run(tmp_path / "without", ONE_DEGREE)
     fitted.fits = 0
-    told: list[str] = []
-    reused = run(tmp_path / "with", ONE_DEGREE, reuse=first.uri, on_message=told.append)
+    messages: list[str] = []
+    reused = run(tmp_path / "with", ONE_DEGREE, reuse=first.uri, on_message=messages.append)
     assert (fitted.fits, objects(reused)) == (60 - 24, objects(without))
-    assert sum("is not there" in line for line in told) == 1
+    assert sum("is not there" in line for line in messages) == 1
     assert len(list(Path(first.uri).glob("shards/*"))) == 2, "it was written to"
 
 
@@ -302,18 +311,18 @@ def swapped(path: Path) -> None:
     ],
     ids=["empty", "cut", "a scalar", "a history", "another shard", "unreadable"],
 )
-def test_a_damaged_shard_of_the_other_run_is_fitted_anew_and_told_of_once(
+def test_a_damaged_shard_of_the_other_run_is_fitted_again_and_one_message_says_so(
     tmp_path: Path, fitted: Fitted, damage: Callable[[Path], object]
 ) -> None:
     first = run(tmp_path, FIRST)
     damage(sorted(Path(first.uri).glob("shards/*"))[1])
     without = run(tmp_path / "without", ONE_DEGREE)
     fitted.fits = 0
-    told: list[str] = []
-    reused = run(tmp_path / "with", ONE_DEGREE, reuse=first.uri, on_message=told.append)
+    messages: list[str] = []
+    reused = run(tmp_path / "with", ONE_DEGREE, reuse=first.uri, on_message=messages.append)
     assert (fitted.fits, objects(reused)) == (60 - 24, objects(without))
-    assert sum("000001-" in line for line in told) == 1
-    assert "reused 24 fits" in told[-1]
+    assert sum("000001-" in line for line in messages) == 1
+    assert "reused 24 fits" in messages[-1]
 
 
 @given(data=st.data())
@@ -351,7 +360,7 @@ def harmed(tmp_path_factory: pytest.TempPathFactory) -> Harmed:
     return Harmed(tmp_path_factory.mktemp("harmed"))
 
 
-def test_a_run_that_broke_off_goes_on_with_and_without_reuse(
+def test_an_interrupted_run_resumes_with_and_without_reuse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(tmp_path, FIRST)
@@ -385,18 +394,19 @@ def test_an_attempt_says_what_it_reused(tmp_path: Path) -> None:
     assert [fact["reuse"] for fact in attempts] == [{"run": first.uri, "fits": 28}]
 
 
-def test_a_run_that_reuses_itself_goes_on_from_what_is_at_rest(tmp_path: Path) -> None:
+def test_a_run_that_reuses_itself_resumes(tmp_path: Path) -> None:
     first = run(tmp_path, FIRST)
-    told: list[str] = []
-    run(tmp_path, FIRST, reuse=first.uri, on_message=told.append)
-    assert any("complete already" in line for line in told)
+    messages: list[str] = []
+    run(tmp_path, FIRST, reuse=first.uri, on_message=messages.append)
+    assert any("complete already" in line for line in messages)
     min(Path(first.uri).glob("shards/*")).unlink()
-    told.clear()
+    messages.clear()
     assert (
-        run(tmp_path, FIRST, reuse=f"{first.uri}/", on_message=told.append).verify().problems == []
+        run(tmp_path, FIRST, reuse=f"{first.uri}/", on_message=messages.append).verify().problems
+        == []
     )
-    assert any("is this run: it goes on from what is at rest" in line for line in told)
-    assert not any(line.startswith("reus") for line in told)
+    assert any("is this run: it goes on from what is at rest" in line for line in messages)
+    assert not any(line.startswith("reus") for line in messages)
 
 
 def test_a_finished_run_is_a_no_op_whatever_became_of_the_other(tmp_path: Path) -> None:

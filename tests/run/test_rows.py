@@ -136,7 +136,7 @@ def test_a_row_has_the_parameters_of_its_fit() -> None:
         assert (row["range_low"], row["range_high"]) == fit.range
 
 
-def test_a_momentums_parameter_stands_in_its_name() -> None:
+def test_the_name_of_momentum_has_its_parameter() -> None:
     plan = plan_of(", optimizer: [gd, {momentum: {beta: 0.5}}]")
     assert set(made(plan)["optimizer"].to_pylist()) == {"gd", "momentum(beta=0.5)"}
 

@@ -196,7 +196,7 @@ def test_a_run_without_a_manifest_is_not_complete(copy: Run) -> None:
     assert said.endswith(" ended with exit code 0; run the same spec again")
 
 
-def test_a_manifest_with_a_missing_shard_is_told(copy: Run) -> None:
+def test_a_manifest_with_a_missing_shard_is_reported(copy: Run) -> None:
     manifest = copy.manifest
     assert manifest is not None
     short = type(manifest)(manifest.plan, manifest.receipts[:-1])
@@ -205,7 +205,7 @@ def test_a_manifest_with_a_missing_shard_is_told(copy: Run) -> None:
     assert problems(copy) == [f"{place(copy, 4)}{said}; {RESEAL_HINT}"]
 
 
-def test_a_manifest_with_a_doubled_shard_is_told(copy: Run) -> None:
+def test_a_manifest_with_a_doubled_shard_is_reported(copy: Run) -> None:
     manifest = copy.manifest
     assert manifest is not None
     double = type(manifest)(manifest.plan, (*manifest.receipts, manifest.receipts[0]))
@@ -214,7 +214,7 @@ def test_a_manifest_with_a_doubled_shard_is_told(copy: Run) -> None:
     assert problems(copy) == [f"{place(copy, 0)}{said}; {RESEAL_HINT}"]
 
 
-def test_a_manifest_with_a_shard_beyond_the_plan_is_told(copy: Run) -> None:
+def test_a_manifest_with_a_shard_beyond_the_plan_is_reported(copy: Run) -> None:
     manifest = copy.manifest
     assert manifest is not None
     strange = replace(manifest.receipts[0], shard=7)
@@ -248,7 +248,7 @@ def test_a_manifest_of_other_receipts_is_named_shard_by_shard(copy: Run) -> None
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("fits", 49), ("shards", 1), ("fits", None)])
-def test_a_plan_whose_totals_were_altered_is_told(copy: Run, name: str, wrong: object) -> None:
+def test_a_plan_whose_totals_were_altered_is_reported(copy: Run, name: str, wrong: object) -> None:
     facts = json.loads(file(copy, PLAN).read_bytes())
     file(copy, PLAN).write_bytes(dump_json({**facts, name: wrong}))
     (problem,) = problems(copy)
@@ -269,8 +269,8 @@ def test_a_plan_that_came_in_place_of_the_runs_finds_none_of_its_shards(copy: Ru
     other = polyfit.Plan.of(Spec.parse(TEXT.replace("steps: 20", "steps: 21")))
     before = copy.verify
     file(copy, PLAN).write_bytes(other.to_json())
-    told = "plan.json is no longer that of plan"
-    assert [problem[: len(told)] for problem in before().problems] == [told]
+    message = "plan.json is no longer that of plan"
+    assert [problem[: len(message)] for problem in before().problems] == [message]
     found = problems(copy)
     assert "seals plan" in found[0]
     assert sum("missing" in problem for problem in found) == SHARDS
@@ -291,14 +291,14 @@ def test_an_object_too_many_among_the_shards_is_named(copy: Run, key: str) -> No
     ]
 
 
-def test_what_lies_beside_the_shards_is_nobodys_business(copy: Run) -> None:
+def test_other_objects_beside_the_shards_are_ignored(copy: Run) -> None:
     file(copy, "notes.txt").write_bytes(b"mine")
     file(copy, "failed").mkdir()
     file(copy, "failed/000001.json").write_bytes(b"{}")
     assert problems(copy) == []
 
 
-def test_what_is_to_be_done_mends_the_run(copy: Run, tmp_path: Path) -> None:
+def test_the_advice_repairs_the_run(copy: Run, tmp_path: Path) -> None:
     """Each kind of damage, and then what its message says."""
     home = tmp_path / "small" / "mended"
     shutil.copytree(copy.uri, home)
@@ -368,11 +368,11 @@ def test_verify_holds_one_shard_at_a_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "wrong"), [("fits", 49), ("bytes", 1), ("statuses", {"completed": 48})]
 )
-def test_a_manifest_with_wrong_totals_is_told(copy: Run, name: str, wrong: object) -> None:
+def test_a_manifest_with_wrong_totals_is_reported(copy: Run, name: str, wrong: object) -> None:
     facts = json.loads(file(copy, MANIFEST).read_bytes())
     file(copy, MANIFEST).write_bytes(dump_json({**facts, name: wrong}))
     (problem,) = problems(copy)
-    assert f"manifest.json: {name} " in problem
+    assert f"manifest.json: it says {name} " in problem
 
 
 @pytest.mark.parametrize("rows", [9, 11])
@@ -393,7 +393,7 @@ def test_a_manifest_that_cannot_be_read_does_not_hide_the_shards(copy: Run) -> N
     assert second == f"{place(copy, 2)}{MISSING}"
 
 
-def test_the_manifest_of_another_plan_is_told(copy: Run) -> None:
+def test_the_manifest_of_another_plan_is_reported(copy: Run) -> None:
     facts = json.loads(file(copy, MANIFEST).read_bytes())
     file(copy, MANIFEST).write_bytes(dump_json({**facts, "plan": "0" * 64}))
     (problem,) = problems(copy)

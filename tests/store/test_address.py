@@ -106,7 +106,7 @@ def test_what_lies_beside_a_bucket_is_at_its_endpoint_and_a_folder_at_none() -> 
     assert home.beside("/runs", "http://there") == StoreAddress("/runs")
 
 
-def test_a_profile_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobodys")
     assert "nobodys" in error_message(lambda: StoreAddress.of("s3://bucket"))
 

@@ -89,9 +89,9 @@ def test_an_endpoint_that_is_given_is_not_ignored(monkeypatch: pytest.MonkeyPatc
     assert StoreAddress.of("s3://bucket", "http://given").endpoint_url == "http://given"
 
 
-def test_a_services_section_that_is_not_there_is_told(config: Path) -> None:
+def test_a_services_section_that_is_not_there_is_reported(config: Path) -> None:
     config.write_text(f"[default]\n{KEYS}services = nowhere\n")
-    with pytest.raises(StoreError, match="services section 'nowhere', which is not there"):
+    with pytest.raises(StoreError, match="services section 'nowhere', which does not exist"):
         StoreAddress.of("s3://bucket")
 
 
@@ -111,7 +111,7 @@ def put(config: Path, profile: str, uri: str = "s3://bucket/p") -> Store:
         ("s3 =\n  addressing_style = virtual\n", "http://bucket.s3.example/p/key"),
     ],
 )
-def test_a_bucket_stands_where_the_profile_wants_it(
+def test_a_bucket_is_in_host_or_path_as_the_profile_asks(
     config: Path, proxy: OddS3, profile: str, url: str
 ) -> None:
     put(config, profile)
@@ -220,7 +220,7 @@ EXPIRED = '{"accessToken": "t", "expiresAt": "2020-01-01T00:00:00Z", "region": "
     ids=["session", "old form", "role"],
 )
 @pytest.mark.parametrize("token", ["none", "expired"])
-def test_who_is_not_signed_in_is_told_how_to(
+def test_a_user_who_is_not_signed_in_is_told_how_to(
     file: str,
     signs_in: str,
     token: str,
@@ -265,7 +265,7 @@ def test_a_role_that_is_refused_is_no_refusal_of_the_store(
     assert not caught.value.transient
 
 
-def test_a_program_for_keys_that_fails_is_told(config: Path) -> None:
+def test_a_program_for_keys_that_fails_is_reported(config: Path) -> None:
     config.write_text("[default]\ncredential_process = sh -c 'echo no ticket >&2; exit 1'\n")
     with pytest.raises(StoreError, match=r"no credentials \(a client for S3: .*no ticket\)"):
         StoreAddress.of("s3://bucket/p", "http://127.0.0.1:9").open().get("key")
@@ -283,7 +283,7 @@ def test_a_program_for_keys_that_fails_is_told(config: Path) -> None:
         "",
     ],
 )
-def test_a_program_for_keys_that_is_none_or_prints_none_is_told(config: Path, program: str) -> None:
+def test_a_program_for_keys_that_prints_none_is_reported(config: Path, program: str) -> None:
     config.write_text(f"[default]\ncredential_process = {program}\n")
     with pytest.raises(StoreError, match=r"^s3://bucket/p: no credentials \(.*credential_process"):
         StoreAddress.of("s3://bucket/p", "http://127.0.0.1:9").open()

@@ -36,7 +36,7 @@ def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S
 
 
 @operations
-def test_keys_that_the_store_refuses_are_told(
+def test_keys_that_the_store_refuses_are_reported(
     operation: Callable[[Store], object], server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
@@ -47,7 +47,7 @@ def test_keys_that_the_store_refuses_are_told(
     assert "wrong-secret" not in text
 
 
-def test_a_key_id_that_the_store_does_not_know_is_told(
+def test_a_key_id_that_the_store_does_not_know_is_reported(
     server: S3Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
@@ -67,7 +67,7 @@ def test_an_unknown_bucket_is_named_when_read(name: str, server: S3Server) -> No
 
 
 @operations
-def test_missing_credentials_are_told_with_where_they_are_looked_for(
+def test_missing_credentials_are_reported_with_where_they_are_looked_for(
     operation: Callable[[Store], object],
 ) -> None:
     store = StoreAddress.of("s3://bucket/prefix", "http://127.0.0.1:9").open()
@@ -76,7 +76,7 @@ def test_missing_credentials_are_told_with_where_they_are_looked_for(
     assert "AWS_ACCESS_KEY_ID" in text
 
 
-def test_half_of_the_credentials_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_the_credentials_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "alone")
     text = error_message(
         lambda: StoreAddress.of("s3://bucket", "http://127.0.0.1:9").open().get("key")

@@ -60,7 +60,7 @@ def serve(once: tuple[OddS3, Store]) -> Serve:
     return start
 
 
-def told(name: str, store: Store) -> StoreError:
+def error_of(name: str, store: Store) -> StoreError:
     with pytest.raises(StoreError) as caught:
         OPERATIONS[name][1](store)
     assert str(caught.value).isprintable()
@@ -75,7 +75,7 @@ def test_a_refusal_is_passed_on_with_call_key_status_code_and_sentence(
     serve: Serve, name: str
 ) -> None:
     odd, store = serve(refusal(403, "AccessDenied", DENY))
-    error = told(name, store)
+    error = error_of(name, store)
     assert str(error) == (
         f"bucket 'bucket' at {odd.url}: the store does not allow this with these keys "
         f'({OPERATIONS[name][0]}: 403 AccessDenied: "{DENY}"); '
@@ -84,16 +84,16 @@ def test_a_refusal_is_passed_on_with_call_key_status_code_and_sentence(
     assert not error.transient
 
 
-def test_a_key_that_may_not_be_used_is_told_from_a_bucket(serve: Serve) -> None:
+def test_a_key_that_may_not_be_used_is_distinguished_from_a_bucket(serve: Serve) -> None:
     _, store = serve(refusal(403, "AccessDenied", "not authorized to perform kms:GenerateDataKey"))
-    assert str(told("put", store)).endswith(
+    assert str(error_of("put", store)).endswith(
         "; sse: aws:kms needs kms:GenerateDataKey and kms:Decrypt of its key"
     )
 
 
 def test_an_answer_without_a_body_is_passed_on_too(serve: Serve) -> None:
     _, store = serve(refusal(403, "AccessDenied", DENY))
-    text = str(told("size", store))
+    text = str(error_of("size", store))
     assert "does not allow this with these keys (HeadObject p/key: 403 Forbidden);" in text
 
 
@@ -117,11 +117,11 @@ def test_an_answer_without_a_body_is_passed_on_too(serve: Serve) -> None:
         (503, "SlowDown", "the store fails (", True),
     ],
 )
-def test_what_passes_by_waiting_is_told_from_what_does_not(
+def test_transient_errors_are_distinguished_from_lasting_ones(
     serve: Serve, status: int, code: str, said: str, transient: bool
 ) -> None:
     _, store = serve(refusal(status, code, "The store's own\n  sentence."))
-    error = told("put", store)
+    error = error_of("put", store)
     assert said in str(error)
     assert f'(PutObject p/key: {status} {code}: "The store\'s own sentence.")' in str(error)
     assert error.transient is transient
@@ -141,31 +141,31 @@ def test_what_passes_by_waiting_is_told_from_what_does_not(
         (403, "QuotaExceeded", ""),
     ],
 )
-def test_a_full_store_does_not_pass_by_waiting(
+def test_a_full_store_is_no_transient_error(
     serve: Serve, status: int, code: str, sentence: str
 ) -> None:
     _, store = serve(refusal(status, code, sentence))
-    error = told("create", store)
+    error = error_of("create", store)
     assert f": the store is full (PutObject p/key: {status} {code}" in str(error)
     assert str(error).endswith("; make room there, or choose another store")
     assert not error.transient
 
 
-def test_a_second_page_of_a_listing_that_fails_is_told_with_the_call(serve: Serve) -> None:
+def test_a_second_page_of_a_listing_that_fails_is_reported_with_the_call(serve: Serve) -> None:
     odd, store = serve(Answer())
     item = "<Contents><Key>p/shards/1</Key><Size>1</Size></Contents>"
     more = "<IsTruncated>true</IsTruncated><NextContinuationToken>n</NextContinuationToken>"
     first = Answer(body=f"<ListBucketResult>{item}{more}</ListBucketResult>".encode())
     second = refusal(500, "InternalError", "We encountered an internal error. Please try again.")
     odd.answer = lambda asked: second if "continuation-token" in asked.path else first
-    error = told("list", store)
+    error = error_of("list", store)
     assert "the store fails (ListObjectsV2 p/shards/: 500 InternalError: " in str(error)
     assert len(odd.asked) == 2
 
 
 def test_a_sentence_of_any_length_and_kind_is_one_line(serve: Serve) -> None:
     _, store = serve(refusal(400, "Odd", "a\tb\x85&#x202e;" + "word " * 10_000))
-    text = str(told("get", store))
+    text = str(error_of("get", store))
     assert '400 Odd: "a b word word' in text
     assert text.endswith(' ...")')
     assert len(text) < 700
@@ -173,10 +173,10 @@ def test_a_sentence_of_any_length_and_kind_is_one_line(serve: Serve) -> None:
 
 @every
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_told_with_its_target(serve: Serve, name: str, status: int) -> None:
+def test_a_redirect_is_reported_with_its_target(serve: Serve, name: str, status: int) -> None:
     page = {"Location": "https://u:pw@s3.example:9000/x?token=t", "Content-Type": "text/html"}
     odd, store = serve(Answer(status, page, b"<html>Moved</html>"))
-    text = str(told(name, store))
+    text = str(error_of(name, store))
     assert f"at {odd.url}: the store redirects to https://s3.example:9000/x (" in text
     assert f"({OPERATIONS[name][0]}: {status} " in text
     assert text.endswith("; if you trust it, set endpoint_url to https://s3.example:9000")
@@ -192,7 +192,7 @@ def test_a_redirect_to_nowhere_else_leads_back_to_the_endpoint(serve: Serve, loc
     if location:
         where = f"{odd.url}/login" if location == "same" else location
         odd.answer = lambda asked: Answer(307, {"Location": where})
-    text = str(told("get", store))
+    text = str(error_of("get", store))
     assert "the store redirects" in text
     assert "; check the endpoint (" in text
 
@@ -200,7 +200,7 @@ def test_a_redirect_to_nowhere_else_leads_back_to_the_endpoint(serve: Serve, loc
 def test_an_endpoint_that_cannot_be_read_is_not_repeated(serve: Serve) -> None:
     more = "<Endpoint>http://[</Endpoint>"
     _, store = serve(refusal(400, "PermanentRedirect", "Elsewhere.", more))
-    assert "the store redirects, and does not say where to (" in str(told("get", store))
+    assert "the store redirects, and does not say where to (" in str(error_of("get", store))
 
 
 def test_a_bucket_of_another_region_is_asked_there() -> None:
@@ -217,7 +217,7 @@ def test_a_bucket_of_another_region_is_asked_there() -> None:
 @pytest.mark.parametrize("name", ["put", "get", "size", "list"])
 def test_a_region_that_does_not_help_is_named(name: str) -> None:
     with odd_s3(lambda asked: ELSEWHERE) as odd:
-        text = str(told(name, StoreAddress.of("s3://bucket/p", odd.url).open()))
+        text = str(error_of(name, StoreAddress.of("s3://bucket/p", odd.url).open()))
     assert "the bucket is in region eu-north-1 (" in text
     assert text.endswith("; set AWS_DEFAULT_REGION=eu-north-1")
 
@@ -244,7 +244,7 @@ HTML = {"Content-Type": "text/html; charset=utf-8"}
 )
 def test_a_web_page_is_called_one(serve: Serve, name: str, status: int, page: str) -> None:
     odd, store = serve(Answer(status, HTML, PAGES[page]))
-    error = told(name, store)
+    error = error_of(name, store)
     assert f"at {odd.url}: a web page of HTML answers there, not S3 (" in str(error)
     assert f"({OPERATIONS[name][0]}: {status} " in str(error)
     if name != "size":
@@ -255,7 +255,7 @@ def test_a_web_page_is_called_one(serve: Serve, name: str, status: int, page: st
 
 def test_a_web_page_of_a_server_that_is_busy_is_asked_again(serve: Serve) -> None:
     _, store = serve(Answer(503, HTML, PAGES["titled"]))
-    error = told("get", store)
+    error = error_of("get", store)
     assert "(GetObject p/key: 503 Service Unavailable, a web page of HTML)" in str(error)
     assert error.transient
 
@@ -270,10 +270,10 @@ def test_html_that_was_written_as_an_object_is_read(seaweed: S3Server, monkeypat
 
 
 @pytest.mark.parametrize("name", ["list", "put"])
-def test_an_answer_that_is_not_s3s_is_told_at_once(name: str) -> None:
+def test_an_answer_that_is_not_s3s_is_reported_at_once(name: str) -> None:
     answer = Answer(200, {"Content-Type": "application/json"}, b'{"ok": true}')
     with odd_s3(lambda asked: answer) as odd:
-        text = str(told(name, StoreAddress.of("s3://bucket/p", odd.url).open()))
+        text = str(error_of(name, StoreAddress.of("s3://bucket/p", odd.url).open()))
     assert ": something else answers there, not S3 (" in text
     assert """: 200 OK: "{"ok": true}"); check the endpoint""" in text
     assert len(odd.asked) == 1
@@ -289,14 +289,14 @@ def test_an_answer_that_no_s3_server_gives_is_no_object(
     serve: Serve, name: str, status: int, body: bytes
 ) -> None:
     odd, store = serve(Answer(status, {"Content-Type": "application/json"}, body))
-    text = str(told(name, store))
+    text = str(error_of(name, store))
     assert f"at {odd.url}: something else answers there, not S3 ({OPERATIONS[name][0]}" in text
     assert "; check the endpoint (endpoint_url" in text
 
 
 def test_a_network_that_asks_for_a_login_says_so(serve: Serve) -> None:
     odd, store = serve(Answer(511, HTML, PAGES["titled"]))
-    error = told("get", store)
+    error = error_of("get", store)
     assert f"at {odd.url}: the network asks for a login before it lets anything through" in str(
         error
     )
@@ -304,23 +304,23 @@ def test_a_network_that_asks_for_a_login_says_so(serve: Serve) -> None:
     assert not error.transient
 
 
-def test_no_tls_an_authority_that_is_missing_and_a_proxy_that_is_none_are_told(
+def test_no_tls_an_authority_that_is_missing_and_a_proxy_that_is_none_are_reported(
     once: tuple[OddS3, Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_client, "ATTEMPTS", 1)
     monkeypatch.setattr(s3, "READ_ATTEMPTS", 1)
     secure = once[0].url.replace("http://", "https://")
     plain = StoreAddress.of("s3://bucket/p", secure).open()
-    assert str(told("get", plain)).endswith("; an endpoint without TLS begins with http://")
+    assert str(error_of("get", plain)).endswith("; an endpoint without TLS begins with http://")
     with monkeypatch.context() as patch:
         patch.setenv("AWS_CA_BUNDLE", "/no/such.pem")
         trusting = StoreAddress.of("s3://bucket/p", secure).open()
-        assert "the file that AWS_CA_BUNDLE, " in str(told("get", trusting))
+        assert "the file that AWS_CA_BUNDLE, " in str(error_of("get", trusting))
     for name in ("NO_PROXY", "no_proxy", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTP_PROXY", "::")
     proxied = StoreAddress.of("s3://bucket/p", "http://s3.example").open()
-    assert "and the proxies (HTTPS_PROXY" in str(told("get", proxied))
+    assert "and the proxies (HTTPS_PROXY" in str(error_of("get", proxied))
 
 
 @pytest.mark.parametrize("name", ["get", "part", "read", "size"])
@@ -348,7 +348,7 @@ def test_a_real_stores_sentence_arrives(moto: S3Server, monkeypatch: pytest.Monk
         monkeypatch.setenv(name, value)
     with proxied(moto.endpoint_url, lambda request: None) as proxy:
         store = StoreAddress.of("s3://nowhere/p", proxy.url).open()
-        text = str(told("list", store))
+        text = str(error_of("list", store))
     assert (
         "there is no such bucket (ListObjectsV2 p/shards/: 404 NoSuchBucket: "
         '"The specified bucket does not exist"); correct its name or create it' in text

@@ -40,7 +40,7 @@ def test_what_is_created_is_read_again(store: Store) -> None:
 
 
 def test_a_second_create_leaves_the_firsts_bytes(place: Place, store: Store) -> None:
-    """A server that ignores the condition overwrites, and cannot be told from one that wrote."""
+    """A server that ignores the condition overwrites, and answers as after any write."""
     store.create("key", b"first")
     answer = place.store.create("key", b"second")
     if place.honours_conditions:
@@ -116,13 +116,13 @@ def test_a_large_object_arrives_whole(store: Store) -> None:
     [lambda s: s.get("a/none"), lambda s: s.get("a/none", 2, 3), lambda s: s.size("a/none")],
     ids=["get", "range", "size"],
 )
-def test_a_key_that_is_not_there_is_told(store: Store, read: Callable[[Store], object]) -> None:
+def test_a_key_that_is_not_there_is_reported(store: Store, read: Callable[[Store], object]) -> None:
     store.put("a/other", b"")
     with pytest.raises(NoSuchKey, match="a/none"):
         read(store)
 
 
-def test_a_key_in_a_place_that_was_never_written_is_told(store: Store) -> None:
+def test_a_key_in_a_place_that_was_never_written_is_reported(store: Store) -> None:
     with pytest.raises(NoSuchKey):
         store.get("plan.json")
 
@@ -131,7 +131,7 @@ def test_a_place_that_was_never_written_lists_nothing(store: Store) -> None:
     assert keys(store) == keys(store, "shards/") == []
 
 
-def test_a_listing_tells_keys_and_sizes_below_its_prefix(store: Store) -> None:
+def test_a_listing_has_keys_and_sizes_below_its_prefix(store: Store) -> None:
     for key, size in {"shards/1": 3, "shards/2": 0, "shards/in/ner": 5, "plan.json": 7}.items():
         store.put(key, b"x" * size)
     assert list(store.list("shards/")) == [
@@ -242,7 +242,7 @@ def test_what_is_half_written_is_not_listed(
     assert keys(store, "shards/") == ["shards/before", "shards/now"]
 
 
-def test_what_a_store_checks_is_found_by_trying(place: Place, store: Store) -> None:
+def test_integrity_checks_are_found_by_trying(place: Place, store: Store) -> None:
     store.put("key", b"older")
     assert store.probe_integrity("key", b"data") == place.checks
     assert store.get("key") == b"data"
@@ -254,7 +254,7 @@ def test_an_object_is_read_with_its_age_by_the_stores_clock(store: Store) -> Non
     assert (found.data, 0 <= found.age_s < 60) == (b"first", True)
 
 
-def test_the_age_of_what_is_not_there_is_not_told(store: Store) -> None:
+def test_a_key_that_does_not_exist_has_no_age(store: Store) -> None:
     with pytest.raises(NoSuchKey):
         store.get_with_age("key")
 
@@ -289,8 +289,8 @@ UNDER_A_WRONG_TAG = {
 }
 
 
-def test_what_a_lease_does_without_is_not_everywhere(place: Place, store: Store) -> None:
-    """If-Match on a write, and an ETag with what is read."""
+def test_if_match_and_etag_are_not_everywhere(place: Place, store: Store) -> None:
+    """If-Match on a write, and an ETag with what is read: a lease needs neither."""
     store.put("key", b"")
     if place.server is None:
         return
@@ -326,7 +326,7 @@ ANONYMOUS = {
 }
 
 
-def test_nobody_is_let_in_without_keys_and_each_server_says_so_in_its_own_way(
+def test_requests_without_keys_are_refused_by_each_server_in_its_own_way(
     place: Place, store: Store
 ) -> None:
     """We never ask so: without keys boto3 does not ask at all."""

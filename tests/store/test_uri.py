@@ -58,7 +58,7 @@ def test_a_place_has_one_form(uri: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "told", "meant"),
+    ("uri", "defect", "meant"),
     [
         ("", "is empty", ""),
         (" ", "is empty", ""),
@@ -107,8 +107,8 @@ def test_a_place_has_one_form(uri: str, expected: str) -> None:
         ("s3://${BUCKET-a}/x", "holds ${, which nothing replaces here", "its value"),
     ],
 )
-def test_what_is_no_place_is_refused_with_what_is_meant(uri: str, told: str, meant: str) -> None:
-    assert wrong(uri) == (told, meant)
+def test_an_invalid_uri_is_refused_with_a_correction(uri: str, defect: str, meant: str) -> None:
+    assert wrong(uri) == (defect, meant)
 
 
 @given(st.text(st.sampled_from("s3:/ab.@$~{}? "), max_size=12))
@@ -166,7 +166,7 @@ def test_an_endpoint_that_holds_the_bucket_is_refused_with_the_server_alone(
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "defect"),
     [
         ("", "is no endpoint"),
         ("localhost:8333", "is no endpoint"),
@@ -180,10 +180,10 @@ def test_an_endpoint_that_holds_the_bucket_is_refused_with_the_server_alone(
         ("http://key:secret@host", "holds credentials; boto3's own chain finds them"),
     ],
 )
-def test_what_is_no_endpoint_is_refused(url: str, told: str) -> None:
+def test_what_is_no_endpoint_is_refused(url: str, defect: str) -> None:
     with pytest.raises(AddressError) as caught:
         normalize_endpoint(url)
-    assert str(caught.value) == told
+    assert str(caught.value) == defect
 
 
 def test_a_folder_has_no_endpoint() -> None:
@@ -214,7 +214,7 @@ def test_a_variable_is_replaced_once(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told", "meant"),
+    ("text", "defect", "meant"),
     [
         ("s3://${BUCKET}/x", "the environment has no BUCKET, or an empty one", ""),
         ("${EMPTY}", "the environment has no EMPTY, or an empty one", ""),
@@ -233,11 +233,11 @@ def test_a_variable_is_replaced_once(text: str, expected: str) -> None:
     ],
 )
 def test_a_variable_without_a_value_or_of_another_form_is_refused(
-    text: str, told: str, meant: str
+    text: str, defect: str, meant: str
 ) -> None:
     with pytest.raises(AddressError) as caught:
         expand_variables(text, {"HOME": "/home/a", "EMPTY": "", "AWS_SECRET_ACCESS_KEY": "s3cret"})
-    assert (str(caught.value), caught.value.advice) == (told, meant)
+    assert (str(caught.value), caught.value.advice) == (defect, meant)
 
 
 # --- credentials -----------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_a_variable_without_a_value_or_of_another_form_is_refused(
         "{'a':'s3://KEY:p@SECRET@host'}",
     ],
 )
-def test_what_stands_before_an_at_sign_is_not_shown(text: str) -> None:
+def test_what_is_before_an_at_sign_is_not_shown(text: str) -> None:
     assert "SECRET" not in mask_credentials(text)
     assert "***@" in mask_credentials(text)
 
