@@ -405,7 +405,7 @@ def test_a_run_that_reuses_itself_resumes(tmp_path: Path) -> None:
         run(tmp_path, FIRST, reuse=f"{first.uri}/", on_message=messages.append).verify().problems
         == []
     )
-    assert any("is this run: it goes on from what is at rest" in line for line in messages)
+    assert any("is this run: it resumes from what is stored" in line for line in messages)
     assert not any(line.startswith("reus") for line in messages)
 
 
