@@ -171,3 +171,16 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
 
     folder = str(tmp_path_factory.mktemp("store"))
     return polyfit.execute(Spec.parse(TEXT), store=folder, executor="inline")
+
+
+@pytest.fixture
+def code_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder for machine code, in a process that has none yet."""
+    from engine_batches import forget
+
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("POLYFIT_CACHE", str(folder))
+    forget(monkeypatch)
+    yield folder
+    monkeypatch.undo()
+    forget(monkeypatch)

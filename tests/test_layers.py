@@ -91,6 +91,7 @@ WINGS = {
         "cpu": "llvmlite torch numpy",
         "gpu": "cuda torch numpy",
         "symbolic": "numpy",
+        "twister_kernel": "numpy",
         "initial": "torch numpy",
         "data_kernels": "numpy",
         "emitted_objective": "",

@@ -19,8 +19,9 @@ from polyfit.engine import gpu
 from polyfit.engine.batch import BatchConfig
 from polyfit.engine.eager import Eager
 from polyfit.engine.fit import pick_device
-from polyfit.engine.initial import MAX_SIZE, initial_values
+from polyfit.engine.initial import initial_values
 from polyfit.engine.iteration_kernel import IterationKernel
+from polyfit.engine.twister_kernel import MAX_SIZE
 from polyfit.errors import ClusterError
 from polyfit.spec.fit import OBJECTIVES
 from polyfit.spec.optimizer import Optimizer

@@ -12,10 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyfit.engine import cpu, initial
+from polyfit.engine import cpu, initial, twister_kernel
 from polyfit.engine.emit import Emitter
-from polyfit.engine.initial import MAX_SIZE, TwisterKernel, initial_values
+from polyfit.engine.initial import initial_values
 from polyfit.engine.kernel import Kernel, cpu_text
+from polyfit.engine.twister_kernel import MAX_SIZE, TwisterKernel
 
 Seeds = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
@@ -228,7 +229,7 @@ class Near(Kernel):
         return None
 
     def block(self, e: Emitter, a: dict[str, str], shared: object, b: str) -> None:
-        block = initial._TwisterBlock(e, a, "", b)
+        block = twister_kernel._TwisterBlock(e, a, "", b)
         near = block._near_midpoint(e.load_lanes(a["values"], b))
         word = e.of_lanes("i32")
         e.store_lanes(e.new(f"zext {e.mask} {near} to {word}"), a["near"], b, "i32")
@@ -251,7 +252,7 @@ class Normals(Kernel):
             return e.integer("add", e.integer("mul", a["batch"], k), b)
 
         words = [e.load_lanes(a["words_in"], row(k), "i32") for k in range(4)]
-        for k, value in enumerate(initial._TwisterBlock(e, a, "", b)._normals(words)):
+        for k, value in enumerate(twister_kernel._TwisterBlock(e, a, "", b)._normals(words)):
             e.store_lanes(value, a["values"], row(k))
 
 
@@ -320,7 +321,7 @@ def test_the_margin_is_a_hundred_times_what_the_doubles_are_wrong_by() -> None:
         words[:, column] = np.random.RandomState(seed).randint(0, 2**32, 4, dtype=np.uint32)
         exact[:, column] = torchs(seed, 2, torch.float64)
     ours = normals(words)
-    assert np.abs(ours.view(np.int64) - exact.view(np.int64)).max() * 100 <= initial._MARGIN
+    assert np.abs(ours.view(np.int64) - exact.view(np.int64)).max() * 100 <= twister_kernel._MARGIN
 
 
 def test_what_torch_is_asked_for_takes_the_place_of_doubtful_values_alone(

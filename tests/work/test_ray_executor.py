@@ -19,7 +19,7 @@ from servers import RayHead, S3Server
 
 import polyfit
 from polyfit.engine import cpu
-from polyfit.engine.initial import TwisterKernel
+from polyfit.engine.twister_kernel import TwisterKernel
 from polyfit.errors import ClusterError
 from polyfit.spec.schema import Resources
 from polyfit.spec.spec import Spec
