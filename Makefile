@@ -15,7 +15,7 @@ SOUND := $(shell [ "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" ] && [ ! -e .
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run picture test simulate chaos lint serve-s3 stop-s3 bench gpu-check image-check clean
+.PHONY: help run picture test check simulate chaos lint serve-s3 stop-s3 bench gpu-check image-check clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -33,7 +33,11 @@ picture: .venv/picture run ## Draw the picture of README.md from that run
 	@. $(S3)/env && $(BIN)/python jobs/picture.py $(STORE)
 
 test: .venv/test ## All tests; ARGS="tests/spec -k plan -x": some of them
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+check: .venv/test ## Lint, and the tests that need no server, no cluster and no process of their own
+	$(MAKE) lint
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not server and not process" $(ARGS)
 
 simulate: .venv/test ## 100,000 simulated histories of faults; ARGS="--seed 7": show one
 	$(BIN)/python tests/simulate.py $(ARGS)

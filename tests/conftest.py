@@ -1,6 +1,11 @@
-"""What all tests share: a home and an environment of their own, and servers."""
+"""What all tests share: a home and an environment of their own, servers, marks and groups.
+
+Two processes run the tests (`make test`). A server or a cluster is started once in each process
+that needs it, so the tests of one kind stay in one process: ``_group``.
+"""
 
 import atexit
+import inspect
 import os
 import secrets
 import shutil
@@ -8,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,6 +63,99 @@ settings.register_profile("polyfit", deadline=None, suppress_health_check=[Healt
 settings.load_profile("polyfit")
 # Registered before Ray's own: the last registered runs first, and Ray shuts down in this home.
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+
+
+# --- marks and groups ---------------------------------------------------------------------------
+
+SERVERS = {"seaweed", "moto", "rclone", "juicefs", "swift", "ray_cluster"}
+TESTS = str(ROOT / "tests")
+STARTERS = {"subprocess", "servers", "local_s3", "multiprocessing", "concurrent"}
+"""Modules that start processes: a test whose code uses one of them has the mark ``process``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test the marks ``server`` and ``process``, and its group."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        servers = _servers(item)
+        if servers:
+            item.add_marker("server")
+        elif _starts_processes(item):
+            item.add_marker("process")
+        item.add_marker(pytest.mark.xdist_group(_group(item, servers)))
+
+
+def _servers(item: pytest.Function) -> set[str]:
+    """The servers that a test needs, by the names of their fixtures."""
+    chosen = {item.callspec.params.get("place")} if hasattr(item, "callspec") else set()
+    return SERVERS & {*item.fixturenames, *chosen}
+
+
+def _group(item: pytest.Function, servers: set[str]) -> str:
+    """Tests of one group run one after the other in one process.
+
+    The Ray cluster and the rarer kinds of store are started once. All other tests stay with those
+    of their module, whose fixtures are made once.
+    """
+    if "ray_cluster" in servers:
+        return "cluster"
+    return "stores" if servers - {"seaweed"} else item.path.name
+
+
+def _starts_processes(item: pytest.Function) -> bool:
+    """Whether the code of a test, of its fixtures and of the functions of tests/ that they
+    call uses one of ``STARTERS``."""
+    fixtures = (getattr(item.module, name, None) for name in item.fixturenames)
+    left = [item.function, *fixtures]
+    seen = set()
+    while left:
+        function = inspect.unwrap(left.pop())
+        if function in seen or not inspect.isfunction(function):
+            continue
+        seen.add(function)
+        for name in _names(function.__code__):
+            value = function.__globals__.get(name)
+            home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", "")
+            if str(home).partition(".")[0] in STARTERS:
+                return True
+            if inspect.isfunction(value) and value.__code__.co_filename.startswith(TESTS):
+                left.append(value)
+    return False
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """All global names in a function, and in the functions within it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+class _Guard:
+    """An audit hook that refuses to start processes while it is on."""
+
+    on = False
+
+    def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
+        if self.on and event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
+            raise AssertionError(f"a test without the mark `process` starts one: {arguments}")
+
+
+_guard = _Guard()
+sys.addaudithook(_guard)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test without a mark that starts a process all the same fails, and says so."""
+    _guard.on = not any(item.get_closest_marker(mark) for mark in ("server", "process"))
+    try:
+        yield
+    finally:
+        _guard.on = False
+
+
+# --- servers ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")

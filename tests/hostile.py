@@ -50,13 +50,16 @@ import json, resource, sys
 import numpy as np
 from polyfit.errors import UsageError
 from polyfit.numerics.formula import Formula
+from polyfit.spec import yaml_loader
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 
 Plan.of(Spec.parse("name: a"))
 with open("/proc/self/statm") as statm:
     used = int(statm.read().split()[0]) * resource.getpagesize()
-limit = used + (512 << 20)
+share = int(sys.argv[2])
+yaml_loader.MAX_VALUES //= share
+limit = used + (512 << 20) // share
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
@@ -76,10 +79,10 @@ for line in sys.stdin:
 """
 
 
-def limited(what: str, texts: list[str]) -> list[str]:
-    """What a process with little memory says of each of ``texts``."""
+def limited(what: str, texts: list[str], share: int = 1) -> list[str]:
+    """What a process with little memory says of each of ``texts``; ``share`` divides its bounds."""
     ended = subprocess.run(
-        [sys.executable, "-c", LIMITED, what],
+        [sys.executable, "-c", LIMITED, what, str(share)],
         input="\n".join(map(json.dumps, texts)),
         capture_output=True,
         text=True,

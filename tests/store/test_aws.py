@@ -265,6 +265,7 @@ def test_a_role_that_is_refused_is_no_refusal_of_the_store(
     assert not caught.value.transient
 
 
+@pytest.mark.process  # by botocore
 def test_a_program_for_keys_that_fails_is_reported(config: Path) -> None:
     config.write_text("[default]\ncredential_process = sh -c 'echo no ticket >&2; exit 1'\n")
     with pytest.raises(StoreError, match=r"no credentials \(a client for S3: .*no ticket\)"):

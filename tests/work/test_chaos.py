@@ -19,7 +19,7 @@ from polyfit.store import s3_client
 from polyfit.store.address import StoreAddress
 from polyfit.store.base import Store
 
-SEEDS = (1, 3, 9, 10, 13)
+SEEDS = (3, 9, 10)
 DATA = bytes(range(256)) * 64
 
 
@@ -211,9 +211,12 @@ def test_a_store_that_fails_while_actors_open_it_does_not_end_the_run(
 
 
 def test_whole_runs_under_faults_have_every_fit_once() -> None:
-    """Seeds that together have most of the faults; what they show is told by `make chaos`."""
+    """On a cluster, in one process and on a Ray of its own; together every process is struck.
+
+    `make chaos` has 50 of them. One at a time: they share a store and a cluster.
+    """
     done = subprocess.run(
-        [sys.executable, "tests/chaos.py", "--seed", *map(str, SEEDS)],
+        [sys.executable, "tests/chaos.py", "--at-once", "1", "--seed", *map(str, SEEDS)],
         cwd=ROOT, text=True, capture_output=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

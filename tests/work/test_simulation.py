@@ -17,7 +17,9 @@ from polyfit.run.manifest import Manifest, Receipt
 from polyfit.work import storing
 from polyfit.work.attempt import Attempt
 
-HISTORIES = 10_000
+HISTORIES = 2_000
+"""``make simulate`` goes through 100,000."""
+
 FAILED_ONCE: tuple[int, ...] = ()
 """Seeds that have shown a defect: they are tried first."""
 
