@@ -438,19 +438,20 @@ def ray_head(
     num_gpus: int = 2,
     env: Mapping[str, str] | None = None,
     python: str = sys.executable,
+    dashboard: bool = True,
 ) -> Iterator[RayHead]:
     """``ray start --head`` with logical GPUs; ``env`` is added to its processes' environment.
 
     Credentials for a store belong in ``env``: they are the node's, and never travel with a job.
-    ``python`` runs it.
+    ``python`` runs it. Only a cluster with a dashboard takes jobs.
     """
     # Short, because a Unix socket's path has at most 107 bytes and Ray's own part is long.
     folder = Path(tempfile.mkdtemp(prefix="pf", dir="/tmp"))
     try:
         for _ in range(ATTEMPTS):
-            head, process = _spawn_ray(folder, num_cpus, num_gpus, env or {}, python)
+            head, process = _spawn_ray(folder, num_cpus, num_gpus, env or {}, python, dashboard)
             try:
-                if _wait_for(partial(_serves, head), process):
+                if _wait_for(partial(_serves if dashboard else _gcs_answers, head), process):
                     yield head
                     return
             finally:
@@ -493,7 +494,7 @@ def ray_node(head: RayHead, address: str, num_cpus: int = 1) -> Iterator[None]:
 
 
 def _spawn_ray(
-    folder: Path, num_cpus: int, num_gpus: int, env: Mapping[str, str], python: str
+    folder: Path, num_cpus: int, num_gpus: int, env: Mapping[str, str], python: str, dashboard: bool
 ) -> tuple[RayHead, subprocess.Popen[bytes]]:
     port, dashboard_port, client_port, agent_port = (free_port() for _ in range(4))
     client_env = {
@@ -513,7 +514,7 @@ def _spawn_ray(
             "--disable-usage-stats",
         ),
         *(f"--node-ip-address={HOST}", f"--port={port}", f"--temp-dir={folder}"),
-        *("--include-dashboard=true", f"--dashboard-host={HOST}"),
+        *(f"--include-dashboard={dashboard}", f"--dashboard-host={HOST}"),
         *(f"--dashboard-port={dashboard_port}", f"--ray-client-server-port={client_port}"),
         # Two of Ray's defaults are the same for every cluster on a machine: these two kinds.
         *(f"--dashboard-agent-listen-port={agent_port}", "--min-worker-port=0"),

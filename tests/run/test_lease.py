@@ -202,6 +202,7 @@ def test_generations_that_a_listing_does_not_show_yet_are_found(
     assert (latest(store)[0], stated(store)["attempt"]) == (2, "two")
 
 
+@pytest.mark.parametrize("place", ["folder"], indirect=True)
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"attempt": 1}', "\x00"])
 def test_a_lease_that_cannot_be_read_ends_with_its_time_to_live(store: Store, text: str) -> None:
     store.put(lease_key(1), text.encode())

@@ -14,7 +14,6 @@ from polyfit.spec.spec import Spec
 from polyfit.spec.yaml_loader import MAX_VALUES
 from polyfit.store.address import StoreAddress
 
-
 SHARE = 8
 """Most kinds are tried at an eighth of the bounds, in an eighth of the memory."""
 

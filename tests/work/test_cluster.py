@@ -9,7 +9,7 @@ import venv
 from pathlib import Path
 
 import pytest
-from launch import clean, command, elsewhere, polyfit_run
+from launch import clean, command, elsewhere
 from limits import HANG_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,13 +26,20 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "bin" / "python")
 
 
-def test_an_own_ray_starts_without_an_stderr(sweep_path: str, tmp_path: Path) -> None:
+def test_an_own_ray_starts_without_an_stderr_and_leaves_no_token(
+    sweep_path: str, tmp_path: Path
+) -> None:
+    """A token in the home folder would turn authentication on for the next `ray start`."""
+    home = tmp_path / "home"
+    home.mkdir()
     ours = command("run", sweep_path, "--store", str(tmp_path), "--executor", "ray", "--json")
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" 2>&-', "sh", *ours],
-        env=clean({}), cwd=ROOT, text=True, capture_output=True, timeout=HANG_S, check=False,
+        env=clean({"HOME": str(home)}), cwd=ROOT, text=True, capture_output=True,
+        timeout=HANG_S, check=False,
     )  # fmt: skip
     assert (done.returncode, json.loads(done.stdout)["shards"] > 0) == (0, True)
+    assert not (home / ".ray").exists()
 
 
 def test_a_ray_that_does_not_start_says_why_and_where_its_logs_lie(
@@ -66,14 +73,3 @@ def test_a_relative_folder_for_ray_is_refused_before_ray_starts(
     assert done.returncode == 6, done.stderr
     assert f"no Ray starts with {name}=here" in done.stderr
     assert not (tmp_path / "here").exists()
-
-
-def test_an_own_ray_leaves_no_token_behind(tmp_path: Path, sweep_path: str) -> None:
-    """A token in the home folder would turn authentication on for the next `ray start`."""
-    home = tmp_path / "home"
-    home.mkdir()
-    done = polyfit_run(
-        {"HOME": str(home)}, "run", sweep_path, "--store", str(tmp_path / "r"), "--executor", "ray"
-    )
-    assert done.returncode == 0, done.stderr
-    assert not (home / ".ray").exists()

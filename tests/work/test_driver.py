@@ -598,6 +598,7 @@ def test_a_damaged_shard_found_on_resume_fails_and_is_not_sealed(
         store.get(MANIFEST)
 
 
+@pytest.mark.parametrize("place", ["folder", "seaweed", "rclone"], indirect=True)
 def test_a_driver_killed_half_way_leaves_what_the_next_one_resumes_from(
     place: Place, tmp_path: Path
 ) -> None:

@@ -45,7 +45,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_node_without_polyfit_is_named_and_the_run_goes_on_where_there_is_another(
     bare: str, sweep_path: str, tmp_path: Path
 ) -> None:
-    with ray_head(num_cpus=1, num_gpus=0, python=bare) as head:
+    with ray_head(num_cpus=1, num_gpus=0, python=bare, dashboard=False) as head:
         alone = elsewhere(head.env, tmp_path, "run", sweep_path, "--store", str(tmp_path / "alone"))
         with ray_node(head, "127.0.0.2"):
             done = elsewhere(

@@ -78,18 +78,36 @@ def test_an_executor_says_that_it_waits_for_room() -> None:
     assert executor.stage() == "compiling on 1 of 1 actors"
 
 
-def test_actors_on_ray_make_the_bytes_that_this_process_makes(
-    seaweed: S3Server,
-    s3_keys: Mapping[str, str],
-    ray_cluster: RayHead,
-    sweep_path: str,
-    tmp_path: Path,
-) -> None:
-    done = polyfit_run(
-        {**s3_keys, **ray_cluster.env}, "run", sweep_path, "--store", seaweed.fresh_uri(), "--json"
-    )
+@pytest.fixture(scope="module")
+def joined(
+    seaweed: S3Server, ray_cluster: RayHead, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """What a run of ``SMALL`` on the cluster prints; its rows are in the S3 server."""
+    path = tmp_path_factory.mktemp("joined") / "small.yaml"
+    path.write_text(SMALL)
+    env = {**seaweed.env, **ray_cluster.env}
+    done = polyfit_run(env, "run", str(path), "--store", seaweed.fresh_uri(), "--json")
     assert done.returncode == 0, done.stderr
-    there = opened(done.stdout, seaweed)
+    return done.stdout
+
+
+def test_no_credential_is_left_in_the_store(
+    seaweed: S3Server, s3_keys: Mapping[str, str], joined: str
+) -> None:
+    bucket, _, prefix = json.loads(joined)["run"].removeprefix("s3://").partition("/")
+    client = seaweed.client()
+    listed = client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]
+    assert len(listed) > 8
+    for item in listed:
+        data = client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+        assert s3_keys["AWS_SECRET_ACCESS_KEY"].encode() not in data
+        assert s3_keys["AWS_ACCESS_KEY_ID"].encode() not in data
+
+
+def test_actors_on_ray_make_the_bytes_that_this_process_makes(
+    seaweed: S3Server, s3_keys: Mapping[str, str], joined: str, tmp_path: Path
+) -> None:
+    there = opened(joined, seaweed)
     here = polyfit.execute(Spec.parse(SMALL), store=str(tmp_path / "here"), executor="inline")
     assert there.manifest == here.manifest
 

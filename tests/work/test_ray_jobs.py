@@ -135,29 +135,13 @@ def _pre_stop(ray_cluster: RayHead) -> list[str]:
     return [str(Path(sys.executable).with_name(ray)), *there]
 
 
-def test_no_credential_is_left_in_the_store(
-    seaweed: S3Server, s3_keys: Mapping[str, str], ray_cluster: RayHead, sweep_path: str
-) -> None:
-    uri = seaweed.fresh_uri()
-    done = polyfit_run({**s3_keys, **ray_cluster.env}, "run", sweep_path, "--store", uri)
-    assert done.returncode == 0, done.stderr
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    client = seaweed.client()
-    listed = client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]
-    assert len(listed) > 8
-    for item in listed:
-        data = client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
-        assert s3_keys["AWS_SECRET_ACCESS_KEY"].encode() not in data
-        assert s3_keys["AWS_ACCESS_KEY_ID"].encode() not in data
-
-
 def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
     seaweed: S3Server, s3_keys: Mapping[str, str], tmp_path: Path
 ) -> None:
     path = tmp_path / "killed.yaml"
     path.write_text(
-        "name: killed\nshard: 400\nfit: {steps: 2000000}\nrecord: none\n"
-        "sweep: {seed: {count: 12000}}\n"
+        "name: killed\nshard: 200\nfit: {steps: 2000000}\nrecord: none\n"
+        "sweep: {seed: {count: 6000}}\n"
         "resources: {actors: {max: 2}}\n"
     )
     plan = Plan.of(Spec.load(path))
@@ -188,7 +172,7 @@ def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
     assert {key: after[key] for key in left} == left, "a stored shard was written again"
     verified = polyfit_run(s3_keys, "verify", f"{uri}/killed/{plan.run_id}")
     assert verified.returncode == 0, verified.stderr
-    assert verified.stdout.startswith("intact: 12,000 fits, each once")
+    assert verified.stdout.startswith("intact: 6,000 fits, each once")
 
 
 def _title(pid: int) -> bytes:
@@ -215,7 +199,7 @@ def test_sigterm_drains_with_its_own_exit_code_and_the_run_resumes(tmp_path: Pat
         _, told = process.communicate(timeout=HANG_S)
     assert process.returncode == 143, told
     assert "run the same command to resume" in told
-    again = polyfit_run({}, *ours[3:])
+    again = polyfit_run({}, *ours[3:-1], "inline")
     assert again.returncode == 0, again.stderr
     assert "shards are stored already" in again.stderr
 
@@ -224,7 +208,7 @@ def test_an_actor_that_has_no_credentials_says_so(
     seaweed: S3Server, s3_keys: Mapping[str, str], sweep_path: str
 ) -> None:
     """The driver has keys, the nodes of the cluster have none."""
-    with ray_head(num_cpus=1, num_gpus=0) as head:
+    with ray_head(num_cpus=1, num_gpus=0, dashboard=False) as head:
         done = polyfit_run(
             {**s3_keys, **head.env}, "run", sweep_path, "--store", seaweed.fresh_uri()
         )
