@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 HOME = tempfile.mkdtemp(prefix="pfhome", dir="/tmp")
 
 
-def _move_in() -> None:
-    """Leave the developer's environment: now, since Ray and boto3 read it when they are imported.
+def _isolate() -> None:
+    """Replace the developer's environment before anything imports Ray or boto3, which read it then.
 
     One token for the whole session, because a process reads Ray's token once and keeps it: a test
     may start Ray in this process and then join a cluster.
@@ -57,7 +57,7 @@ def _move_in() -> None:
     os.environ["POLYFIT_CACHE"] = str(ROOT / ".local" / "test-kernels")
 
 
-_move_in()
+_isolate()
 # A slow machine is no failure: nothing here is a test of time.
 settings.register_profile("polyfit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("polyfit")
@@ -80,7 +80,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         servers = _servers(item)
         if servers:
             item.add_marker("server")
-        elif _starts_processes(item):
+        if _starts_processes(item):
             item.add_marker("process")
         item.add_marker(pytest.mark.xdist_group(_group(item, servers)))
 
@@ -91,14 +91,15 @@ def _servers(item: pytest.Function) -> set[str]:
     return SERVERS & {*item.fixturenames, *chosen}
 
 
-def _group(item: pytest.Function, servers: set[str]) -> str:
+def _group(item: pytest.Item, servers: set[str]) -> str:
     """Tests of one group run one after the other in one process.
 
-    The Ray cluster and the rarer kinds of store are started once. All other tests stay with those
-    of their module, whose fixtures are made once.
+    All that start processes are in one: two Rays that start at once on a busy machine may fail.
+    The rarer kinds of store are started once. All other tests stay with those of their module,
+    whose fixtures are made once.
     """
-    if "ray_cluster" in servers:
-        return "cluster"
+    if "ray_cluster" in servers or item.get_closest_marker("process"):
+        return "processes"
     return "stores" if servers - {"seaweed"} else item.path.name
 
 
@@ -147,8 +148,8 @@ sys.addaudithook(_guard)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """A test without a mark that starts a process all the same fails, and says so."""
-    _guard.on = not any(item.get_closest_marker(mark) for mark in ("server", "process"))
+    """In `make check` a test that starts a process all the same fails, and says so."""
+    _guard.on = "not process" in item.config.getoption("-m")
     try:
         yield
     finally:
@@ -198,7 +199,7 @@ def place(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> "Place":
     """Each kind of store in turn, empty."""
-    from places import place_called  # it imports boto3: not before we have moved in
+    from places import place_called  # it imports boto3: only after ``_isolate``
 
     return place_called(request.param, request, tmp_path, monkeypatch)
 

@@ -1,4 +1,4 @@
-"""What deploy/ holds, read: its YAML, and the polyfit commands that its files start."""
+"""The files of deploy/ for tests: their YAML, and the polyfit commands that they start."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def text(name: str) -> str:
 
 
 def documents(source: str) -> list[Document]:
-    """The YAML documents; by way of JSON, since aliases would share what a test then changes."""
+    """The YAML documents. Through JSON, because aliases would share objects that a test changes."""
     return [json.loads(json.dumps(document)) for document in yaml.safe_load_all(source)]
 
 

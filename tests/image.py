@@ -44,7 +44,7 @@ polyfit run /tmp/compiled.yaml --store /tmp/compiled
 
 
 def main() -> None:
-    """Build, then run; the exit code says whether both went well."""
+    """Build the image, then run a job in it."""
     if missing := [package for name, package in PACKAGES.items() if shutil.which(name) is None]:
         sys.exit(f"needs packages of Debian: apt-get install {' '.join(missing)}")
     if os.geteuid() != 0:
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def call(*words: str | Path, **env: str) -> None:
-    """Run a command, and end with it where it fails."""
+    """Run a command; end this program if it fails."""
     print("+", shlex.join(map(str, words)), flush=True)
     if status := subprocess.run(words, env=os.environ | env, check=False).returncode:
         sys.exit(f"{words[0]}: exit status {status}")
@@ -69,7 +69,7 @@ def answer(*words: str) -> str:
 
 @contextmanager
 def workshop() -> Iterator[tuple[Path, list[str]]]:
-    """A folder, and the buildah command with its storage in it; both are gone afterwards."""
+    """A folder, and the buildah command with its storage there; both are removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="polyfit-image", dir="/var/tmp") as folder:
         storage = ["buildah", "--root", f"{folder}/storage", "--runroot", f"{folder}/run"]
         try:
@@ -93,7 +93,7 @@ def make_base(storage: list[str], folder: Path) -> None:
 
 
 def build(storage: list[str], folder: Path) -> None:
-    """The Dockerfile as it stands, on that base."""
+    """Build the Dockerfile, unchanged, on that base."""
     mounts = pip_mounts(folder / "pip.conf")
     volumes = [word for inside, here in mounts.items() for word in ("-v", f"{here}:{inside}:ro")]
     build = ["bud", "--isolation", "chroot", "--layers=false", "--from", BASE, *volumes]

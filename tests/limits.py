@@ -1,6 +1,6 @@
-"""How long a test waits: for an event, and no longer than only something that hangs takes.
+"""How long a test waits: until an event. After half an hour it takes the wait for a hang.
 
-No test depends on how fast a machine is, or on what else it does.
+No test depends on how fast a machine is, or on its load.
 """
 
 import subprocess
@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 __all__ = ["HANG_S", "wait_for"]
 
 HANG_S: Final = 1800.0
-"""Seconds that only a hang takes. pytest's own ``timeout`` is longer: it says less."""
+"""Seconds after which a wait is a hang. pytest's own ``timeout`` is longer: it says less."""
 
 _POLL_S: Final = 0.02
 
@@ -21,10 +21,10 @@ T = TypeVar("T")
 def wait_for(
     event: Callable[[], T], what: str, process: "subprocess.Popen[str] | None" = None
 ) -> T:
-    """What ``event`` returns, as soon as that is true; ``process``, if any, must still run then.
+    """The first true value that ``event`` returns; ``process``, if any, must run until then.
 
     Raises:
-        AssertionError: ``process`` ended before, or it hangs.
+        AssertionError: ``process`` ended before, or the wait took ``HANG_S``.
     """
     deadline = time.monotonic() + HANG_S
     while not (found := event()):

@@ -1,6 +1,6 @@
-"""A small S3 server that answers as it is told to, and shows what it got.
+"""A small S3 server that gives the answers a test chooses, and keeps the requests.
 
-For what no real server can be made to say: refusals, redirects, pages of HTML.
+For answers that no real server can be made to give: refusals, redirects, pages of HTML.
 """
 
 import threading
@@ -27,7 +27,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is answered; Content-Length is added."""
+    """An answer; Content-Length is added."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -70,8 +70,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
 
-    def log_message(self, *told: Any) -> None:
-        """What was asked is kept."""
+    def log_message(self, *arguments: Any) -> None:
+        """Write no log: the requests are kept."""
 
 
 class _Server(ThreadingHTTPServer):

@@ -65,7 +65,7 @@ def error_message(action: Callable[[], object], kind: type[PolyfitError] = Store
 
 
 def use(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Find the server and its keys where a user's shell would have them."""
+    """Set the server's address and keys as a user's shell would."""
     for name, value in server.env.items():
         monkeypatch.setenv(name, value)
 
@@ -73,7 +73,7 @@ def use(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
 def place_called(
     name: str, request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Place:
-    """An empty place of that kind, with its keys in the environment."""
+    """An empty store of that kind, with its keys in the environment."""
     if name == "folder":
         return Place(name, StoreAddress.of(str(folder / "not" / "there" / "yet")))
     server: S3Server = request.getfixturevalue(name)

@@ -1,8 +1,7 @@
-"""An HTTP proxy in front of an S3 server that breaks requests and answers on their way.
+"""An HTTP proxy in front of an S3 server that damages requests and answers on purpose.
 
-It passes on what it gets byte for byte, the Host header too, which is part of what a client signs.
-What goes wrong with a request is chosen by a function: a table in a test of one fault, a seeded
-chance in ``chaos``.
+Everything else it passes on byte for byte, the Host header too, because clients sign it. A function
+chooses the fault of each request: a table in a test of one fault, a seeded chance in ``chaos``.
 """
 
 import http.client
@@ -43,7 +42,7 @@ _HOP: Final = frozenset(("connection", "keep-alive", "transfer-encoding", "conte
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is known of a request when its fault is chosen."""
+    """What a fault is chosen by."""
 
     method: str
     path: str
@@ -97,7 +96,7 @@ class Proxy:
         self.release.set()
 
     def fault(self, request: Request) -> str | None:
-        """What befalls a request; counted."""
+        """The fault of a request, counted; None for most."""
         with self.lock:
             if time.monotonic() < self.out_until:
                 return "outage"
@@ -150,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: "_Server"
 
     def _await_hang_up(self) -> None:
-        """Until the client waits for this answer no more, and the test lets it go."""
+        """Wait until the client has given up, and then until ``release`` is set."""
         self.connection.settimeout(HANG_S)
         with suppress(OSError):
             self.connection.recv(1, socket.MSG_PEEK)
@@ -179,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._await_hang_up()
         if fault == "wrong byte there":
             body = flipped(body)
-        status, told, data = self.server.proxy.forward(request, headers, body)
+        status, answer_headers, data = self.server.proxy.forward(request, headers, body)
         if fault == "stalled":
             self.server.proxy.late += 1
         if fault in ("answer lost", "stalled"):
@@ -187,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault == "wrong byte back" and data:
             data = flipped(data)
-        self._answer(status, told, data, cut=fault == "answer cut off")
+        self._answer(status, answer_headers, data, cut=fault == "answer cut off")
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
 
@@ -217,8 +216,8 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    def log_message(self, *told: Any) -> None:
-        """The counts are what is to be known."""
+    def log_message(self, *arguments: Any) -> None:
+        """Write no log: the faults are counted."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -226,12 +225,12 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
     proxy: Proxy
 
-    def handle_error(self, *told: Any) -> None:
-        """A client that was killed hangs up in the middle."""
+    def handle_error(self, *arguments: Any) -> None:
+        """Say nothing: a client that was killed breaks its connection."""
 
 
 def flipped(data: bytes) -> bytes:
-    """The same bytes but for one bit, anywhere."""
+    """The same bytes with one random bit changed."""
     at = random.randrange(len(data) * 8)
     wrong = bytearray(data)
     wrong[at // 8] ^= 1 << at % 8
