@@ -1,7 +1,7 @@
-"""What all tests share: a home and an environment of their own, servers, marks and groups.
+"""What all tests share: a home and an environment of their own, servers and marks.
 
 Two processes run the tests (`make test`). A server or a cluster is started once in each process
-that needs it, so the tests of one kind stay in one process: ``_group``.
+that needs it, so the tests of a file stay in one process (--dist loadfile).
 """
 
 import atexit
@@ -65,7 +65,7 @@ settings.load_profile("polyfit")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
 
-# --- marks and groups ---------------------------------------------------------------------------
+# --- marks --------------------------------------------------------------------------------------
 
 SERVERS = {"seaweed", "moto", "rclone", "juicefs", "swift", "ray_cluster"}
 TESTS = str(ROOT / "tests")
@@ -74,33 +74,19 @@ STARTERS = {"subprocess", "servers", "local_s3", "multiprocessing", "concurrent"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test the marks ``server`` and ``process``, and its group."""
+    """Give each test the marks ``server`` and ``process``."""
     for item in items:
         assert isinstance(item, pytest.Function)
-        servers = _servers(item)
-        if servers:
+        if _servers(item):
             item.add_marker("server")
         if _starts_processes(item):
             item.add_marker("process")
-        item.add_marker(pytest.mark.xdist_group(_group(item, servers)))
 
 
 def _servers(item: pytest.Function) -> set[str]:
     """The servers that a test needs, by the names of their fixtures."""
     chosen = {item.callspec.params.get("place")} if hasattr(item, "callspec") else set()
     return SERVERS & {*item.fixturenames, *chosen}
-
-
-def _group(item: pytest.Item, servers: set[str]) -> str:
-    """Tests of one group run one after the other in one process.
-
-    All that start processes are in one: two Rays that start at once on a busy machine may fail.
-    The rarer kinds of store are started once. All other tests stay with those of their module,
-    whose fixtures are made once.
-    """
-    if "ray_cluster" in servers or item.get_closest_marker("process"):
-        return "processes"
-    return "stores" if servers - {"seaweed"} else item.path.name
 
 
 def _starts_processes(item: pytest.Function) -> bool:
