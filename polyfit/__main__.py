@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
-from polyfit.errors import Exit, not_loaded
+from polyfit.errors import Exit, import_error_message
 
 __all__ = ["program"]
 
@@ -41,7 +41,7 @@ def _main() -> int:
     try:
         from polyfit.cli.app import main
     except ImportError as error:  # what a command needs itself is imported, and reported, there
-        os.write(2, f"polyfit: {not_loaded(error)}\n".encode())
+        os.write(2, f"polyfit: {import_error_message(error)}\n".encode())
         return Exit.USAGE
     try:
         main()

@@ -11,6 +11,7 @@ from enum import IntEnum
 __all__ = [
     "ClusterError",
     "DamagedRun",
+    "Drained",
     "EngineError",
     "Exit",
     "FailedShards",
@@ -25,7 +26,7 @@ __all__ = [
     "StoreError",
     "UsageError",
     "check_working_folder",
-    "not_loaded",
+    "import_error_message",
 ]
 
 
@@ -94,6 +95,15 @@ class RunNotFound(UsageError):
     """There is no run at the given address."""
 
 
+class Drained(PolyfitError):
+    """The run was ended by SIGTERM; the same command resumes it."""
+
+    exit_code = Exit.DRAINED
+
+    def __init__(self) -> None:
+        super().__init__("ended by SIGTERM; run the same command to resume")
+
+
 class RunHeld(PolyfitError):
     """Another driver is at work on the run."""
 
@@ -144,7 +154,7 @@ class ClusterError(PolyfitError):
     exit_code = Exit.CLUSTER
 
 
-def not_loaded(error: ImportError) -> str:
+def import_error_message(error: ImportError) -> str:
     """The message for an import that fails: which package, why, in which environment."""
     where = f"the Python environment {sys.prefix} ({sys.executable})"
     package, _, part = str(error.name or "").partition(".")

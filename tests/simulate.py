@@ -34,6 +34,7 @@ from greenlet import getcurrent, greenlet
 
 from polyfit.errors import (
     DamagedRun,
+    Drained,
     FailedShards,
     PlanMismatch,
     PolyfitError,
@@ -576,7 +577,7 @@ def begin(world: World, name: str, spec: Spec, delay: float) -> Process:
             process.ended = "complete"
             if spec is not SPEC:
                 raise Violation("a driver of another plan came to an end")
-        except (RunHeld, StoreError, FailedShards, PlanMismatch, signals.Drained) as error:
+        except (RunHeld, StoreError, FailedShards, PlanMismatch, Drained) as error:
             process.ended = f"{type(error).__name__}: {error}"
             if isinstance(error, PlanMismatch) and spec is SPEC:
                 raise Violation(process.ended) from error

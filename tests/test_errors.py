@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from polyfit.errors import Exit, not_loaded
+from polyfit.errors import Exit, import_error_message
 
 
 def test_exit_codes_are_the_documented_ones() -> None:
@@ -47,5 +47,5 @@ def test_a_package_that_cannot_be_loaded_is_named_in_one_line(
     error: ImportError, start: str
 ) -> None:
     here = f"{sys.prefix} ({sys.executable})"
-    assert not_loaded(error).startswith(start.format(here=here))
-    assert "\n" not in not_loaded(error)
+    assert import_error_message(error).startswith(start.format(here=here))
+    assert "\n" not in import_error_message(error)

@@ -1,11 +1,13 @@
-"""What ends a command: the user or the world, an interrupt, or a bug; a message and a code each."""
+"""What ends a command is an error of its user or of its surroundings, an interrupt, or a bug.
+
+Each has a message and an exit code."""
 
 import traceback
 
 import click
 
 from polyfit.cli.output import ClosedPipe, discard_stdout, stderr_may_fail, write_line
-from polyfit.errors import Exit, PolyfitError, not_loaded
+from polyfit.errors import Exit, PolyfitError, import_error_message
 
 __all__ = ["explain", "handle_error", "report_error"]
 
@@ -30,7 +32,7 @@ def explain(error: BaseException) -> tuple[str, Exit]:
         case PolyfitError():
             return str(error), error.exit_code
         case ImportError():
-            return not_loaded(error), Exit.USAGE
+            return import_error_message(error), Exit.USAGE
         case KeyboardInterrupt() | click.Abort():
             return "interrupted; run the same command to resume", Exit.INTERRUPTED
         case SystemExit():

@@ -8,11 +8,12 @@ import click
 
 from polyfit.cli.error_handler import explain, report_error
 from polyfit.cli.output import ClosedPipe, write_line
+from polyfit.errors import Drained
 from polyfit.show.progress import ProgressDisplay
 from polyfit.show.summary import summary_facts, summary_text
 from polyfit.spec.spec import Spec
 from polyfit.work import driver
-from polyfit.work.signals import Drained, signal_error
+from polyfit.work.signals import signal_error
 
 __all__ = ["run_all"]
 

@@ -198,7 +198,7 @@ def _one_update(inputs: BatchInputs) -> tuple[Array, Array]:
     hyper = Hyperparameters(config.optimizer.name, config.optimizer.beta)
     with torch.enable_grad():
         state = [torch.zeros_like(lr, requires_grad=True) for _ in range(_num_states(config))]
-        c, moments = state[:size], [state[size:]] if len(state) > size else []
+        c, *moments = (state[low : low + size] for low in range(0, len(state), size))
         g = torch.autograd.grad(objective(c), c, ones, create_graph=True)
         c, moments = updated(hyper, c, moments, lr, list(g))
         new = [*c, *(vector for moment in moments for vector in moment)]

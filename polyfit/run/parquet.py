@@ -96,8 +96,8 @@ def open_parquet(shard: Any) -> pq.ParquetFile:
     """A shard, a binary file, as Parquet. Callers read from it with ``use_threads=False``.
 
     All in the caller's thread: a thread of Arrow that still holds a Python object when the
-    interpreter ends would end the process with SIGABRT. So would asking damaged metadata for the
-    position of a column: Arrow's reader is to find such damage.
+    interpreter ends would end the process with SIGABRT. Asking damaged metadata for a column's
+    position ends it the same way, so Arrow's reader is left to find the damage.
     """
     return pq.ParquetFile(
         pa.PythonFile(shard, mode="r"), pre_buffer=False, page_checksum_verification=True

@@ -1,4 +1,4 @@
-"""The optimizers: their parameters, and what else must know of each of them."""
+"""The optimizers, and what the rest of the code needs to know of each."""
 
 from dataclasses import dataclass
 from typing import Final

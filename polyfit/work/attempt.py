@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from polyfit.errors import Exit, FailedShards, PolyfitError
+from polyfit.errors import Drained, Exit, FailedShards, PolyfitError
 from polyfit.run.clock import now
 from polyfit.run.ledger import Ledger
 from polyfit.run.renewal import LeaseRenewer
@@ -18,7 +18,7 @@ from polyfit.spec.plan import Plan
 from polyfit.work.heartbeat import Heartbeat
 from polyfit.work.progress import OnMessage
 from polyfit.work.retry import STORE_BUDGET_S, RetryPolicy
-from polyfit.work.signals import Drained, Signals
+from polyfit.work.signals import Signals
 from polyfit.work.tally import Tally
 from polyfit.work.task import Executor, Job, Task, TaskResult
 from polyfit.work.workplace import Workplace
@@ -164,7 +164,7 @@ class Attempt:
             self.retries.note_stored()
             if self.tally.add(result):
                 self._report_refused(result)
-        elif self.retries.retry(result):
+        elif self.retries.retries_after(result):
             todo.append(result.task)
         else:
             number = result.task.shard

@@ -37,8 +37,11 @@ class RetryPolicy:
     _worker_deaths: Counter[int] = field(default_factory=Counter)
     _store_failures: int = 0
 
-    def retry(self, result: TaskResult) -> bool:
-        """Whether a task that has failed is tried again; a preempted worker does not count."""
+    def retries_after(self, result: TaskResult) -> bool:
+        """Count a failed task, and tell whether it is tried again.
+
+        The death of a preempted worker is not counted.
+        """
         shard = result.task.shard
         self.causes.setdefault(shard, []).append(result.cause or "no error reported")
         if not result.preempted:

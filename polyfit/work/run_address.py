@@ -10,6 +10,7 @@ from polyfit.spec.plan import Plan
 from polyfit.spec.schema import NAME
 from polyfit.spec.spec import Spec
 from polyfit.store.address import StoreAddress
+from polyfit.store.uri import is_s3
 from polyfit.work.cluster_address import inside_ray_job
 from polyfit.work.progress import OnMessage
 
@@ -45,7 +46,7 @@ def run_address(
     if endpoint_url is None and spec.store is not None and store is None:
         endpoint_url = spec.store.endpoint_url
     address = StoreAddress.of(uri, endpoint_url)
-    if spec.store is not None and address.uri.startswith("s3://"):  # also in another bucket
+    if spec.store is not None and is_s3(address.uri):  # also in another bucket
         own = spec.store
         address = replace(
             address, sse=own.sse, kms_key_id=own.kms_key_id, storage_class=own.storage_class

@@ -1,8 +1,8 @@
 """SIGTERM and Ctrl-C while a run is under way.
 
-From the time that shards run, the first signal is noted, and the driver waits for them. Before, and
-the second time, a signal raises in the main thread. Python loses an exception that a handler
-raises during an import, so heavy imports are made by another thread.
+While shards run, the first signal is only noted, and the driver waits for the shards. At any other
+time, and the second time, a signal raises in the main thread. Python loses an exception that a
+handler raises during an import, so heavy imports are made by another thread.
 """
 
 import os
@@ -14,11 +14,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from polyfit.errors import Exit, PolyfitError
+from polyfit.errors import Drained
 from polyfit.work.cluster_address import inside_ray_job
 from polyfit.work.progress import OnMessage
 
-__all__ = ["Drained", "Signals", "in_thread", "signal_error"]
+__all__ = ["Signals", "in_thread", "signal_error"]
 
 DRAIN_S: Final = 25.0
 """Seconds that a driver waits for running shards after a signal: less than the 30 after which
@@ -29,20 +29,11 @@ RAY_JOB_STOP_S: Final = 3.0
 the job's head or the job itself starts."""
 
 CLOSING_S: Final = 2.0
-"""Of them, seconds that are left for the driver to release the run."""
+"""Seconds of RAY_JOB_STOP_S that are kept for releasing the run."""
 
 _HANDLED: Final = (signal.SIGTERM, signal.SIGINT)
 
 T = TypeVar("T")
-
-
-class Drained(PolyfitError):
-    """The run was ended by SIGTERM; the same command resumes it."""
-
-    exit_code = Exit.DRAINED
-
-    def __init__(self) -> None:
-        super().__init__("ended by SIGTERM; run the same command to resume")
 
 
 def signal_error(number: int) -> BaseException:

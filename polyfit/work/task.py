@@ -45,7 +45,7 @@ class TaskResult:
         task: what was to be done.
         receipt: the shard's, if the task succeeded.
         cause: why it failed.
-        lost: the worker died, which says nothing against the task.
+        lost: the worker died; the task need not be the cause.
         preempted: the worker's node was taken back, as spot markets do.
         fatal: an error that every other task would meet too.
         reused: how many of the shard's fits were taken from another run.

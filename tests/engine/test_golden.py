@@ -1,6 +1,7 @@
 """Rows whose bits any machine must reproduce: one digest for each kind of fit, kept in golden.json.
 
-A change of these is a change of ENGINE. To write them anew: `python tests/engine/test_golden.py`.
+A change of bits is a change of ENGINE, a new column one of SCHEMA. To write the file anew:
+ `python tests/engine/test_golden.py`.
 """
 
 import hashlib

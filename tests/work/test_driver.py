@@ -30,6 +30,7 @@ import polyfit
 from polyfit.errors import (
     ClusterError,
     DamagedRun,
+    Drained,
     FailedShards,
     PlanMismatch,
     RunHeld,
@@ -59,7 +60,6 @@ from polyfit.work import (
 from polyfit.work.actor import ShardActor
 from polyfit.work.inline import InlineExecutor
 from polyfit.work.progress import Progress
-from polyfit.work.signals import Drained
 from polyfit.work.task import Job, Task, TaskResult
 from polyfit.work.worker import ShardWorker
 from polyfit.work.workplace import Workplace

@@ -35,14 +35,14 @@ def test_a_shard_is_tried_again_until_it_or_its_workers_have_failed_too_often(
     results: list[TaskResult], retried: list[bool]
 ) -> None:
     policy = RetryPolicy()
-    assert [policy.retry(result) for result in results] == retried
+    assert [policy.retries_after(result) for result in results] == retried
 
 
 def test_shards_are_counted_apart_and_every_cause_is_kept() -> None:
     policy = RetryPolicy()
     for shard in range(5):
         for result in (RAISED, SILENT):
-            assert policy.retry(TaskResult(Task("compute", shard), cause=result.cause))
+            assert policy.retries_after(TaskResult(Task("compute", shard), cause=result.cause))
     assert policy.causes == {shard: ["it raised", "no error reported"] for shard in range(5)}
 
 
