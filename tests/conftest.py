@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING
@@ -72,15 +73,38 @@ TESTS = str(ROOT / "tests")
 STARTERS = {"subprocess", "servers", "local_s3", "multiprocessing", "concurrent"}
 """Modules that start processes: a test whose code uses one of them has the mark ``process``."""
 
+LONGEST = "test_chaos.py"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test the marks ``server`` and ``process``."""
+    """Give each test the marks ``server`` and ``process``, and put the files in order."""
     for item in items:
         assert isinstance(item, pytest.Function)
         if _servers(item):
             item.add_marker("server")
         if _starts_processes(item):
             item.add_marker("process")
+    items[:] = _alternating(items)
+
+
+def _alternating(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The tests file by file: one that starts processes, then one that does not, and so on.
+
+    Two processes take the files in this order. Tests with processes wait much and the others do
+    not, so that both cores are kept busy. The longest file is the first; then the wings that use
+    Ray, so that what is left in the end is short.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting: list[list[pytest.Item]] = []
+    busy: list[list[pytest.Item]] = []
+    for file in files.values():
+        starts = any(item.get_closest_marker("process") for item in file)
+        (waiting if starts else busy).append(file)
+    waiting.sort(key=lambda file: file[0].path.name == LONGEST)
+    pairs = zip_longest(reversed(waiting), busy)
+    return [item for pair in pairs for file in pair if file for item in file]
 
 
 def _servers(item: pytest.Function) -> set[str]:

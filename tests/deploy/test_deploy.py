@@ -833,7 +833,10 @@ def secrets(source: str) -> list[str]:
     "path", [path for path in sorted(DEPLOY.iterdir()) if path.is_file()], ids=lambda p: p.name
 )
 def test_no_file_holds_a_credential(path: Path) -> None:
-    assert secrets(path.read_text(encoding="utf-8")) == []
+    source = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        source = source.replace("`RAY_AUTH_TOKEN`", "")  # a page may name the variable
+    assert secrets(source) == []
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "rayjob.yaml", "cronjob.yaml", "cluster.yaml"])
