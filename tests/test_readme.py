@@ -173,7 +173,8 @@ def test_the_paths_that_a_page_names_are_there(page: Page) -> None:
 
 def test_the_modules_and_names_that_the_page_of_the_code_names_are_there() -> None:
     (code,) = (page for page in PAGES if page.name == "polyfit/README.md")
-    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "polyfit").rglob("*.py")]
+    files = [*(ROOT / "polyfit").rglob("*.py"), ROOT / "tests" / "test_layers.py"]
+    sources = [path.read_text(encoding="utf-8") for path in files]
     words = {word for source in sources for word in re.findall(r"\w+", source)}
     drawings = "".join(block.text for block in code.blocks())
     wings = "|".join(path.parent.name for path in (ROOT / "polyfit").glob("*/__init__.py"))
