@@ -443,6 +443,7 @@ class Lane:
     """What a process of the pool has of its own."""
 
     world: Setting
+    stack: ExitStack
 
     @classmethod
     def open(cls) -> None:
@@ -450,9 +451,9 @@ class Lane:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored
         signal.signal(signal.SIGHUP, cls.leave)  # what SIGTERM does is up to each new node of Ray
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
-        stack = ExitStack()
-        cls.world = stack.enter_context(setting())
-        atexit.register(stack.close)
+        cls.stack = ExitStack()
+        cls.world = cls.stack.enter_context(setting())
+        atexit.register(cls.stack.close)
 
     @classmethod
     def leave(cls, number: int, frame: Any) -> NoReturn:
@@ -461,7 +462,7 @@ class Lane:
         if not hasattr(cls, "world"):
             sys.exit(1)  # the setting is left half made
         strays = descendants(os.getpid())
-        atexit._run_exitfuncs()
+        cls.stack.close()
         for stray in strays:
             stray.signal(signal.SIGKILL)
         os._exit(1)

@@ -1,6 +1,6 @@
 """What all tests share: a home and an environment of their own, servers and marks.
 
-Two processes run the tests (`make test`). A server or a cluster is started once in each process
+Three processes run the tests (`make test`). A server or a cluster is started once in each process
 that needs it, so the tests of a file stay in one process (--dist loadfile).
 """
 
@@ -90,9 +90,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _alternating(items: list[pytest.Item]) -> list[pytest.Item]:
     """The tests file by file: one that starts processes, then one that does not, and so on.
 
-    Two processes take the files in this order. Tests with processes wait much and the others do
-    not, so that both cores are kept busy. The longest file is the first; then the wings that use
-    Ray, so that what is left in the end is short.
+    The workers of `make test` take the files in this order. Tests with processes wait much and
+    the others do not, so that the cores are kept busy. The longest file is the first; then the
+    wings that use Ray, so that what is left in the end is short.
     """
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:

@@ -1,8 +1,4 @@
-"""Joining a Ray cluster, or starting one on this machine.
-
-``_node_ip_address`` of ``ray.init`` is not public. It keeps a Ray of our own off the network: there
-is no other way to do so.
-"""
+"""Joining a Ray cluster, or starting one on this machine."""
 
 import os
 import resource
@@ -88,8 +84,7 @@ def _options(named: str | None) -> dict[str, Any]:
     options: dict[str, Any] = {"logging_level": "warning", "log_to_driver": False}
     if named:
         return {**options, "address": named}
-    own = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    return {**options, **own}
+    return {**options, "address": "local", "include_dashboard": False}
 
 
 def _use_private_token() -> None:

@@ -149,7 +149,6 @@ def _ray(cores: int) -> Any:
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,
-        _node_ip_address="127.0.0.1",
     )
     return ray
 
