@@ -32,13 +32,12 @@ run: serve-s3 ## Run jobs/sweep.yaml on Ray, into a local S3 server
 picture: .venv/picture run ## Draw the picture of README.md from that run
 	@. $(S3)/env && $(BIN)/python jobs/picture.py $(STORE)
 
-# Three at a time on two cores: many tests wait for a server or a process.
 test: .venv/test ## All tests; ARGS="tests/spec -k plan -x": some of them
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/test ## Lint, and the tests that need no server, no cluster and no process of their own
 	$(MAKE) lint
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not server and not process" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not server and not process" $(ARGS)
 
 simulate: .venv/test ## 100,000 simulated histories of faults; ARGS="--seed 7": show one
 	$(BIN)/python tests/simulate.py $(ARGS)

@@ -1,6 +1,6 @@
 """What all tests share: a home and an environment of their own, servers and marks.
 
-Three processes run the tests (`make test`). A server or a cluster is started once in each process
+Two processes run the tests (`make test`). A server or a cluster is started once in each process
 that needs it, so the tests of a file stay in one process (--dist loadfile).
 """
 
