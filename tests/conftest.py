@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from places import Place
 
     from polyfit.run.reader import Run
+    from polyfit.work.ray_executor import RayExecutor
 
 HOME = tempfile.mkdtemp(prefix="pfhome", dir="/tmp")
 
@@ -281,6 +282,29 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
 
     folder = str(tmp_path_factory.mktemp("store"))
     return polyfit.execute(Spec.parse(TEXT), store=folder, executor="inline")
+
+
+@pytest.fixture
+def messages() -> list[str]:
+    """Lines for the user, as they come."""
+    return []
+
+
+@pytest.fixture
+def two_nodes(monkeypatch: pytest.MonkeyPatch, messages: list[str]) -> "RayExecutor":
+    """An executor on a cluster of the nodes "one" and "other", on which nothing runs."""
+    from launch import plant_nodes
+
+    from polyfit.spec.schema import Resources
+    from polyfit.store.address import StoreAddress
+    from polyfit.work.cluster import Connection
+    from polyfit.work.ray_executor import RayExecutor
+    from polyfit.work.task import Job
+
+    plant_nodes(monkeypatch, "one", "other")
+    job = Job(StoreAddress("/nowhere"), "attempt")
+    connection = Connection(own_cluster=False, opened=True)
+    return RayExecutor(job, Resources(), connection, 600, messages.append)
 
 
 @pytest.fixture

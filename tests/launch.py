@@ -6,12 +6,25 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+import ray
 from limits import HANG_S
 from servers import ROOT
 
-__all__ = ["SMALL", "clean", "command", "elsewhere", "polyfit_run"]
+__all__ = ["SMALL", "clean", "command", "elsewhere", "plant_nodes", "polyfit_run"]
 
 SMALL = "name: small\nshard: 100\nfit: {steps: 20}\nsweep: {degree: [1, 3], seed: {count: 250}}\n"
+
+
+def plant_nodes(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """A cluster of these nodes; nothing runs on them."""
+    found = [
+        {"NodeID": f"id-{address}", "NodeManagerAddress": address, "Alive": True,
+         "NodeManagerHostname": "host", "Resources": {"CPU": 2.0}}
+        for address in addresses
+    ]  # fmt: skip
+    monkeypatch.setattr(ray, "nodes", lambda: found)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0 * len(addresses)})
 
 
 def clean(env: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,37 @@ from polyfit.errors import SpecError
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 
-__all__ = ["defects", "plan_of", "spec"]
+__all__ = ["EXAMPLE", "defects", "plan_of", "spec"]
+
+EXAMPLE = """\
+name: sine-sweep
+fit:
+  target: sin(x)
+  range: [-pi, pi]
+  points: 2000
+  degree: 3
+  basis: power
+  objective: sse
+  optimizer: gd
+  lr: 1.0e-6
+  steps: 2000
+  dtype: float32
+  seed: 0
+  noise: 0.0
+  noise_seed: 0
+sweep:
+  degree: [1, 3, 5]
+  range: [[-pi, pi], [-1, 1]]
+  seed: {count: 1000}
+  zip: [{optimizer: [gd, adam], lr: [auto, 0.01]}]
+record: {every: 100, of: [loss]}
+engine: auto
+shard: auto
+store: {uri: s3://bucket/prefix, endpoint_url: null}
+resources: {gpus_per_actor: auto, cpus_per_actor: 1, actors: {min: 1, max: auto}}
+limits: {fits: null, core_hours: null, bytes: null}
+"""
+"""Every section of a spec."""
 
 
 def spec(text: str) -> Spec:

@@ -22,9 +22,9 @@ PACKAGE = Path(polyfit.__file__).parent
 # module imports only what stands beside it.
 WINGS = {
     "numerics": {
+        "arrays": "numpy",
         "elementary": "numpy",
         "formula": "numpy",
-        "arrays": "numpy",
         "grid": "numpy",
         "basis": "numpy",
         "design": "numpy",

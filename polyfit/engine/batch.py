@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from polyfit.numerics.arrays import Array
+from polyfit.numerics.arrays import Array, Index
 from polyfit.numerics.basis import functions_on
 from polyfit.numerics.dtypes import holds_problem, holds_rate
 from polyfit.numerics.grid import Grid
@@ -35,7 +35,6 @@ __all__ = [
     "startable",
 ]
 
-Index = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
 
 STATUSES: Final = ("completed", "converged", "diverged")

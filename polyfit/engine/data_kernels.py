@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from polyfit.engine import cpu
 from polyfit.engine.emit import Emitter
@@ -13,13 +12,12 @@ from polyfit.engine.kernel import Kernel
 from polyfit.engine.loops import LANES, Points, over_points
 from polyfit.engine.symbolic import SymbolicArray
 from polyfit.numerics import elementary
+from polyfit.numerics.arrays import Array
 from polyfit.numerics.design import frame
 from polyfit.numerics.formula import FUNCTIONS, Formula, Functions
 from polyfit.numerics.grid import Grid
 
 __all__ = ["ReductionKernel", "TargetKernel", "reduce_compiled", "target_compiled"]
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

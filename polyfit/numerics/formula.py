@@ -15,17 +15,16 @@ from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from polyfit.errors import FormulaError
 from polyfit.numerics import elementary
+from polyfit.numerics.arrays import Array
 
 __all__ = ["FUNCTIONS", "MAX_CHARACTERS", "MAX_DEPTH", "Formula", "Functions", "constant"]
 
 MAX_CHARACTERS: Final = 1_000
 MAX_DEPTH: Final = 50
 
-Array = npt.NDArray[np.float64]
 
 Functions = Mapping[str, Callable[[Any], Any]]
 

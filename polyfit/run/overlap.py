@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from polyfit.numerics.arrays import Index
 from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.sweep import Column, Sweep
 
 __all__ = ["Overlap"]
-
-Index = npt.NDArray[np.int64]
 
 
 class Overlap:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from polyfit.errors import PlanMismatch, StoreError
+from polyfit.numerics.arrays import Index
 from polyfit.run.keys import PLAN, shard_key
 from polyfit.run.ledger import plan_at
 from polyfit.run.overlap import Overlap
@@ -26,8 +26,6 @@ from polyfit.store.base import NoSuchKey
 from polyfit.store.object_file import ObjectFile
 
 __all__ = ["NothingAlike", "Reuse", "ReusedRows"]
-
-Index = npt.NDArray[np.int64]
 
 
 class NothingAlike(Exception):

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from polyfit.numerics.arrays import Array
 from polyfit.numerics.observations import noisy, target_values
 from polyfit.run.stored_fit import predict
 from polyfit.show.equation import grid_of_row
@@ -24,8 +25,6 @@ LABEL_WIDTH: Final = 11
 
 # A cell is a sum of two bits: 1 for the data, 2 for the polynomial.
 _MARKS: Final = np.array([" ", "o", "*", "#"])
-
-Array = npt.NDArray[np.float64]
 
 
 def curve(row: dict[str, Any]) -> list[str]:

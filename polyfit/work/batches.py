@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from polyfit.engine.batch import BatchConfig
 from polyfit.engine.batch_data import PROBLEM_FIELDS
+from polyfit.numerics.arrays import Index
 from polyfit.spec.fit import SQUARED, Fit
 from polyfit.spec.plan import Plan
 from polyfit.spec.sweep import Column
@@ -56,8 +56,6 @@ evaluated."""
 MIN_BATCH_FITS: Final = 8_192
 """Fits of such a batch: with fewer, the fixed cost of a batch exceeds that of its fits."""
 
-Index = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -80,7 +78,7 @@ class Batch:
         first, second = self.problem_of[:cut], self.problem_of[cut:]
         return (
             Batch(self.at[:cut], first, self.first_of_config),
-            Batch(self.at[cut:], second - second[0], self.first_of_config),
+            Batch(self.at[cut:], second - second[0]),
         )
 
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
@@ -27,6 +26,7 @@ from polyfit.engine.evaluation import evaluate
 from polyfit.engine.fit import fit_batch
 from polyfit.engine.initial import initial_values
 from polyfit.errors import EngineError
+from polyfit.numerics.arrays import Array, Index
 from polyfit.run.reuse import ReusedRows
 from polyfit.run.rows import Ragged, Rows, to_table
 from polyfit.run.schema import SCALARS, list_dtype
@@ -45,9 +45,6 @@ AFFINE_DIFFERENCE: Final = b"affine_difference"
 """The key in a table's metadata of the largest difference that those repetitions showed."""
 
 _CPU: Final = torch.device("cpu")
-
-Index = npt.NDArray[np.int64]
-Array = npt.NDArray[np.float64]
 
 
 def compute(

@@ -1,6 +1,5 @@
 """One driver per run: who may take the lease, who loses it, and the message for a second driver."""
 
-import json
 import subprocess
 import sys
 import threading
@@ -8,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from leases import elsewhere, stated
 from places import Place
 
 from polyfit.errors import Exit, RunHeld
@@ -34,24 +34,6 @@ class Clock:
 @pytest.fixture
 def store(place: Place) -> Store:
     return place.store
-
-
-def unexpected_message(line: str) -> None:
-    raise AssertionError(line)
-
-
-def elsewhere(attempt: str) -> Holder:
-    """A driver on another machine."""
-    return replace(Holder.here(attempt), host="far", machine="another boot")
-
-
-def stated(store: Store) -> dict[str, object]:
-    """Who holds the run, as the store says."""
-    _, present = latest(store)
-    assert present is not None
-    found = json.loads(present.data)
-    assert isinstance(found, dict)
-    return found
 
 
 def test_the_first_driver_has_the_lease_at_once(store: Store) -> None:

@@ -1,10 +1,10 @@
 """A lease is renewed while the driver works, and released at the end."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from leases import elsewhere, stated, unexpected_message
 from limits import HANG_S, wait_for
 from places import Place
 
@@ -12,7 +12,7 @@ from polyfit.errors import RunHeld
 from polyfit.run import renewal
 from polyfit.run.holder import Holder
 from polyfit.run.keys import lease_key
-from polyfit.run.lease import Lease, latest
+from polyfit.run.lease import Lease
 from polyfit.run.renewal import LeaseRenewer
 from polyfit.store.base import Store, StoredObject
 from polyfit.store.folder import FolderStore
@@ -21,24 +21,6 @@ from polyfit.store.folder import FolderStore
 @pytest.fixture
 def store(place: Place) -> Store:
     return place.store
-
-
-def unexpected_message(line: str) -> None:
-    raise AssertionError(line)
-
-
-def elsewhere(attempt: str) -> Holder:
-    """A driver on another machine."""
-    return replace(Holder.here(attempt), host="far", machine="another boot")
-
-
-def stated(store: Store) -> dict[str, object]:
-    """Who holds the run, as the store says."""
-    _, present = latest(store)
-    assert present is not None
-    found = json.loads(present.data)
-    assert isinstance(found, dict)
-    return found
 
 
 def test_a_lease_is_renewed_and_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from specs import EXAMPLE
 
 from polyfit.errors import SpecError
 from polyfit.spec.spec import Spec
@@ -70,36 +71,6 @@ def test_a_file_of_10_MB_is_refused_unread(kind: str, tmp_path: Path) -> None:
     path.write_bytes(LARGE_FILES[kind]())
     with pytest.raises(SpecError, match=r":1: a larger file; allowed: at most 1,048,576 bytes$"):
         Spec.load(path)
-
-
-EXAMPLE = """\
-name: sine-sweep
-fit:
-  target: sin(x)
-  range: [-pi, pi]
-  points: 2000
-  degree: 3
-  basis: power
-  objective: sse
-  optimizer: gd
-  lr: 1.0e-6
-  steps: 2000
-  dtype: float32
-  seed: 0
-  noise: 0.0
-  noise_seed: 0
-sweep:
-  degree: [1, 3, 5]
-  range: [[-pi, pi], [-1, 1]]
-  seed: {count: 1000}
-  zip: [{optimizer: [gd, adam], lr: [auto, 0.01]}]
-record: {every: 100, of: [loss]}
-engine: auto
-shard: auto
-store: {uri: s3://bucket/prefix, endpoint_url: null}
-resources: {gpus_per_actor: auto, cpus_per_actor: 1, actors: {min: 1, max: auto}}
-limits: {fits: null, core_hours: null, bytes: null}
-"""
 
 
 def test_a_spec_is_read_from_a_file(tmp_path: Path) -> None:

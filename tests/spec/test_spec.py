@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from specs import spec
+from specs import EXAMPLE, spec
 
 from polyfit.errors import UsageError
 from polyfit.spec.fit import Fit, Rate, Stop
@@ -14,35 +14,6 @@ from polyfit.spec.optimizer import Optimizer
 from polyfit.spec.plan import Plan
 from polyfit.spec.record import Record
 from polyfit.spec.spec import Spec
-
-EXAMPLE = """\
-name: sine-sweep
-fit:
-  target: sin(x)
-  range: [-pi, pi]
-  points: 2000
-  degree: 3
-  basis: power
-  objective: sse
-  optimizer: gd
-  lr: 1.0e-6
-  steps: 2000
-  dtype: float32
-  seed: 0
-  noise: 0.0
-  noise_seed: 0
-sweep:
-  degree: [1, 3, 5]
-  range: [[-pi, pi], [-1, 1]]
-  seed: {count: 1000}
-  zip: [{optimizer: [gd, adam], lr: [auto, 0.01]}]
-record: {every: 100, of: [loss]}
-engine: auto
-shard: auto
-store: {uri: s3://bucket/prefix, endpoint_url: null}
-resources: {gpus_per_actor: auto, cpus_per_actor: 1, actors: {min: 1, max: auto}}
-limits: {fits: null, core_hours: null, bytes: null}
-"""
 
 
 def test_the_example_of_every_section_loads() -> None:

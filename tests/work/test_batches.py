@@ -1,5 +1,6 @@
 """How many fits a batch may hold."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,3 +76,11 @@ def test_each_thread_has_batches_enough_for_an_accelerator(monkeypatch: pytest.M
     assert on_a_gpu("engine: compiled", 8, 2**36, monkeypatch, 2**18) * 8 * 3 <= 2**18 + 24
     assert on_a_gpu("engine: compiled", 64, 2**36, monkeypatch, 2**18) == batches.MIN_BATCH_FITS
     assert on_a_gpu("engine: eager", 8, 2**36, monkeypatch, 2**18) > 2**18
+
+
+def test_only_one_half_of_a_configs_first_batch_is_the_first() -> None:
+    """The affine engine checks the first: a shard is not checked twice where memory ran out."""
+    batch = batches.Batch(np.arange(4), np.array([0, 0, 1, 2]), first_of_config=True)
+    first, second = batch.halves()
+    assert (first.first_of_config, second.first_of_config) == (True, False)
+    assert second.problem_of.tolist() == [0, 1]

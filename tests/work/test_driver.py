@@ -212,10 +212,10 @@ def test_a_run_that_broke_off_fits_only_what_is_missing(
 def test_a_finished_run_is_a_no_op(place: Place, counted: type[Counted]) -> None:
     before = keys(run(place))
     counted.asked = []
-    told: list[str] = []
-    assert keys(run(place, on_message=told.append)) == before
+    messages: list[str] = []
+    assert keys(run(place, on_message=messages.append)) == before
     assert counted.asked == []
-    assert any("complete already" in line for line in told)
+    assert any("complete already" in line for line in messages)
 
 
 class Seen:
@@ -231,7 +231,7 @@ class Seen:
             self._news.notify_all()
 
     def wait(self, stage: str) -> None:
-        """Wait until the heartbeat's thread has told of this stage."""
+        """Wait until the heartbeat's thread has reported this stage."""
         with self._news:
             assert self._news.wait_for(lambda: ("heartbeat", stage) in self._stages, HANG_S)
 
@@ -353,11 +353,11 @@ def test_the_first_line_says_where_the_run_lies_its_attempt_and_the_actors_wante
         raise ClusterError("planted")
 
     monkeypatch.setattr(Workplace, "open", starting)
-    spec, told = Spec.parse(TEXT + resources), list[str]()
+    spec, messages = Spec.parse(TEXT + resources), list[str]()
     with pytest.raises(ClusterError):
-        polyfit.execute(spec, store=str(tmp_path), executor="ray", on_message=told.append)
+        polyfit.execute(spec, store=str(tmp_path), executor="ray", on_message=messages.append)
     (attempt,) = tmp_path.rglob("attempts/*.json")
-    assert told[0] == f"{attempt.parent.parent}: attempt {attempt.stem}, {wanted}"
+    assert messages[0] == f"{attempt.parent.parent}: attempt {attempt.stem}, {wanted}"
 
 
 def test_costly_shards_go_first(tmp_path: Path, counted: type[Counted]) -> None:
@@ -625,13 +625,13 @@ def test_a_driver_killed_half_way_leaves_what_the_next_one_resumes_from(
     assert any("was lost; run the same spec again" in line for line in opened.verify().problems)
     plan = polyfit.Plan.of(spec)
     assert 2 <= len(left) < plan.shards, "it was not killed half-way"
-    told: list[str] = []
-    finished = run(place, spec, on_message=told.append)
-    assert f"{len(left)} of {plan.shards} shards are stored already" in told
-    (lost,) = (line for line in told if "the last driver has died" in line)
+    messages: list[str] = []
+    finished = run(place, spec, on_message=messages.append)
+    assert f"{len(left)} of {plan.shards} shards are stored already" in messages
+    (lost,) = (line for line in messages if "the last driver has died" in line)
     facts = Ledger(store, plan).attempt(lost.split("attempt ")[1].split(",")[0])
     assert (facts["pid"], facts["exit_code"]) == (process.pid, None)
-    assert told[0].split("attempt ")[1].split(",")[0] == facts["lost"]["found_by"]
+    assert messages[0].split("attempt ")[1].split(",")[0] == facts["lost"]["found_by"]
     assert opened.driver().endswith(" ended with exit code 0")
     assert {key: data for key, data in shards(store).items() if key in left} == left
     verdict = finished.verify()
@@ -642,14 +642,14 @@ def test_what_the_store_can_do_is_noted_with_the_attempt_and_not_in_the_seal(
     place: Place,
 ) -> None:
     """Two drivers may seal, and what they seal must be the same bytes."""
-    told: list[str] = []
-    finished = run(place, on_message=told.append)
+    messages: list[str] = []
+    finished = run(place, on_message=messages.append)
     store = finished.address.open()
     (noted,) = [entry.key for entry in store.list("attempts/") if entry.key.count("/") == 1]
     able = {"conditions": place.honours_conditions, **asdict(place.checks)}
     facts = json.loads(store.get(noted))
     assert {name: facts[name] for name in able} == able
-    (line,) = [line for line in told if "this store" in line] or [""]
+    (line,) = [line for line in messages if "this store" in line] or [""]
     assert ("If-None-Match" in line) is not place.honours_conditions
     assert ("drops metadata" in line) is not place.checks.metadata
     assert ("Content-MD5" in line) is not place.checks.content_md5
@@ -709,14 +709,14 @@ def test_where_a_store_checks_nothing_every_shard_is_read_again_before_the_seal(
     """What came wrong is kept there, and named; what goes wrong on the way back is read again."""
     heap, address = careless
     where = {"store": address.uri, "endpoint_url": address.endpoint_url, "executor": "inline"}
-    told: list[str] = []
+    messages: list[str] = []
     heap.wrong = ["PUT"]
     with pytest.raises(FailedShards, match=r"1 of 5 shards failed.*remove that object"):
-        polyfit.execute(SPEC, on_message=told.append, **where)  # type: ignore[arg-type]
+        polyfit.execute(SPEC, on_message=messages.append, **where)  # type: ignore[arg-type]
     assert heap.wrong == []
-    assert sum("does not compare Content-MD5" in line for line in told) == 1
-    assert sum("drops metadata" in line for line in told) == 1
-    assert not any("If-None-Match" in line for line in told)
+    assert sum("does not compare Content-MD5" in line for line in messages) == 1
+    assert sum("drops metadata" in line for line in messages) == 1
+    assert not any("If-None-Match" in line for line in messages)
     (failed,) = [key for key in heap.objects if "/failed/" in key]
     number = failed.rpartition("/")[2][:6]
     del heap.objects[next(key for key in heap.objects if f"shards/{number}" in key)]
@@ -736,13 +736,13 @@ def test_a_sealed_run_whose_shard_became_another_size_is_not_called_complete(
     store = finished.address.open()
     key, data = next(iter(shards(store).items()))
     store.put(key, b"garbage")
-    told: list[str] = []
+    messages: list[str] = []
     with pytest.raises(DamagedRun, match=rf"is damaged: {key} has 7 bytes.*remove that object"):
-        run(place, on_message=told.append)
-    assert not any("complete already" in line for line in told)
+        run(place, on_message=messages.append)
+    assert not any("complete already" in line for line in messages)
     store.put(key, data)
-    assert run(place, on_message=told.append).verify().problems == []
-    assert sum("complete already" in line for line in told) == 1
+    assert run(place, on_message=messages.append).verify().problems == []
+    assert sum("complete already" in line for line in messages) == 1
 
 
 def test_a_sealed_run_that_lost_a_shard_asks_again_what_the_store_can_do(
@@ -752,14 +752,14 @@ def test_a_sealed_run_that_lost_a_shard_asks_again_what_the_store_can_do(
     run(tmp_path)
     next(tmp_path.rglob("*.parquet")).unlink()
 
-    def create(self: FolderStore, key: str, data: bytes, *told: Any, **more: Any) -> bool:
+    def create(self: FolderStore, key: str, data: bytes, *arguments: Any, **options: Any) -> bool:
         self.put(key, data)
         return True
 
     monkeypatch.setattr(FolderStore, "create", create)
-    told: list[str] = []
-    finished = run(tmp_path, on_message=told.append)
-    assert any("If-None-Match" in line for line in told)
+    messages: list[str] = []
+    finished = run(tmp_path, on_message=messages.append)
+    assert any("If-None-Match" in line for line in messages)
     notes = [json.loads(path.read_bytes()) for path in Path(finished.uri).glob("attempts/*.json")]
     assert {note["conditions"] for note in notes} == {True, False}
 
@@ -809,10 +809,10 @@ def test_a_signal_waits_for_running_shards(
         return compute(*args)
 
     monkeypatch.setattr(worker, "run_shard", signalled)
-    told: list[str] = []
+    messages: list[str] = []
     with pytest.raises(error):
-        run(tmp_path, on_message=told.append)
-    assert sum("running shards" in line for line in told) == 1
+        run(tmp_path, on_message=messages.append)
+    assert sum("running shards" in line for line in messages) == 1
     assert len(list(tmp_path.rglob("*.parquet"))) == 1
     (lease,) = tmp_path.rglob("lease/000001.json")
     assert json.loads(lease.read_text())["released"] is True
@@ -872,9 +872,9 @@ def test_a_store_that_fails_for_a_moment_does_not_end_the_run(
         return compute(*args)
 
     monkeypatch.setattr(worker, "run_shard", failing)
-    told: list[str] = []
-    assert run(tmp_path, on_message=told.append).verify().problems == []
-    assert sum("planted; trying again" in line for line in told) == 2
+    messages: list[str] = []
+    assert run(tmp_path, on_message=messages.append).verify().problems == []
+    assert sum("planted; trying again" in line for line in messages) == 2
 
 
 def test_a_shard_is_tried_again_after_one_failure(
@@ -1024,9 +1024,9 @@ def test_an_actor_that_cannot_use_the_store_says_so_before_its_first_shard(
 ) -> None:
     address, message = unusable
     actor = ShardActor(Job(address.under("small/id"), "attempt"), True, 1)
-    told = actor.ready().error
-    assert isinstance(told, StoreError)
-    assert re.search(message, str(told))
+    error = actor.ready().error
+    assert isinstance(error, StoreError)
+    assert re.search(message, str(error))
     assert sum(slept) < 30
 
 
@@ -1049,10 +1049,10 @@ def test_keys_that_may_read_and_not_write_are_found_before_anything_is_fitted(
 
 
 def test_small_work_stays_in_this_process_and_says_so(tmp_path: Path) -> None:
-    told: list[str] = []
-    polyfit.execute(SPEC, store=str(tmp_path), on_message=told.append)
-    assert "no actors wanted: the work is smaller than starting Ray" in told[0]
-    assert told[1].startswith("running in this process")
+    messages: list[str] = []
+    polyfit.execute(SPEC, store=str(tmp_path), on_message=messages.append)
+    assert "no actors wanted: the work is smaller than starting Ray" in messages[0]
+    assert messages[1].startswith("running in this process")
 
 
 def test_work_larger_than_starting_ray_goes_to_ray() -> None:
@@ -1112,11 +1112,11 @@ def test_a_sealed_run_that_lost_a_shard_is_mended_with_the_same_bytes(
     shard.unlink()
     with pytest.raises(DamagedRun, match="is missing; run the same spec again"):
         finished.table()
-    told: list[str] = []
-    assert run(tmp_path, on_message=told.append).verify().problems == []
+    messages: list[str] = []
+    assert run(tmp_path, on_message=messages.append).verify().problems == []
     assert shard.read_bytes() == before
     assert [task.shard for task in counted.asked if task.kind == "compute"] == [2]
-    assert any("are missing: fitting them again" in line for line in told)
+    assert any("are missing: fitting them again" in line for line in messages)
 
 
 def test_a_finished_run_on_a_store_that_cannot_be_written_is_still_a_no_op(
@@ -1214,9 +1214,9 @@ def test_a_store_that_does_not_encrypt_is_told_before_any_fit(
     spec = Spec.parse(f"{TEXT}store: {{uri: {rclone.fresh_uri()}, sse: AES256}}\n")
     with pytest.raises(
         StoreError, match=r"sse: AES256 was asked for .* names no encryption"
-    ) as told:
+    ) as messages:
         polyfit.execute(spec, executor="inline")
-    assert not told.value.transient
+    assert not messages.value.transient
 
 
 def test_a_real_server_encrypts_what_it_is_asked_to(

@@ -1,4 +1,4 @@
-"""What a run is at is told while its own thread waits or computes, and since when nothing came."""
+"""What a run does, and since when nothing came, is reported while its own thread is busy."""
 
 import json
 import threading

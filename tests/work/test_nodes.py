@@ -18,13 +18,9 @@ from servers import S3Server, ray_head, ray_node
 
 import polyfit
 from polyfit.errors import ClusterError, PolyfitError, StoreError
-from polyfit.spec.schema import Resources
-from polyfit.store.address import StoreAddress
 from polyfit.work import capacity, nodes
 from polyfit.work.actor import Ready
-from polyfit.work.cluster import Connection
 from polyfit.work.ray_executor import ActorHandle, RayExecutor
-from polyfit.work.task import Job
 
 
 def opened(summary: str, store: S3Server) -> polyfit.Run:
@@ -117,43 +113,16 @@ def test_a_node_whose_disk_is_full_is_named(tmp_path: Path) -> None:
         )  # fmt: skip
     finally:
         Path(disk).rmdir()
-    told = [line for line in done.stdout.splitlines() if line.startswith("no actor starts on")]
-    assert len(told) == 2, done.stdout + done.stderr
-    for line in told:
+    messages = [line for line in done.stdout.splitlines() if line.startswith("no actor starts on")]
+    assert len(messages) == 2, done.stdout + done.stderr
+    for line in messages:
         cause = rf"node \S+ \(.*\): the disk of Ray's temporary folder {disk}/ray/\S+ is full: "
         assert re.search(cause, line), line
-    assert told[0].endswith("; trying again")
-
-
-def plant_nodes(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-    """A cluster of these nodes; nothing runs on them."""
-    import ray
-
-    found = [
-        {"NodeID": f"id-{address}", "NodeManagerAddress": address, "Alive": True,
-         "NodeManagerHostname": "host", "Resources": {"CPU": 2.0}}
-        for address in addresses
-    ]  # fmt: skip
-    monkeypatch.setattr(ray, "nodes", lambda: found)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0 * len(addresses)})
-
-
-@pytest.fixture
-def told() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def two_nodes(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> RayExecutor:
-    plant_nodes(monkeypatch, "one", "other")
-    job = Job(StoreAddress("/nowhere"), "attempt")
-    return RayExecutor(
-        job, Resources(), Connection(own_cluster=False, opened=True), 600, told.append
-    )
+    assert messages[0].endswith("; trying again")
 
 
 def test_what_may_pass_is_tried_again_with_growing_pauses_and_reported_once(
-    two_nodes: RayExecutor, told: list[str]
+    two_nodes: RayExecutor, messages: list[str]
 ) -> None:
     pauses = []
     for _ in range(nodes.MAX_STARTS - 1):
@@ -165,9 +134,9 @@ def test_what_may_pass_is_tried_again_with_growing_pauses_and_reported_once(
         # One that was started before that failure says nothing more.
         two_nodes._note_failure("one", ClusterError("killed"), False, trouble.at - 1)
     assert pauses == pytest.approx([1.0, 2.0, 4.0])
-    assert told == ["no actor starts on node one (host): killed; trying again"]
+    assert messages == ["no actor starts on node one (host): killed; trying again"]
     two_nodes._note_failure("one", ClusterError("killed"), False, time.monotonic())
-    assert told[1:] == ["no actor starts on node one (host): killed; going on without it"]
+    assert messages[1:] == ["no actor starts on node one (host): killed; going on without it"]
     assert two_nodes._failures._failures["one"].until == float("inf")
 
 

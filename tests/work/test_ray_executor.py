@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from launch import SMALL, clean, command, polyfit_run
+from launch import SMALL, clean, command, plant_nodes, polyfit_run
 from limits import HANG_S, wait_for
 from servers import RayHead, S3Server
 
@@ -64,8 +64,8 @@ def test_a_log_says_while_actors_compile_that_they_do(tmp_path: Path) -> None:
         finally:
             with suppress(OSError):  # nobody reads it any more
                 os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-            _, told = process.communicate(timeout=HANG_S)
-    assert process.returncode == 0, told
+            _, errors = process.communicate(timeout=HANG_S)
+    assert process.returncode == 0, errors
 
 
 def test_an_executor_says_that_it_waits_for_room() -> None:
@@ -162,33 +162,6 @@ def test_a_cluster_without_room_is_given_up_with_what_was_asked_and_what_there_i
     assert done.returncode == 6, done.stderr
     assert "each asks for 8 GPU and 1 CPU" in done.stderr
     assert "2 of 2 GPU free" in done.stderr
-
-
-def plant_nodes(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-    """A cluster of these nodes; nothing runs on them."""
-    import ray
-
-    found = [
-        {"NodeID": f"id-{address}", "NodeManagerAddress": address, "Alive": True,
-         "NodeManagerHostname": "host", "Resources": {"CPU": 2.0}}
-        for address in addresses
-    ]  # fmt: skip
-    monkeypatch.setattr(ray, "nodes", lambda: found)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0 * len(addresses)})
-
-
-@pytest.fixture
-def told() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def two_nodes(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> RayExecutor:
-    plant_nodes(monkeypatch, "one", "other")
-    job = Job(StoreAddress("/nowhere"), "attempt")
-    return RayExecutor(
-        job, Resources(), Connection(own_cluster=False, opened=True), 600, told.append
-    )
 
 
 def test_an_actor_whose_process_does_not_start_is_mentioned_where_there_is_room(
@@ -300,8 +273,8 @@ ELASTIC = """
             polyfit.Spec.load(sys.argv[1]), store=sys.argv[2], executor="ray",
             address=cluster.address, on_progress=follow,
         )
-        told = {"seen": seen, "last": sizes[-1], "problems": run.verify().problems}
-        print("TOLD", json.dumps(told))
+        facts = {"seen": seen, "last": sizes[-1], "problems": run.verify().problems}
+        print("FACTS", json.dumps(facts))
     finally:
         cluster.shutdown()
 """
@@ -318,6 +291,6 @@ def test_actors_follow_a_cluster_that_grows_and_loses_a_node(tmp_path: Path) -> 
         env=clean({}), cwd=ROOT, text=True, capture_output=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith("TOLD "))
-    told = json.loads(line.removeprefix("TOLD "))
-    assert told == {"seen": [1, 3], "last": 0, "problems": []}
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("FACTS "))
+    facts = json.loads(line.removeprefix("FACTS "))
+    assert facts == {"seen": [1, 3], "last": 0, "problems": []}
