@@ -29,7 +29,7 @@ run: serve-s3 ## Run jobs/sweep.yaml on Ray, into a local S3 server
 	@echo '  . $(S3)/env && $(BIN)/polyfit verify $(STORE)/sweep/<id>'
 	@echo 'To stop the server: make stop-s3'
 
-picture: .venv/picture run ## Draw the picture of README.md from that run
+picture: run ## Draw the picture of README.md from that run
 	@. $(S3)/env && $(BIN)/python jobs/picture.py $(STORE)
 
 test: .venv/test ## All tests; ARGS="tests/spec -k plan -x": some of them
@@ -72,26 +72,22 @@ clean: stop-s3 ## Stop the server; remove .venv, .local, caches, build files
 	rm -rf .venv .local build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The installations: what a run needs, and what the picture, the tests and the bench need as well.
+# The installations: what a run needs, and what the tests and the bench need as well.
 
 .venv/run: .venv/made pyproject.toml constraints.txt
 	$(call install,local)
 
-.venv/picture: .venv/made pyproject.toml constraints.txt
-	$(call install,local$(comma)picture)
-	@touch .venv/run
-
 .venv/test: .venv/made pyproject.toml constraints.txt
-	$(call install,local$(comma)picture$(comma)test)
-	@touch .venv/run .venv/picture
+	$(call install,local$(comma)test)
+	@touch .venv/run
 
 .venv/bench: .venv/made pyproject.toml constraints.txt
 	$(call install,local$(comma)bench)
 	@touch .venv/run
 
 .venv/gpu: .venv/made pyproject.toml constraints.txt
-	$(call install,local$(comma)picture$(comma)test$(comma)bench$(comma)gpu)
-	@touch .venv/run .venv/picture .venv/test .venv/bench
+	$(call install,local$(comma)test$(comma)bench$(comma)gpu)
+	@touch .venv/run .venv/test .venv/bench
 
 comma := ,
 

@@ -257,8 +257,7 @@ def install(folder: Path) -> None:
     paths = Path(sysconfig.get_path("purelib", vars=here)) / "paths.pth"
     paths.write_text(f"{folder}\n{sysconfig.get_path('purelib')}\n", encoding="utf-8")
     (made / "made").write_text(f"{folder}\n", encoding="utf-8")
-    for installation in ("run", "picture"):
-        (made / installation).touch()
+    (made / "run").touch()
 
 
 RUN_HERE = {block.text: block for block in BLOCKS if block.info in ("sh", "python")}  # each once
