@@ -126,8 +126,12 @@ WINGS = {
         "condition": "pyarrow",
         "top": "pyarrow",
         "groups": "pyarrow numpy",
+        "scan": "polars pyarrow",
+        "best": "polars",
+        "history": "polars",
+        "notebook": "",
         "stored_fit": "numpy",
-        "reader": "pyarrow numpy pandas",
+        "reader": "pyarrow numpy pandas polars",
         "listing": "",
     },
     "work": {
@@ -436,7 +440,7 @@ def test_every_rule_has_a_planted_breach() -> None:
 
 # --- what is loaded when ---------------------------------------------------------------------
 
-HEAVY = {"torch", "ray", "pyarrow", "pandas", "boto3", "pydantic"}
+HEAVY = {"torch", "ray", "pyarrow", "pandas", "polars", "boto3", "pydantic"}
 
 
 @pytest.mark.parametrize(

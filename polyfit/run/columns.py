@@ -1,10 +1,14 @@
-"""Names of columns that a user writes."""
+"""Names of columns that a user writes, and the columns that a sweep varies."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from polyfit.errors import UsageError
+from polyfit.spec.plan import Plan
 
-__all__ = ["check_names"]
+__all__ = ["check_names", "expand", "swept_columns"]
+
+_REPEATS = ("seed", "noise_seed")
+"""Fields that repeat a fit: results are summed up over them."""
 
 
 def check_names(names: Sequence[str], columns: Sequence[str]) -> None:
@@ -16,3 +20,15 @@ def check_names(names: Sequence[str], columns: Sequence[str]) -> None:
     for name in names:
         if name not in columns:
             raise UsageError(f"no column {name!r}; the columns are {', '.join(columns)}")
+
+
+def expand(names: Iterable[str]) -> list[str]:
+    """The columns of fields, each once: the field ``range`` has two."""
+    pairs = (("range_low", "range_high") if name == "range" else (name,) for name in names)
+    return list(dict.fromkeys(column for pair in pairs for column in pair))
+
+
+def swept_columns(plan: Plan, with_seeds: bool = True) -> list[str]:
+    """The columns of the fields that the sweep varies, the slowest first."""
+    fields = [field for axis in plan.sweep.axes for field in axis.fields]
+    return expand(name for name in fields if with_seeds or name not in _REPEATS)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from polyfit.errors import UsageError
 from polyfit.run.columns import check_names
 
-__all__ = ["condition", "filter_rows"]
+__all__ = ["condition", "condition_columns", "filter_rows"]
 
 _COMPARISONS: Final[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
     ast.Eq: operator.eq,
@@ -59,6 +59,11 @@ def condition(text: str, columns: Sequence[str]) -> pc.Expression:
     if not isinstance(result, pc.Expression):
         raise UsageError(f"--where {text!r} names no column; {_ALLOWED}")
     return result
+
+
+def condition_columns(text: str) -> set[str]:
+    """The columns that a condition names, which ``condition`` has read."""
+    return {node.id for node in ast.walk(ast.parse(text.strip())) if isinstance(node, ast.Name)}
 
 
 def filter_rows(rows: pa.Table, expression: pc.Expression, text: str) -> pa.Table:

@@ -1,5 +1,7 @@
 """One stored fit, and its polynomial."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,7 @@ from polyfit.numerics.basis import functions_at
 from polyfit.numerics.grid import Grid
 from polyfit.spec.plan import Shard
 
-__all__ = ["StoredFit", "predict"]
+__all__ = ["StoredFit", "predict", "warn_if_outside"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,18 @@ class StoredFit:
     shard: Shard
     key: str
     footer: dict[str, Any]
+
+
+def warn_if_outside(rows: Sequence[dict[str, Any]], x: npt.ArrayLike) -> None:
+    """Warn if some of ``x`` lie outside the range of a fit: a polynomial is soon far off there."""
+    points = np.asarray(x, dtype=np.float64)
+    for row in rows:
+        low, high = row["range_low"], row["range_high"]
+        outside = int(((points < low) | (points > high)).sum())
+        if outside:
+            text = f"fit {row['fit']}: {outside} of {points.size} x are outside its range "
+            warnings.warn(f"{text}[{low:g}, {high:g}]", stacklevel=3)
+            return
 
 
 def predict(row: dict[str, Any], x: npt.ArrayLike) -> npt.NDArray[np.float64]:

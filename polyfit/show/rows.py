@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
 
+from polyfit.run.columns import swept_columns
 from polyfit.run.reader import Run
 from polyfit.show.data import run_identity, to_json
 from polyfit.show.table import format_table
@@ -23,14 +24,8 @@ RESULT_COLUMNS = ("status", "steps_taken", "loss", "excess_loss", "max_error")
 
 def table_columns(run: Run, sort_column: str | None) -> list[str]:
     """The columns of a table: the fields that the sweep varies, what came out, the sort's."""
-    fields = [field for axis in run.plan.sweep.axes for field in axis.fields]
-    varied = [
-        column
-        for field in fields
-        for column in (("range_low", "range_high") if field == "range" else (field,))
-    ]
     by_sort = (sort_column,) if sort_column else ()
-    return list(dict.fromkeys(("fit", *varied, *RESULT_COLUMNS, *by_sort)))
+    return list(dict.fromkeys(("fit", *swept_columns(run.plan), *RESULT_COLUMNS, *by_sort)))
 
 
 def rows_table(rows: "pa.Table") -> str:

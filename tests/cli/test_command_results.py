@@ -31,13 +31,13 @@ def test_results_as_json_are_one_object_with_every_row(command: Command, small_r
     ended = command("results", small_run.uri, "--json")
     facts = json.loads(ended.out)
     assert (ended.code, ended.err, facts["complete"]) == (0, "", True)
-    assert facts["rows"] == small_run.table().to_pylist()
+    assert facts["rows"] == small_run.to_arrow().to_pylist()
 
 
 def test_results_as_csv_have_a_header_and_every_row(command: Command, small_run: Run) -> None:
     ended = command("results", small_run.uri, "--csv")
     rows = list(csv.DictReader(io.StringIO(ended.out)))
-    wanted = small_run.table().to_pylist()
+    wanted = small_run.to_arrow().to_pylist()
     assert (ended.code, ended.err, list(rows[0])) == (0, "", list(wanted[0]))
     assert [float(row["loss"]) for row in rows] == [row["loss"] for row in wanted]
     assert [json.loads(r["coefficients"]) for r in rows] == [r["coefficients"] for r in wanted]

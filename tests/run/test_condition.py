@@ -53,7 +53,7 @@ CONDITIONS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("text", CONDITIONS)
 def test_a_condition_chooses_rows(run: Run, frame: pd.DataFrame, text: str) -> None:
-    assert ids(run.table(where=text)) == frame["fit"][CONDITIONS[text](frame)].tolist()
+    assert ids(run.to_arrow(where=text)) == frame["fit"][CONDITIONS[text](frame)].tolist()
 
 
 UNREADABLE = [
@@ -123,7 +123,7 @@ def test_a_condition_on_an_unknown_column_names_those_that_are() -> None:
 )
 def test_a_condition_on_the_wrong_types_is_refused(run: Run, text: str) -> None:
     with pytest.raises(UsageError, match="cannot be"):
-        run.table(where=text)
+        run.to_arrow(where=text)
 
 
 def test_a_condition_is_one_expression_of_arrow() -> None:

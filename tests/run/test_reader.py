@@ -27,31 +27,31 @@ pytest_plugins = ["small_run_fixtures"]
 
 
 def test_a_table_holds_every_fit_in_order(run: Run) -> None:
-    assert ids(run.table()) == list(range(FITS))
+    assert ids(run.to_arrow()) == list(range(FITS))
 
 
 def test_a_table_holds_what_the_shards_hold(run: Run) -> None:
     files = sorted(Path(run.uri).glob("shards/*.parquet"))
-    assert run.table().to_pylist() == [r for f in files for r in pq.read_table(f).to_pylist()]
+    assert run.to_arrow().to_pylist() == [r for f in files for r in pq.read_table(f).to_pylist()]
 
 
 def test_columns_come_in_the_order_asked_for(run: Run) -> None:
-    assert run.table(["loss", "fit"]).column_names == ["loss", "fit"]
+    assert run.to_arrow(["loss", "fit"]).column_names == ["loss", "fit"]
 
 
 def test_a_condition_may_name_columns_that_are_not_shown(run: Run) -> None:
-    found = run.table(["fit"], where="degree == 3")
+    found = run.to_arrow(["fit"], where="degree == 3")
     assert (found.column_names, ids(found)) == (["fit"], list(range(24, 48)))
 
 
 def test_a_condition_that_nothing_meets_gives_no_rows_and_the_same_columns(run: Run) -> None:
-    found = run.table(["fit", "status"], where="degree == 2")
-    assert (len(found), found.schema) == (0, run.table(["fit", "status"]).schema)
+    found = run.to_arrow(["fit", "status"], where="degree == 2")
+    assert (len(found), found.schema) == (0, run.to_arrow(["fit", "status"]).schema)
 
 
 def test_an_unknown_column_is_named_with_those_that_are(run: Run) -> None:
     with pytest.raises(UsageError, match=r"no column 'los'; the columns are fit, degree"):
-        run.table(["los"])
+        run.to_arrow(["los"])
 
 
 def test_batches_are_the_shards(run: Run) -> None:
@@ -67,7 +67,7 @@ def test_pandas_has_the_same_rows(run: Run, frame: pd.DataFrame) -> None:
 
 def test_a_row_is_one_fits(run: Run) -> None:
     for fit in (0, 9, 10, 47):
-        assert run.row(fit) == run.table().slice(fit, 1).to_pylist()[0]
+        assert run.row(fit) == run.to_arrow().slice(fit, 1).to_pylist()[0]
 
 
 @pytest.mark.parametrize("fit", [-1, FITS])
@@ -108,7 +108,7 @@ def test_a_plan_of_another_version_is_refused(copy: Run) -> None:
 def test_reading_a_damaged_shard_is_reported_with_its_key(copy: Run) -> None:
     shard(copy, 1).write_bytes(b"PAR1")
     with pytest.raises(DamagedRun, match=shard_key(copy.plan, 1)):
-        copy.table()
+        copy.to_arrow()
 
 
 READING = """\
@@ -121,7 +121,7 @@ run, start = Run.open(sys.argv[1]), int(sys.argv[2])
 (path,) = Path(run.uri).glob("shards/*")
 whole = path.read_bytes()
 some = ["fit", "loss", "status", "coefficients"]
-readers = [lambda: run.table(some), run.table, lambda: run.stored(3).row]
+readers = [lambda: run.to_arrow(some), run.to_arrow, lambda: run.stored(3).row]
 wanted = [read() for read in readers]
 for place in range(start, len(whole)):
     data = bytearray(whole)
@@ -165,7 +165,7 @@ def test_a_row_of_a_shard_that_is_missing_is_reported_with_its_key(copy: Run) ->
 def test_an_unfinished_run_shows_what_is_stored(copy: Run) -> None:
     shard(copy, 1).unlink()
     file(copy, MANIFEST).unlink()
-    assert ids(copy.table()) == [*range(10), *range(20, FITS)]
+    assert ids(copy.to_arrow()) == [*range(10), *range(20, FITS)]
 
 
 def test_reading_and_verifying_import_neither_torch_nor_ray(run: Run) -> None:
@@ -193,7 +193,7 @@ def test_shards_are_read_in_few_requests_and_in_the_callers_thread(
         return get(key, start, length)
 
     monkeypatch.setattr(again._ledger.store, "get", recorded)
-    assert len(again.table(["fit", "loss", "loss_history"])) == FITS
+    assert len(again.to_arrow(["fit", "loss", "loss_history"])) == FITS
     assert set(asked) == {threading.current_thread()}
     assert len(asked) <= 4 * SHARDS  # two for the footer, one for the columns, one more manifest
 

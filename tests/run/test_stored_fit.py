@@ -29,7 +29,7 @@ def copy(run: Run, tmp_path: Path) -> Run:
 @pytest.mark.parametrize("fit", range(FITS))
 def test_a_stored_fit_is_its_row_and_its_object(run: Run, fit: int) -> None:
     stored = run.stored(fit)
-    assert stored.row == run.row(fit) == run.table().slice(fit, 1).to_pylist()[0]
+    assert stored.row == run.row(fit) == run.to_arrow().slice(fit, 1).to_pylist()[0]
     assert stored.shard == run.plan.shard(fit // 5)
     assert (Path(run.uri) / stored.key).exists()
     assert stored.footer["fits"] == [stored.shard.start, stored.shard.stop]

@@ -182,9 +182,9 @@ def test_no_receipt_is_of_bytes_that_were_wrong_on_the_way(under: Under, seaweed
 def test_rows_are_read_past_bytes_that_were_wrong_on_the_way(under: Under) -> None:
     store, proxy = under()
     finished = run(store, proxy)
-    rows = finished.table()
+    rows = finished.to_arrow()
     proxy.choose = Table(*[("GET", "wrong byte back")] * 1)
-    assert finished.table().equals(rows)
+    assert finished.to_arrow().equals(rows)
 
 
 def test_a_store_that_fails_while_actors_open_it_does_not_end_the_run(

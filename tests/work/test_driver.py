@@ -1111,7 +1111,7 @@ def test_a_sealed_run_that_lost_a_shard_is_mended_with_the_same_bytes(
     before = shard.read_bytes()
     shard.unlink()
     with pytest.raises(DamagedRun, match="is missing; run the same spec again"):
-        finished.table()
+        finished.to_arrow()
     messages: list[str] = []
     assert run(tmp_path, on_message=messages.append).verify().problems == []
     assert shard.read_bytes() == before
