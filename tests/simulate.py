@@ -432,6 +432,9 @@ class SimulatedExecutor:
     def stage(self) -> str | None:
         return None
 
+    def actors(self) -> tuple[int, int] | None:
+        return None
+
     def close(self) -> None:
         """The workers of a driver that ended may go on for a while."""
 

@@ -172,6 +172,7 @@ WINGS = {
         "rows": "",
         "runs": "",
         "verdict": "",
+        "throughput": "",
         "progress": "rich",
     },
     "cli": {

@@ -1,4 +1,4 @@
-"""Progress of a run: rich's bar on a terminal, plain lines in a log.
+"""Progress of a run: a live display of two lines on a terminal, plain lines in a log.
 
 The lines are ours because rich draws nothing useful without a terminal. A log needs few lines,
 each with the time, and never a long silence in which a run that hangs looks like one that works.
@@ -11,26 +11,21 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Final
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import (
-    Progress as Bar,
-)
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from polyfit.run.clock import now
-from polyfit.show.text import format_count
+from polyfit.show.text import format_count, format_duration
+from polyfit.show.throughput import Throughput
 from polyfit.work.heartbeat import Ticker
 from polyfit.work.progress import QUIET_AFTER_S, Progress
 
 __all__ = ["ProgressDisplay"]
 
-LINE_EVERY_S: Final = 5.0
+LINE_EVERY_S: Final = 10.0
 
 
 class ProgressDisplay:
@@ -50,8 +45,10 @@ class ProgressDisplay:
     ) -> None:
         self._name, self._write_line, self._clock = name, write_line, clock
         self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._bar: Bar | None = None
+        self._live: Live | None = None
+        self._begun_at = clock()
         self._line_at, self._counts = -math.inf, ""
+        self._throughput = Throughput()
         self.fits_reused = 0
         self.signal: int | None = None
 
@@ -59,19 +56,20 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def show_message(self, message: str) -> None:
-        """Write one line; above the bar, if there is one."""
+        """Write one line; above the live display, if there is one."""
         self._line_at = self._clock()
         self._write_line(f"{'' if self._on_terminal else f'{now()} '}{self._name}: {message}")
 
     def update(self, progress: Progress) -> None:
         """Show how far the run is."""
         self.fits_reused, self.signal = progress.fits_reused, progress.signal
+        self._throughput.add(self._clock(), progress)
         if self._on_terminal:
-            self._update_bar(progress)
+            self._update_live(progress)
         else:
             self._write_if_due(progress)
 
@@ -86,43 +84,64 @@ class ProgressDisplay:
         with closing(Ticker(look)):
             yield
 
-    def _update_bar(self, progress: Progress) -> None:
-        if self._bar is None:
-            self._bar = _new_bar(self._name)
-            self._bar.add_task("", total=progress.fits)
-            self._bar.start()
-        self._bar.update(TaskID(0), completed=progress.fits_done, description=_stage(progress))
+    def _update_live(self, progress: Progress) -> None:
+        if self._live is None:
+            self._live = Live(console=Console(stderr=True), auto_refresh=False)
+            self._live.start()
+        self._live.update(self._drawn(progress), refresh=True)
+
+    def _drawn(self, progress: Progress) -> Group:
+        """Two lines: how far it is; what it does, and what has happened."""
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            Text(self._name, style="bold"),
+            ProgressBar(progress.fits, progress.fits_done, width=30),
+            f"{progress.fits_done / progress.fits:.0%}",
+            f"{progress.fits_done:,} of {format_count(progress.fits, 'fit')}",
+            *self._speed(),
+        )
+        elapsed = format_duration(round(self._clock() - self._begun_at))
+        facts = ", ".join((_stage(progress), *_counts(progress), f"{elapsed} so far"))
+        return Group(bar, Text(f"  {facts}", style="dim"))
+
+    def _speed(self) -> list[str]:
+        """Fits a second and time left, as far as they are known."""
+        rate, left_s = self._throughput.fits_per_s, self._throughput.left_s
+        known = [f"{_round(rate):,} fits/s"] if rate else []
+        return [*known, *([f"{format_duration(_round(left_s))} left"] if left_s else [])]
 
     def _write_if_due(self, progress: Progress) -> None:
-        counts, elapsed_s = _counts(progress), self._clock() - self._line_at
+        done = f"{progress.fits_done:,} of {format_count(progress.fits, 'fit')}"
+        counts = ", ".join((done, *_counts(progress)))
+        elapsed_s = self._clock() - self._line_at
         changed = counts != self._counts
         finished = changed and progress.fits_done == progress.fits
-        if finished or (changed and elapsed_s >= LINE_EVERY_S) or elapsed_s >= QUIET_AFTER_S:
+        if finished or elapsed_s >= LINE_EVERY_S:
             self._counts = counts
-            self.show_message(counts if finished else f"{counts}; {_stage(progress)}")
+            speed = ", ".join((*self._speed(), _stage(progress)))
+            self.show_message(counts if finished else f"{counts}; {speed}")
 
 
-def _new_bar(name: str) -> Bar:
-    return Bar(
-        TextColumn(name),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("fits"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-        console=Console(stderr=True),
-    )
-
-
-def _counts(progress: Progress) -> str:
-    failed = f", {format_count(progress.failed, 'shard')} failed" if progress.failed else ""
-    return (
-        f"{progress.fits_done:,} of {format_count(progress.fits, 'fit')}, "
-        f"{progress.shards_done:,} of {format_count(progress.shards, 'shard')} stored{failed}"
-    )
+def _counts(progress: Progress) -> list[str]:
+    """Shards and actors, and what went wrong."""
+    shards = f"{progress.shards_done:,} of {format_count(progress.shards, 'shard')} stored"
+    counts = [shards]
+    if progress.failed:
+        counts.append(f"{format_count(progress.failed, 'shard')} failed")
+    if progress.diverged:
+        counts.append(f"{format_count(progress.diverged, 'fit')} diverged")
+    ready, started = progress.actors or (0, 0)
+    if started and "actors" not in progress.stage:  # such as "waiting for room: 0 of 2 actors ..."
+        counts.append(f"{ready:,} of {format_count(started, 'actor')} ready")
+    return counts
 
 
 def _stage(progress: Progress) -> str:
     """What the run is doing; if nothing has happened for long, for how long."""
     quiet = progress.quiet_s >= QUIET_AFTER_S
     return progress.stage + (f", nothing new for {progress.quiet_s:.0f} s" if quiet else "")
+
+
+def _round(value: float) -> int:
+    """To two digits: more are noise."""
+    return max(1, int(float(f"{value:.2g}")))

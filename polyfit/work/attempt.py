@@ -97,7 +97,7 @@ class Attempt:
                 self.signals.watch()
                 self.signals.defer()
                 self.on_message(f"running {executor.describe()}")
-                self.heartbeat.set_stage(partial(self._stage, executor))
+                self.heartbeat.set_stage(partial(self._stage, executor), executor.actors)
                 self._dispatch(executor, todo)
                 self._report_reused()
                 self.heartbeat.set_stage("ending the actors")

@@ -67,6 +67,7 @@ class Heartbeat:
         self._attempt, self._listener, self._signal = attempt, listener, signal
         self._progress = Progress(plan.shards, 0, plan.fits, 0, 0)
         self._current_stage: Callable[[], str] = str
+        self._current_actors: Callable[[], tuple[int, int] | None] = lambda: None
         self._stage, self._event_at, self._event_time = "", time.monotonic(), now()
         self._ledger: Ledger | None = None
         self._check_held: Callable[[], None] = lambda: None
@@ -75,9 +76,17 @@ class Heartbeat:
         self._reporting = threading.RLock()
         self._ticker = Ticker(self._tick)
 
-    def set_stage(self, stage: str | Callable[[], str]) -> None:
-        """What the run does from now on, in a few words, or a function that returns them."""
+    def set_stage(
+        self,
+        stage: str | Callable[[], str],
+        actors: Callable[[], tuple[int, int] | None] = lambda: None,
+    ) -> None:
+        """What the run does from now on, in a few words, or a function that returns them.
+
+        ``actors`` returns how many are ready, and how many were started.
+        """
         self._current_stage = stage if callable(stage) else lambda: stage
+        self._current_actors = actors
 
     def write_status(self, ledger: Ledger, check_held: Callable[[], None]) -> None:
         """Write ``status.json`` from now on, as long as ``check_held`` does not raise."""
@@ -125,7 +134,13 @@ class Heartbeat:
                 self._note_event()
             quiet_s, self._reported_signal = time.monotonic() - self._event_at, self._signal()
             self._listener(
-                replace(self._progress, stage=stage, quiet_s=quiet_s, signal=self._reported_signal)
+                replace(
+                    self._progress,
+                    stage=stage,
+                    quiet_s=quiet_s,
+                    signal=self._reported_signal,
+                    actors=self._current_actors(),
+                )
             )
 
     def _note_event(self) -> None:

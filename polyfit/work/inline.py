@@ -48,6 +48,9 @@ class InlineExecutor:
     def stage(self) -> str | None:
         return "compiling" if self._worker.compiling() else None
 
+    def actors(self) -> None:
+        """This process has none."""
+
     def close(self) -> None:
         """Nothing is held."""
 

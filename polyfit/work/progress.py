@@ -21,9 +21,11 @@ class Progress:
         fits_done: how many of them are stored.
         failed: shards that have failed and are not tried again.
         fits_reused: fits that this attempt took from another run.
+        diverged: fits with that status, among the shards computed or inspected so far.
         signal: the number of the signal that asked the run to end, None if none did.
         stage: what the run is doing, in a few words.
         quiet_s: seconds since the last event: a shard was stored, or the stage changed.
+        actors: how many are ready, and how many were started; None without actors.
     """
 
     shards: int
@@ -32,9 +34,11 @@ class Progress:
     fits_done: int
     failed: int
     fits_reused: int = 0
+    diverged: int = 0
     signal: int | None = None
     stage: str = ""
     quiet_s: float = 0.0
+    actors: tuple[int, int] | None = None
 
 
 Listener = Callable[[Progress], None]

@@ -126,14 +126,20 @@ class RayExecutor:
             yield None
 
     def stage(self) -> str | None:
-        handles = [handle for handle in self._handles if not handle.dropped]
-        ready = [handle for handle in handles if handle.placed]
+        ready, started = self.actors()
         if not ready:
-            return f"waiting for room: 0 of {len(handles):,} actors ready"
-        compiling = sum(handle.compiling for handle in ready)
+            return f"waiting for room: 0 of {started:,} actors ready"
+        compiling = sum(handle.compiling for handle in self._present() if handle.placed)
         if compiling:
-            return f"compiling on {compiling:,} of {len(ready):,} actors"
+            return f"compiling on {compiling:,} of {ready:,} actors"
         return None
+
+    def actors(self) -> tuple[int, int]:
+        present = self._present()
+        return sum(handle.placed for handle in present), len(present)
+
+    def _present(self) -> list[ActorHandle]:
+        return [handle for handle in self._handles if not handle.dropped]
 
     def close(self) -> None:
         for handle in self._handles:
@@ -177,7 +183,7 @@ class RayExecutor:
 
     def _scale(self, todo: deque[Task]) -> None:
         """Follow a cluster that grows and shrinks, and release actors with nothing to do."""
-        present = [handle for handle in self._handles if not handle.dropped]
+        present = self._present()
         left = len(todo) + sum(len(handle.calls) for handle in self._handles)
         wanted = self._wanted(left, present) if left else 0
         if todo and wanted > len(present):

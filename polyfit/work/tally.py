@@ -19,6 +19,7 @@ class Tally:
         failed: the numbers of shards that are not tried again.
         fits_computed: fits of the shards that this attempt stored, reused ones included.
         fits_reused: how many of those were taken from another run.
+        diverged: fits with that status, in the shards with a receipt.
     """
 
     plan: Plan
@@ -26,6 +27,7 @@ class Tally:
     failed: set[int] = field(default_factory=set)
     fits_computed: int = 0
     fits_reused: int = 0
+    diverged: int = 0
     _stored: bytearray = field(init=False)  # 1 for each shard that is
     _shards_stored: int = 0
     _fits_stored: int = 0
@@ -47,6 +49,7 @@ class Tally:
         if result.receipt is None or number in self.receipts:
             return False
         self.receipts.add(result.receipt)
+        self.diverged += result.receipt.statuses.get("diverged", 0)
         if result.task.kind == "compute":
             self.fits_computed += self.plan.shard(number).fits
             self.fits_reused += result.reused
@@ -73,4 +76,5 @@ class Tally:
             self._fits_stored,
             len(self.failed),
             self.fits_reused,
+            self.diverged,
         )

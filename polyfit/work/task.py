@@ -78,5 +78,8 @@ class Executor(Protocol):
     def stage(self) -> str | None:
         """What it is doing in a few words, None while tasks run; called by another thread."""
 
+    def actors(self) -> tuple[int, int] | None:
+        """How many are ready and how many were started, None without actors; like ``stage``."""
+
     def close(self) -> None:
         """Release the workers; a cluster that was joined stays up."""

@@ -8,6 +8,7 @@ from limits import wait_for
 
 from polyfit.cli.output import write_line
 from polyfit.show.progress import ProgressDisplay
+from polyfit.show.throughput import Throughput
 from polyfit.work import heartbeat
 from polyfit.work.progress import Progress
 
@@ -35,8 +36,10 @@ def test_a_log_gets_a_line_at_least_every_ten_seconds(monkeypatch: pytest.Monkey
         log.time += 1
         log.display.update(Progress(3, 0, 30, 0, 0, stage="starting Ray", quiet_s=second + 1.0))
     assert len(log.lines) == 7
-    assert log.lines[1] == "0 of 30 fits, 0 of 3 shards stored; starting Ray"
-    assert log.lines[3] == "0 of 30 fits, 0 of 3 shards stored; starting Ray, nothing new for 25 s"
+    assert log.lines[1] == (
+        "0 of 30 fits, 0 of 3 shards stored; starting Ray, nothing new for 10 s"
+    )
+    assert log.lines[3] == "0 of 30 fits, 0 of 3 shards stored; starting Ray, nothing new for 30 s"
 
 
 def test_a_log_says_at_once_that_all_is_stored_and_has_no_line_per_shard(
@@ -49,8 +52,7 @@ def test_a_log_says_at_once_that_all_is_stored_and_has_no_line_per_shard(
         log.display.update(Progress(30, done, 30, done, 0, stage="fitting"))
         log.display.update(Progress(30, done, 30, done, 0, stage="fitting"))
     assert log.lines[1:] == [
-        "10 of 30 fits, 10 of 30 shards stored; fitting",
-        "20 of 30 fits, 20 of 30 shards stored; fitting",
+        "20 of 30 fits, 20 of 30 shards stored; 2 fits/s, 5 s left, fitting",
         "30 of 30 fits, 30 of 30 shards stored",
     ]
 
@@ -62,6 +64,56 @@ def test_lines_on_a_terminal_have_no_time(monkeypatch: pytest.MonkeyPatch) -> No
     with log.display:
         log.display.update(Progress(3, 0, 30, 0, 0, stage="joining [::1]:6379", quiet_s=12.0))
     assert "joining [::1]:6379, nothing new for 12 s" in log.stderr.getvalue()
+
+
+def test_a_line_says_how_fast_it_goes_and_what_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(monkeypatch)
+    log.display.update(Progress(8, 0, 8000, 0, 0, stage="starting Ray"))
+    for second in range(1, 12):
+        log.time += 1
+        done = {"stage": "fitting", "actors": (2, 3), "diverged": 7}
+        log.display.update(Progress(8, 1, 8000, 100 * second, 1, **done))  # type: ignore[arg-type]
+    assert log.lines[-1] == (
+        "1,000 of 8,000 fits, 1 of 8 shards stored, 1 shard failed, 7 fits diverged, "
+        "2 of 3 actors ready; 100 fits/s, 70 s left, fitting"
+    )
+
+
+def test_time_before_the_first_actor_does_not_slow_a_run_down() -> None:
+    throughput = Throughput()
+    for second in range(60):
+        throughput.add(second, Progress(8, 0, 800, 0, 0, actors=(0, 2)))
+    throughput.add(60, Progress(8, 0, 800, 0, 0, actors=(1, 2)))
+    throughput.add(64, Progress(8, 2, 800, 200, 0, actors=(2, 2)))
+    assert throughput.fits_per_s == pytest.approx(200 / 5)  # since the last look without one
+    assert throughput.left_s == pytest.approx(15)
+
+
+def test_only_the_last_half_minute_counts() -> None:
+    throughput = Throughput()
+    throughput.add(0, Progress(8, 0, 100_000, 0, 0))
+    assert (throughput.fits_per_s, throughput.left_s) == (None, None)
+    for second in range(1, 101):
+        throughput.add(second, Progress(8, 0, 100_000, 10 * second, 0))
+    for second in range(101, 141):
+        throughput.add(second, Progress(8, 0, 100_000, 1000 + 1000 * (second - 100), 0))
+    assert throughput.fits_per_s == pytest.approx(1000)
+
+
+def test_a_terminal_shows_what_happens_on_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    log = Log(monkeypatch, terminal=True)
+    with log.display:
+        log.display.update(Progress(8, 2, 800, 200, 0, stage="fitting"))
+        log.time += 10
+        log.display.update(Progress(8, 4, 800, 400, 0, stage="fitting", actors=(2, 2), diverged=3))
+    shown = log.stderr.getvalue()
+    assert "50%" in shown
+    assert "400 of 800 fits" in shown
+    assert "20 fits/s" in shown
+    assert "20 s left" in shown
+    facts = "fitting, 4 of 8 shards stored, 3 fits diverged, 2 of 2 actors ready, 10 s so far"
+    assert facts in shown
 
 
 def test_reading_many_results_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
