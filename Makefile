@@ -25,8 +25,8 @@ run: serve-s3 ## Run jobs/sweep.yaml on Ray, into a local S3 server
 	@. $(S3)/env && env -u RAY_ADDRESS $(BIN)/polyfit run jobs/sweep.yaml --executor ray --store $(STORE) $(ARGS)
 	@echo
 	@echo 'The run is in a local S3 server, which stays up. To look at it, with the address above:'
-	@echo '  . $(S3)/env && $(BIN)/polyfit results $(STORE)/sweep/<id> --sort -max_error'
-	@echo '  . $(S3)/env && $(BIN)/polyfit verify $(STORE)/sweep/<id>'
+	@echo '  . $(S3)/env && $(BIN)/polyfit results sweep --store $(STORE) --sort -max_error'
+	@echo '  . $(S3)/env && $(BIN)/polyfit verify sweep --store $(STORE)'
 	@echo 'To stop the server: make stop-s3'
 
 picture: run ## Draw the picture of README.md from that run

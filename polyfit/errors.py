@@ -51,6 +51,8 @@ class Exit(IntEnum):
     HELD = 4, "another driver is at work on the run"
     STORAGE = 5, "the storage cannot be reached, or refuses"
     CLUSTER = 6, "the cluster cannot do the work"
+    UNFINISHED = 7, "the run is not complete, and no driver is at work on it"
+    WORSE = 8, "a run is worse than the one it is compared with"
     INTERRUPTED = 130, "interrupted by Ctrl-C"
     CLOSED_PIPE = 141, "stdout was closed, for example by head"
     DRAINED = 143, "ended by SIGTERM"

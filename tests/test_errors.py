@@ -17,6 +17,8 @@ def test_exit_codes_are_the_documented_ones() -> None:
         "HELD": 4,
         "STORAGE": 5,
         "CLUSTER": 6,
+        "UNFINISHED": 7,
+        "WORSE": 8,
         "INTERRUPTED": 130,
         "CLOSED_PIPE": 141,
         "DRAINED": 143,

@@ -7,11 +7,13 @@ import click
 
 from polyfit import __version__
 from polyfit.cli.error_handler import handle_error
+from polyfit.cli.list import list_runs
 from polyfit.cli.output import ClosedPipe, guarded_stdout
 from polyfit.cli.plan import show_plan
 from polyfit.cli.results import show_results
 from polyfit.cli.run import run_specs
 from polyfit.cli.show import show_fit
+from polyfit.cli.status import show_status
 from polyfit.cli.validate import validate_specs
 from polyfit.cli.verify import verify_run
 from polyfit.errors import Exit, check_working_folder
@@ -47,7 +49,16 @@ def cli(debug: bool) -> None:
     check_working_folder()
 
 
-for command in (validate_specs, show_plan, run_specs, show_results, show_fit, verify_run):
+for command in (
+    validate_specs,
+    show_plan,
+    run_specs,
+    list_runs,
+    show_status,
+    show_results,
+    show_fit,
+    verify_run,
+):
     cli.add_command(command)
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-__all__ = ["Seconds", "as_json", "endpoint_url", "strict"]
+__all__ = ["Seconds", "as_csv", "as_json", "endpoint_url", "refuse_both", "run_store", "strict"]
 
 
 class Seconds(click.FloatRange):
@@ -26,6 +26,22 @@ endpoint_url: Final = click.option(
 as_json: Final = click.option(
     "--json", "as_json", is_flag=True, help="Write one JSON object to stdout."
 )
+as_csv: Final = click.option("--csv", "as_csv", is_flag=True, help="Write CSV to stdout.")
+run_store: Final = click.option(
+    "--store",
+    metavar="URI",
+    help="Where names and ids of runs are looked for, else POLYFIT_STORE, else ./runs.",
+)
 strict: Final = click.option(
     "--strict", is_flag=True, help="Fits that cannot start are an error, not a warning."
 )
+
+
+def refuse_both(as_json: bool, as_csv: bool) -> None:
+    """Refuse two forms of output at once.
+
+    Raises:
+        click.UsageError: both are asked for.
+    """
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other")

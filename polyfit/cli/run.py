@@ -15,7 +15,7 @@ __all__ = ["run_specs"]
 @click.option(
     "--store",
     metavar="URI",
-    help="Folder or s3://bucket/prefix, else the spec's, else ./runs.",
+    help="Folder or s3://bucket/prefix, else the spec's, else POLYFIT_STORE, else ./runs.",
 )
 @options.endpoint_url
 @click.option("--run-id", metavar="ID", help="Name of the run, else from the plan's hash.")
@@ -46,7 +46,7 @@ __all__ = ["run_specs"]
 @click.option(
     "--reuse",
     metavar="RUN",
-    help="Folder of another run whose rows are taken instead of fitting them again.",
+    help="Another run, whose rows are taken instead of fitting them again.",
 )
 @options.strict
 @options.as_json

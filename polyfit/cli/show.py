@@ -22,19 +22,28 @@ __all__ = ["show_fit"]
     is_flag=True,
     help="Fit it again on this machine's CPU, and compare.",
 )
+@options.run_store
 @options.endpoint_url
 @options.as_json
-def show_fit(uri: str, fit: int, recomputes: bool, endpoint_url: str | None, as_json: bool) -> None:
+def show_fit(
+    uri: str,
+    fit: int,
+    recomputes: bool,
+    store: str | None,
+    endpoint_url: str | None,
+    as_json: bool,
+) -> None:
     """Show one fit of a run in full: its row, its equation and its curve.
 
-    RUN is the folder of a run, <store>/<name>/<run id>. FIT is the index of the fit, from 0.
+    RUN is a folder, a name, an id or a spec; see the page of jobs. FIT is the index of the fit,
+    from 0.
     """
     from polyfit.run.reader import Run
     from polyfit.show.data import to_json
     from polyfit.show.fit import damage_text, fit_facts, fit_text, recomputed_text
     from polyfit.work.recompute import recompute
 
-    run = Run.open(uri, endpoint_url)
+    run = Run.open(uri, endpoint_url, store)
     stored = run.stored(fit)
     if not as_json:
         click.echo(fit_text(run, stored))

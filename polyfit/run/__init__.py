@@ -4,6 +4,7 @@ Third parties: pyarrow, polars, and pandas for frames. No torch, no Ray.
 """
 
 __all__ = [
+    "address",
     "clock",
     "columns",
     "groups",
@@ -16,9 +17,11 @@ __all__ = [
     "parquet",
     "reader",
     "renewal",
+    "resolve",
     "reuse",
     "rows",
     "schema",
+    "state",
     "stored_fit",
     "verify",
 ]

@@ -1,9 +1,10 @@
 """Whether a driver is running a run, and how its last attempt ended."""
 
+from polyfit.run.holder import Holder
 from polyfit.run.lease import last_driver
 from polyfit.run.ledger import Ledger
 
-__all__ = ["describe_last_attempt"]
+__all__ = ["describe_driver", "describe_last_attempt"]
 
 
 def describe_last_attempt(ledger: Ledger) -> str:
@@ -11,7 +12,11 @@ def describe_last_attempt(ledger: Ledger) -> str:
 
     The lease decides: a driver that was killed could not note its end.
     """
-    found = last_driver(ledger.store)
+    return describe_driver(ledger, last_driver(ledger.store))
+
+
+def describe_driver(ledger: Ledger, found: tuple[Holder, bool] | None) -> str:
+    """The same, of the driver that ``last_driver`` has found."""
     if found is None:
         return "no driver has started it"
     holder, at_work = found

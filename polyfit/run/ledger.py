@@ -41,7 +41,8 @@ def plan_at(store: Store) -> Plan:
         data = store.get(PLAN)
     except NoSuchKey:
         raise RunNotFound(
-            f"{store.uri} holds no run; expected {PLAN} there, as in <store>/<name>/<run id>"
+            f"{store.uri} holds no run; expected {PLAN} there, as in <store>/<name>/<run id>; "
+            "`polyfit list STORE` lists the runs in a store"
         ) from None
     return Plan.from_json(data, f"{store.uri}/{PLAN}")
 
@@ -196,7 +197,15 @@ class Ledger:
         return True
 
     def note_status(
-        self, attempt: str, done: int, failed: int, state: str, stage: str, last_event_at: str
+        self,
+        attempt: str,
+        done: int,
+        failed: int,
+        state: str,
+        stage: str,
+        last_event_at: str,
+        fits_done: int | None = None,
+        fits_per_s: float | None = None,
     ) -> None:
         """Write the progress of the run, what it is doing, and when something happened last.
 
@@ -211,6 +220,8 @@ class Ledger:
             "shards": self.plan.shards,
             "done": done,
             "failed": failed,
+            "fits_done": fits_done,
+            "fits_per_s": fits_per_s,
         }
         self.store.put(STATUS, dump_json(facts))
 

@@ -1,66 +1,126 @@
 """The runs in a store."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from polyfit.errors import PlanMismatch, UsageError
-from polyfit.run.keys import MANIFEST, PLAN
+from polyfit.run.keys import PLAN
+from polyfit.run.parallel import map_in_order
+from polyfit.run.state import RunState, read_state
+from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.plan import Plan
 from polyfit.spec.schema import NAME
 from polyfit.store.address import StoreAddress
 from polyfit.store.base import NoSuchKey, Store
+from polyfit.store.subfolder import Subfolder
 
-__all__ = ["ListedRun", "runs_below"]
+__all__ = ["ListedRun", "changes", "runs_below"]
 
 MAX_FOLDERS: Final = 10_000
 """Folders among which runs are looked for: a bucket may hold other things than runs."""
 
+_THREADS: Final = 8
+
 
 @dataclass(frozen=True, slots=True)
 class ListedRun:
-    """A run that was found; ``fits`` is None where another version of polyfit made its plan."""
+    """A run that was found.
+
+    Attributes:
+        address: of its folder.
+        name: of its spec.
+        run_id: the last part of its address.
+        plan: None where another version of polyfit made it.
+        state: how far it is; None where the plan is.
+        changed: what its spec changed against the run before it of the same name; None where it is
+            the first, or a plan cannot be read.
+    """
 
     address: StoreAddress
-    fits: int | None
-    complete: bool
+    name: str
+    run_id: str
+    plan: Plan | None
+    state: RunState | None
+    changed: tuple[str, ...] | None = None
+
+    @property
+    def date(self) -> str:
+        """When its driver last wrote to it; empty where that is not known."""
+        return (self.state.updated_at if self.state else None) or ""
 
 
-def runs_below(address: StoreAddress) -> Iterator[ListedRun]:
-    """The runs one or two levels below a folder, which is ``<store>/<name>`` or ``<store>``.
+def runs_below(address: StoreAddress) -> list[ListedRun]:
+    """The runs one or two levels below a folder, which is ``<store>/<name>`` or ``<store>``,
+    by name and date.
 
     Raises:
         UsageError: there are more than ``MAX_FOLDERS`` folders.
         StoreError: the store cannot be used.
     """
     store = address.open()
+    paths = _run_folders(store, address.uri)
+    found = map_in_order(lambda path: _read(store, address, path), paths, _THREADS)
+    runs = sorted(filter(None, found), key=lambda run: (run.name, run.date, run.run_id))
+    return [
+        replace(run, changed=changes(before, run) if before and before.name == run.name else None)
+        for before, run in zip([None, *runs], runs, strict=False)
+    ]
+
+
+def changes(before: ListedRun, run: ListedRun) -> tuple[str, ...] | None:
+    """The fields of a fit whose values differ between two plans, and ``record`` and ``engine``."""
+    old, new = before.plan, run.plan
+    if old is None or new is None:
+        return None
+    fields = [n for n in CANONICAL_ORDER if [*_few(old, n)] != [*_few(new, n)]]
+    record = ["record"] if old.record.canonical() != new.record.canonical() else []
+    return (*fields, *record, *(["engine"] if old.engine != new.engine else []))
+
+
+def _few(plan: Plan, name: str) -> tuple[object, ...]:
+    """The values of a field, such that two are compared at once: a range may be too long."""
+    values = plan.sweep.values(name)
+    return (values,) if isinstance(values, range) else tuple(dict.fromkeys(values))
+
+
+def _run_folders(store: Store, uri: str) -> Iterator[str]:
+    """The folders that may hold runs, as paths from ``store``; a run is not searched for runs."""
     budget = iter(range(MAX_FOLDERS))
 
-    def subfolders(path: str) -> Iterator[str]:
+    def subfolders(path: str) -> list[str]:
+        names = []
         for name in store.folders(path):
             if next(budget, None) is None:
                 raise UsageError(
-                    f"{address.uri}: runs were looked for in {MAX_FOLDERS:,} folders and there "
+                    f"{uri}: runs were looked for in {MAX_FOLDERS:,} folders and there "
                     "are more; name <store>/<name>"
                 )
             if NAME.fullmatch(name):
-                yield path + name
+                names.append(path + name)
+        return names
 
-    def runs(path: str, levels: int) -> Iterator[ListedRun]:
-        for folder in subfolders(path):
-            try:
-                data = store.get(f"{folder}/{PLAN}")
-            except NoSuchKey:
-                if levels > 1:
-                    yield from runs(f"{folder}/", levels - 1)
-                continue
-            try:
-                fits: int | None = Plan.from_json(data, f"{address.uri}/{folder}/{PLAN}").fits
-            except PlanMismatch:
-                fits = None
-            yield ListedRun(address.under(folder), fits, _exists(store, f"{folder}/{MANIFEST}"))
+    for folder in subfolders(""):
+        if _exists(store, f"{folder}/{PLAN}"):
+            yield folder
+        else:
+            yield from subfolders(f"{folder}/")
 
-    return runs("", 2)
+
+def _read(store: Store, address: StoreAddress, path: str) -> ListedRun | None:
+    """The run at ``path``; None where there is none."""
+    folder = Subfolder(store, path)
+    under = address.under(path)
+    *_, name, run_id = under.uri.split("/")
+    try:
+        data = folder.get(PLAN)
+    except NoSuchKey:
+        return None
+    try:
+        plan = Plan.from_json(data, f"{folder.uri}/{PLAN}")
+    except PlanMismatch:
+        return ListedRun(under, name, run_id, None, None)
+    return ListedRun(under, name, run_id, plan, read_state(folder, plan))
 
 
 def _exists(store: Store, key: str) -> bool:

@@ -21,10 +21,13 @@ from polyfit.run.last_attempt import describe_last_attempt
 from polyfit.run.ledger import Ledger, plan_at
 from polyfit.run.manifest import Manifest
 from polyfit.run.notebook import html_table
+from polyfit.run.parallel import map_in_order
 from polyfit.run.parquet import REFIT_HINT, read_footer
+from polyfit.run.resolve import find_run
 from polyfit.run.rows import to_arrow
 from polyfit.run.schema import schema
-from polyfit.run.shards import ShardReader, map_in_order
+from polyfit.run.shards import ShardReader
+from polyfit.run.state import RunState, read_state
 from polyfit.run.stored_fit import StoredFit, predict, warn_if_outside
 from polyfit.run.top import first_rows, parse_sort
 from polyfit.run.verify import Verdict, verify
@@ -59,8 +62,14 @@ class Run:
         self._schema = schema(plan)
 
     @classmethod
-    def open(cls, uri: str | os.PathLike[str], endpoint_url: str | None = None) -> "Run":
-        """The run at ``uri``, its own folder: ``<store>/<name>/<run id>``.
+    def open(
+        cls,
+        run: str | os.PathLike[str],
+        endpoint_url: str | None = None,
+        store: str | os.PathLike[str] | None = None,
+    ) -> "Run":
+        """The run that ``run`` names: its own folder, ``<store>/<name>/<run id>``, or a name, an
+        id or a spec's file; see ``find_run``.
 
         Raises:
             RunNotFound: there is no plan.
@@ -70,9 +79,9 @@ class Run:
         >>> Run.open(run.uri).complete
         True
         """
-        address = StoreAddress.of(uri, endpoint_url)
-        store = address.open()
-        return cls(address, store, plan_at(store))
+        address = find_run(run, store, endpoint_url)
+        opened = address.open()
+        return cls(address, opened, plan_at(opened))
 
     def __repr__(self) -> str:
         return f"Run({self.uri!r}: {self.plan.fits:,} fits)"
@@ -111,6 +120,14 @@ class Run:
     @property
     def complete(self) -> bool:
         return self.manifest is not None
+
+    def state(self) -> RunState:
+        """How far it is and who drives it, without a look at its rows.
+
+        >>> run.state().state
+        <State.COMPLETE: 'complete'>
+        """
+        return read_state(self._ledger.store, self.plan)
 
     def driver(self) -> str:
         """Whether a driver is at work on the run, in words.

@@ -1,10 +1,7 @@
-"""Reads the rows of stored shards: of one only the columns asked for, or several at a time."""
+"""Reads the rows of stored shards, and of these only the columns asked for."""
 
 import io
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -16,9 +13,7 @@ from polyfit.run.schema import schema
 from polyfit.store.base import NoSuchKey
 from polyfit.store.object_file import ObjectFile
 
-__all__ = ["ShardReader", "map_in_order"]
-
-T = TypeVar("T")
+__all__ = ["ShardReader"]
 
 
 class ShardReader:
@@ -77,24 +72,3 @@ class ShardReader:
             f"{self._store.uri}/{key} (fits {shard.start} to {shard.stop - 1}) is not stored yet; "
             "run the same spec again: it resumes"
         )
-
-
-def map_in_order(function: Callable[[int], T], numbers: Iterable[int], threads: int) -> Iterator[T]:
-    """``function`` of each number, in order; no more than ``threads`` results are held.
-
-    Executor.map would hold the results of all numbers.
-    """
-    if threads == 1:
-        yield from map(function, numbers)
-        return
-    pending: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for number in numbers:
-                pending.append(pool.submit(function, number))
-                if len(pending) == threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)

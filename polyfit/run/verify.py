@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from polyfit.errors import DamagedRun, PlanMismatch
+from polyfit.errors import DamagedRun, PlanMismatch, RunHeld
 from polyfit.run.keys import MANIFEST, PLAN, shard_key
 from polyfit.run.last_attempt import describe_last_attempt
 from polyfit.run.ledger import Ledger
 from polyfit.run.manifest import RESEAL_HINT, Receipt
 from polyfit.run.parquet import REFIT_HINT, check_shard
+from polyfit.run.state import State, read_state
 from polyfit.spec.plan import Plan, Shard
 from polyfit.store.base import NoSuchKey
 
@@ -40,8 +41,16 @@ def verify(ledger: Ledger) -> Verdict:
     manifest's totals. Memory holds one shard at a time, and the manifest.
 
     Raises:
+        RunHeld: it is not complete, and a driver is at work on it.
         StoreError: the store cannot be used.
     """
+    state = read_state(ledger.store, ledger.plan)
+    if state.state is State.RUNNING:
+        done = "?" if state.shards_done is None else f"{state.shards_done:,}"
+        raise RunHeld(
+            f"{ledger.store.uri} is running now, {done} of {state.shards:,} shards are stored: "
+            f"verify it when it is complete ({state.driver})"
+        )
     return _Verification(ledger).run()
 
 

@@ -3,4 +3,4 @@
 Third parties: rich for tables and the progress bar, numpy for the curve.
 """
 
-__all__ = ["data", "fit", "plan", "progress", "rows", "runs", "summary", "text", "verdict"]
+__all__ = ["data", "fit", "plan", "progress", "rows", "runs", "state", "summary", "text", "verdict"]

@@ -19,9 +19,9 @@ from rich.text import Text
 
 from polyfit.run.clock import now
 from polyfit.show.text import format_count, format_duration
-from polyfit.show.throughput import Throughput
 from polyfit.work.heartbeat import Ticker
 from polyfit.work.progress import QUIET_AFTER_S, Progress
+from polyfit.work.throughput import Throughput
 
 __all__ = ["ProgressDisplay"]
 

@@ -1,36 +1,66 @@
-"""The runs in a store, for ``polyfit results`` on a folder of runs."""
+"""The runs in a store, for ``polyfit list``."""
 
 import csv
 from typing import Any, TextIO
 
 from polyfit.run.listing import ListedRun
-from polyfit.show.text import format_count
+from polyfit.show.table import format_table
+from polyfit.show.text import format_bytes
 
-__all__ = ["run_line", "runs_facts", "write_runs_csv"]
+__all__ = ["runs_facts", "runs_table", "write_runs_csv"]
+
+KEYS = (
+    "run", "endpoint_url", "name", "run_id", "date", "state", "fits", "bytes", "changed",
+)  # fmt: skip
+HEADS = ("name", "run", "last written", "state", "fits", "size", "changed")
 
 
 def runs_facts(listed: list[ListedRun]) -> list[dict[str, Any]]:
-    """Each run with the two values that open it again, as JSON."""
-    return [
-        {
-            "run": run.address.uri,
-            "endpoint_url": run.address.endpoint_url,
-            "fits": run.fits,
-            "complete": run.complete,
-        }
-        for run in listed
-    ]
+    """Each run as JSON; with the first two values it is opened again."""
+    return [dict(zip(KEYS, _facts(run), strict=True)) for run in listed]
+
+
+def _facts(run: ListedRun) -> tuple[Any, ...]:
+    changed = None if run.changed is None else list(run.changed)
+    state = run.state
+    return (
+        run.address.uri,
+        run.address.endpoint_url,
+        run.name,
+        run.run_id,
+        run.date or None,
+        state.state.value if state else None,
+        state.fits if state else None,
+        state.bytes if state else None,
+        changed,
+    )
 
 
 def write_runs_csv(listed: list[ListedRun], file: TextIO) -> None:
-    """A header and a line per run; ``listed`` is not empty."""
-    runs = runs_facts(listed)
-    writer = csv.DictWriter(file, list(runs[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(runs)
+    """A header and a line per run; null is empty."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(KEYS)
+    for *facts, changed in map(_facts, listed):
+        writer.writerow([*facts, " ".join(changed or ())])
 
 
-def run_line(run: ListedRun) -> str:
-    """The run's address, ready to paste after ``polyfit results``, and its size."""
-    size = "made by another version" if run.fits is None else format_count(run.fits, "fit")
-    return f"{run.address}  ({size}{'' if run.complete else ', not complete'})"
+def runs_table(listed: list[ListedRun]) -> str:
+    """A line per run, and what its spec changed against the one above it of the same name."""
+    return format_table(HEADS, [_cells(run) for run in listed])
+
+
+def _cells(run: ListedRun) -> tuple[str, ...]:
+    state = run.state
+    if state is None:
+        return (run.name, run.run_id, "-", "made by another version", "-", "-", "-")
+    size = "-" if state.bytes is None else format_bytes(state.bytes)
+    changed = "-" if run.changed is None else ", ".join(run.changed) or "nothing"
+    return (
+        run.name,
+        run.run_id,
+        run.date or "-",
+        state.state.value,
+        f"{state.fits:,}",
+        size,
+        changed,
+    )

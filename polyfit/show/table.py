@@ -10,7 +10,8 @@ from rich.table import Table
 __all__ = ["format_table"]
 
 TEXT_COLUMNS: Final = {
-    "range", "statuses", "status", "basis", "target", "optimizer", "objective",
+    "range", "statuses", "status", "basis", "target", "optimizer", "objective", "name", "run",
+    "state", "changed", "last written",
 }  # fmt: skip
 """Columns of words, aligned to the left; numbers are aligned to the right."""
 

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from polyfit.errors import StoreError, check_working_folder
+from polyfit.run.address import run_address
 from polyfit.run.clock import now
 from polyfit.run.holder import Holder
 from polyfit.run.keys import attempt_key
@@ -25,7 +26,7 @@ from polyfit.spec.spec import Spec
 from polyfit.work.attempt import Attempt
 from polyfit.work.heartbeat import Heartbeat
 from polyfit.work.progress import Listener, OnMessage
-from polyfit.work.run_address import reuse_address, run_address
+from polyfit.work.run_address import check_store_is_named, reuse_address
 from polyfit.work.signals import Signals
 from polyfit.work.task import Job
 from polyfit.work.workplace import PLACEMENT_TIMEOUT_S, Workplace
@@ -52,7 +53,8 @@ def execute(
 
     Args:
         spec: what to run; a path is read as ``Spec.load`` does, a mapping as ``Spec.parse``.
-        store: a folder or ``s3://bucket/prefix``; the spec's own if None, else ``./runs``.
+        store: a folder or ``s3://bucket/prefix``; if None the spec's own, else ``POLYFIT_STORE``,
+            else ``./runs``.
         endpoint_url: an S3 endpoint; the spec's own, or the environment's, if None.
         run_id: the run's name in the store; the plan's hash, shortened, if None.
         executor: "ray", "inline" (this process), or "auto".
@@ -60,8 +62,8 @@ def execute(
         placement_timeout_s: seconds to wait while no actor can be placed.
         wait_s: seconds to wait for another driver's lease on the run to end.
         retry_failed: whether to try shards again that failed in an earlier attempt.
-        reuse: the folder of another run, ``<store>/<name>/<run id>``: rows stored there are taken
-            where a fit here would have the same bits. The shards are the same with and without.
+        reuse: another run, as ``Run.open`` takes it: rows stored there are taken where a fit here
+            would have the same bits. The shards are the same with and without.
         on_progress: called with how far the run is and what it does, whenever a shard is stored
             and every second; by one thread at a time, but not always this one.
         on_message: called with one line for the user at a time.
@@ -81,6 +83,7 @@ def execute(
     check_working_folder()
     spec = Spec.of(spec)
     plan = Plan.of(spec)
+    check_store_is_named(spec, store)
     run = run_address(spec, plan, store, endpoint_url, run_id)
     workplace = Workplace.choose(
         executor, plan, spec.resources, address, placement_timeout_s, on_message

@@ -17,6 +17,7 @@ from polyfit.run.clock import now
 from polyfit.run.ledger import Ledger
 from polyfit.spec.plan import Plan
 from polyfit.work.progress import QUIET_AFTER_S, Listener, Progress
+from polyfit.work.throughput import Throughput
 
 __all__ = ["Heartbeat", "Ticker"]
 
@@ -66,6 +67,7 @@ class Heartbeat:
     ) -> None:
         self._attempt, self._listener, self._signal = attempt, listener, signal
         self._progress = Progress(plan.shards, 0, plan.fits, 0, 0)
+        self._throughput = Throughput()
         self._current_stage: Callable[[], str] = str
         self._current_actors: Callable[[], tuple[int, int] | None] = lambda: None
         self._stage, self._event_at, self._event_time = "", time.monotonic(), now()
@@ -133,15 +135,15 @@ class Heartbeat:
                 self._stage = stage
                 self._note_event()
             quiet_s, self._reported_signal = time.monotonic() - self._event_at, self._signal()
-            self._listener(
-                replace(
-                    self._progress,
-                    stage=stage,
-                    quiet_s=quiet_s,
-                    signal=self._reported_signal,
-                    actors=self._current_actors(),
-                )
+            progress = replace(
+                self._progress,
+                stage=stage,
+                quiet_s=quiet_s,
+                signal=self._reported_signal,
+                actors=self._current_actors(),
             )
+            self._throughput.add(time.monotonic(), progress)
+            self._listener(progress)
 
     def _note_event(self) -> None:
         self._event_at, self._event_time = time.monotonic(), now()
@@ -155,4 +157,13 @@ class Heartbeat:
     def _write(self, ledger: Ledger, state: str) -> None:
         self._written_at, self._written_stage = time.monotonic(), self._stage
         done, failed = self._progress.shards_done, self._progress.failed
-        ledger.note_status(self._attempt, done, failed, state, self._stage, self._event_time)
+        ledger.note_status(
+            self._attempt,
+            done,
+            failed,
+            state,
+            self._stage,
+            self._event_time,
+            self._progress.fits_done,
+            self._throughput.fits_per_s,
+        )

@@ -1,4 +1,4 @@
-"""``polyfit results``: rows of a run, and the runs in a store."""
+"""``polyfit results``: rows of a run."""
 
 import csv
 import io
@@ -7,17 +7,14 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from commands import TEXT, Command
+from commands import Command
 from places import use
 from servers import S3Server
 
 import polyfit
-from polyfit.run import listing
 from polyfit.run.reader import Run
 
 
@@ -126,60 +123,7 @@ def test_the_printed_line_opens_the_run_again_wherever_it_is_pasted(
     assert polyfit.Run.open(facts["run"], facts["endpoint_url"]).plan.fits == 20
 
 
-def test_results_of_a_folder_of_runs_lists_them(
-    command: Command,
-    small_spec: Path,
-    tmp_path: Path,
-    seaweed: S3Server,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    use(seaweed, monkeypatch)
-    for store in (str(tmp_path / "our runs"), seaweed.fresh_uri()):
-        lines = []
-        for number in (1, 2):
-            small_spec.write_text(TEXT.replace("small", f"of-{number}"))
-            run = command("run", small_spec, "--store", store, "--run-id", f"run-{number}")
-            lines.append(run.out.splitlines()[-1].removeprefix("results: "))
-        ended = command("results", store)
-        assert ended.code == 0
-        assert ended.out.splitlines() == [f"{line}  (20 fits)" for line in lines]
-        ended = command("results", f"{store}/of-2/")
-        assert ended.out.splitlines() == [f"{lines[1]}  (20 fits)"]
-        listed = json.loads(command("results", store, "--json").out)["runs"]
-        assert listed == list(_of_csv(command("results", store, "--csv").out))
-        assert [run["run"] for run in listed] == [shlex.split(line)[0] for line in lines]
-        ended = command("results", store, "--sort", "loss")
-        assert (ended.code, "lists the runs in it" in ended.err) == (2, True)
-        ended = command("verify", store)
-        assert (ended.code, "holds no run" in ended.err) == (2, True)
-
-
-def _of_csv(text: str) -> Iterator[dict[str, Any]]:
-    for row in csv.DictReader(io.StringIO(text)):
-        yield row | {
-            "endpoint_url": row["endpoint_url"] or None,
-            "fits": int(row["fits"]),
-            "complete": row["complete"] == "True",
-        }
-
-
-def test_an_unfinished_run_is_listed_as_such(
-    command: Command, small_run: Run, tmp_path: Path
-) -> None:
-    folder = tmp_path / "runs" / "small" / "broken"
-    shutil.copytree(small_run.uri, folder)
-    (folder / "manifest.json").unlink()
-    older = folder.with_name("older")
-    shutil.copytree(small_run.uri, older)
-    plan = (older / "plan.json").read_text()
-    (older / "plan.json").write_text(plan.replace(small_run.plan.hash, "0" * 64))
-    assert command("results", "runs").out.splitlines() == [
-        f"{folder}  (20 fits, not complete)",
-        f"{older}  (made by another version)",
-    ]
-
-
-@pytest.mark.parametrize("folder", ["", "none", "spec.yaml"])
+@pytest.mark.parametrize("folder", ["", "none"])
 def test_a_folder_without_runs_ends_with_2(
     command: Command, small_spec: Path, tmp_path: Path, folder: str
 ) -> None:
@@ -187,13 +131,4 @@ def test_a_folder_without_runs_ends_with_2(
     ended = command("results", tmp_path / folder)
     assert (ended.code, ended.out) == (2, "")
     assert "holds no run; expected plan.json there" in ended.err
-
-
-def test_too_many_folders_to_search_end_with_2(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listing, "MAX_FOLDERS", 2)
-    for name in "abc":
-        (tmp_path / name).mkdir()
-    ended = command("results", tmp_path)
-    assert (ended.code, "in 2 folders and there are more" in ended.err) == (2, True)
+    assert "`polyfit list STORE` lists the runs in a store" in ended.err

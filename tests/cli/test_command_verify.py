@@ -15,7 +15,7 @@ def test_a_folder_that_is_no_run_ends_with_2(command: Command, tmp_path: Path) -
     assert (ended.code, ended.err) == (
         2,
         f"polyfit: {tmp_path} holds no run; expected plan.json there, "
-        "as in <store>/<name>/<run id>\n",
+        "as in <store>/<name>/<run id>; `polyfit list STORE` lists the runs in a store\n",
     )
 
 

@@ -16,6 +16,10 @@ KEYS = {
         "projected_core_seconds", "projected_seconds", "plan_hash", "run_id", "cannot_start",
     ],
     "run": ["name", *RUN, "fits", "shards", "statuses", "groups"],
+    "status": [
+        *RUN, "state", "stage", "shards", "shards_done", "shards_failed", "fits", "fits_done",
+        "fits_per_s", "seconds_left", "bytes", "updated_at", "last_event_at", "driver", "exit_code",
+    ],
     "results": [*RUN, "complete", "rows"],
     "show": [*RUN, "fit", "shard", "row", "equation", "equation_in_x", "recomputed"],
     "verify": [*RUN, "intact", "shards", "fits", "bytes", "statuses", "problems"],
@@ -36,7 +40,7 @@ def facts(command: Command, *arguments: object) -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.parametrize("name", ["results", "verify"])
+@pytest.mark.parametrize("name", ["status", "results", "verify"])
 def test_a_command_on_a_run_has_its_keys(command: Command, small_run: Run, name: str) -> None:
     assert list(facts(command, name, small_run.uri)) == KEYS[name]
 
@@ -69,5 +73,7 @@ def test_a_run_of_one_fit_has_its_row(command: Command, small_spec: Path) -> Non
 
 def test_listed_runs_have_their_keys(command: Command, small_run: Run) -> None:
     store = small_run.uri.rpartition("/small/")[0]
-    (listed,) = facts(command, "results", store)["runs"]
-    assert list(listed) == ["run", "endpoint_url", "fits", "complete"]
+    (listed,) = facts(command, "list", store)["runs"]
+    assert list(listed) == [
+        "run", "endpoint_url", "name", "run_id", "date", "state", "fits", "bytes", "changed",
+    ]  # fmt: skip

@@ -323,7 +323,7 @@ def test_a_manifest_whose_totals_are_not_its_receipts_is_damage(
 
 
 def test_the_status_says_how_far_the_run_is(ledger: Ledger, store: Store) -> None:
-    ledger.note_status("one", 2, 1, "running", "fitting", "then")
+    ledger.note_status("one", 2, 1, "running", "fitting", "then", 40, 2.5)
     found = strict(store.get(STATUS))
     assert found.pop("updated_at") <= now()
     assert found == {
@@ -334,6 +334,8 @@ def test_the_status_says_how_far_the_run_is(ledger: Ledger, store: Store) -> Non
         "shards": 3,
         "done": 2,
         "failed": 1,
+        "fits_done": 40,
+        "fits_per_s": 2.5,
     }
 
 

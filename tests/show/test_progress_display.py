@@ -8,9 +8,9 @@ from limits import wait_for
 
 from polyfit.cli.output import write_line
 from polyfit.show.progress import ProgressDisplay
-from polyfit.show.throughput import Throughput
 from polyfit.work import heartbeat
 from polyfit.work.progress import Progress
+from polyfit.work.throughput import Throughput
 
 
 class Log:

@@ -1,0 +1,42 @@
+"""``polyfit list``."""
+
+import sys
+
+import click
+
+from polyfit.cli import options
+from polyfit.cli.output import write_line
+
+__all__ = ["list_runs"]
+
+
+@click.command("list", short_help="List the runs in a store.")
+@click.argument("store", metavar="[STORE]", required=False)
+@options.endpoint_url
+@options.as_json
+@options.as_csv
+def list_runs(store: str | None, endpoint_url: str | None, as_json: bool, as_csv: bool) -> None:
+    """List the runs in a store, by name and date.
+
+    STORE is a folder or s3://bucket/prefix, also with /<name>; without it POLYFIT_STORE, else
+    ./runs. The last column says which fields of the spec differ from the run above it of the same
+    name.
+    """
+    from polyfit.run.address import default_store
+    from polyfit.run.listing import runs_below
+    from polyfit.show.data import to_json
+    from polyfit.show.runs import runs_facts, runs_table, write_runs_csv
+    from polyfit.show.text import format_count
+    from polyfit.store.address import StoreAddress
+
+    options.refuse_both(as_json, as_csv)
+    address = StoreAddress.of(store or default_store(), endpoint_url)
+    listed = runs_below(address)
+    if as_json:
+        click.echo(to_json({"runs": runs_facts(listed)}))
+    elif as_csv:
+        write_runs_csv(listed, sys.stdout)
+    elif listed:
+        click.echo(runs_table(listed), nl=False)
+    if not as_json and not as_csv:
+        write_line(f"{format_count(len(listed), 'run')} in {address}")

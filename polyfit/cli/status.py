@@ -1,0 +1,72 @@
+"""``polyfit status``."""
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from polyfit.cli import options
+
+if TYPE_CHECKING:
+    from polyfit.run.state import RunState
+    from polyfit.spec.plan import Plan
+    from polyfit.store.address import StoreAddress
+    from polyfit.store.base import Store
+
+__all__ = ["show_status"]
+
+PAUSE_S: Final = 2.0
+
+
+@click.command("status", short_help="Show how far a run is, and who drives it.")
+@click.argument("run", metavar="RUN")
+@options.run_store
+@options.endpoint_url
+@click.option("--watch", is_flag=True, help="Show each change until no driver is at work.")
+@options.as_json
+def show_status(
+    run: str, store: str | None, endpoint_url: str | None, watch: bool, as_json: bool
+) -> int:
+    """Show how far a run is and who drives it, from the store alone.
+
+    RUN is a folder, a name, an id or a spec; see the page of jobs. The exit code is 0 if the run
+    is complete, 3 if shards have failed, 4 if a driver is at work on it, and 7 if it is not
+    complete and no driver is at work. With --json --watch, each change is one line.
+    """
+    from polyfit.run.ledger import plan_at
+    from polyfit.run.resolve import find_run
+    from polyfit.run.state import read_state
+
+    address = find_run(run, store, endpoint_url)
+    opened = address.open()
+    plan = plan_at(opened)
+    state = _watch(address, opened, plan, as_json) if watch else read_state(opened, plan)
+    _show(address, plan, state, as_json)
+    return state.state.exit_code
+
+
+def _watch(address: "StoreAddress", opened: "Store", plan: "Plan", as_json: bool) -> "RunState":
+    """Show each change of a run that is driven; the state when it no longer is."""
+    from polyfit.run.state import State, read_state
+    from polyfit.show.state import progress_line
+
+    shown = ""
+    while (state := read_state(opened, plan)).state is State.RUNNING:
+        if (line := progress_line(state)) != shown:
+            shown = line
+            if as_json:
+                _show(address, plan, state, as_json)
+            else:
+                click.echo(line)
+        time.sleep(PAUSE_S)
+    return state
+
+
+def _show(address: "StoreAddress", plan: "Plan", state: "RunState", as_json: bool) -> None:
+    from polyfit.show.data import to_json
+    from polyfit.show.state import state_facts, state_text
+
+    if as_json:
+        click.echo(to_json(state_facts(address, plan.hash, state)))
+    else:
+        click.echo(state_text(address, state))

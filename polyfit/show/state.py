@@ -1,0 +1,55 @@
+"""How far a run is, for ``polyfit status``."""
+
+from dataclasses import asdict
+from typing import Any
+
+from polyfit.run.state import RunState, State
+from polyfit.show.text import format_bytes, format_count, format_duration, format_pairs
+from polyfit.store.address import StoreAddress
+
+__all__ = ["progress_line", "state_facts", "state_text"]
+
+
+def state_facts(address: StoreAddress, plan_hash: str, state: RunState) -> dict[str, Any]:
+    """The state as JSON; ``exit_code`` is that of the command."""
+    identity = {"run": address.uri, "endpoint_url": address.endpoint_url, "plan_hash": plan_hash}
+    return {**identity, **asdict(state), "exit_code": int(state.state.exit_code)}
+
+
+def state_text(address: StoreAddress, state: RunState) -> str:
+    """The state in words, a line for each thing that is known."""
+    stage = f": {state.stage}" if state.stage and state.state is State.RUNNING else ""
+    pairs = [
+        ("run", str(address)),
+        ("state", f"{state.state}{stage}"),
+        ("shards", _shards(state)),
+        ("fits", _of(state.fits_done, state.fits, "fit")),
+        ("rate", _rate(state)),
+        ("bytes", None if state.bytes is None else format_bytes(state.bytes)),
+        ("last event", state.last_event_at),
+        ("driver", state.driver),
+    ]
+    return format_pairs([(name, text) for name, text in pairs if text], width=10)
+
+
+def progress_line(state: RunState) -> str:
+    """The same in one line, for a run that is watched."""
+    parts = [str(state.stage or state.state), _shards(state), _rate(state)]
+    return ", ".join(part for part in parts if part)
+
+
+def _shards(state: RunState) -> str:
+    text = f"{_of(state.shards_done, state.shards, 'shard')} stored"
+    return text + (f", {state.shards_failed:,} failed" if state.shards_failed else "")
+
+
+def _of(done: int | None, whole: int, noun: str) -> str:
+    return f"{'?' if done is None else f'{done:,}'} of {format_count(whole, noun)}"
+
+
+def _rate(state: RunState) -> str | None:
+    if not state.fits_per_s or state.state is not State.RUNNING:
+        return None
+    left = state.seconds_left
+    about = "" if left is None else f", about {format_duration(float(f'{left:.2g}'))} left"
+    return f"{state.fits_per_s:,.3g} fits a second{about}"
