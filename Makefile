@@ -35,9 +35,9 @@ picture: run ## Draw the picture of README.md from that run
 test: .venv/test ## All tests; ARGS="tests/spec -k plan -x": some of them
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: .venv/test ## Lint, and the tests that need no server, no cluster and no process of their own
+check: .venv/test ## Lint, and the quick tests without servers, clusters and processes: two minutes
 	$(MAKE) lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not server and not process" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not server and not process and not slow" $(ARGS)
 
 simulate: .venv/test ## 100,000 simulated histories of faults; ARGS="--seed 7": show one
 	$(BIN)/python tests/simulate.py $(ARGS)

@@ -434,6 +434,7 @@ def _move_in(folder: Path) -> None:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        "RAY_health_check_period_ms": "1000",  # a dead node is found sooner
         "RAY_worker_niceness": "0",  # on a busy machine actors would wait for everything else
         "PYTHONPATH": f"{folder}:{ROOT}",
     }

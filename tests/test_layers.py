@@ -424,6 +424,7 @@ BREACHES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "file", "added", "found"), BREACHES, ids=lambda v: getattr(v, "__name__", "")
 )

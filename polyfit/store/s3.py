@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["S3Store"]
 
+PAGE_KEYS = 1_000
+"""Keys that a listing asks for at a time; no server of Amazon's gives more."""
+
 READ_ATTEMPTS: Final = 5
 CONFLICT_ATTEMPTS: Final = 5
 CONFLICT_PAUSE_S: Final = 0.1
@@ -126,7 +129,9 @@ class S3Store:
     def list(self, prefix: str) -> Iterator[Entry]:
         with self._errors("ListObjectsV2", prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + prefix
+                Bucket=self._bucket,
+                Prefix=self._prefix + prefix,
+                PaginationConfig={"PageSize": PAGE_KEYS},
             )
             for page in pages:
                 for item in page.get("Contents", ()):

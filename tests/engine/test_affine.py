@@ -45,6 +45,7 @@ def numbers(rows: pa.Table, name: str) -> np.ndarray[Any, Any]:
     return np.array(rows[name].to_pylist(), dtype=np.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-11)])
 def test_the_tutorials_job_has_the_tutorials_numbers(dtype: str, tolerance: float) -> None:
     text = (JOBS / "sine.yaml").read_text().replace("float32", dtype)

@@ -14,6 +14,8 @@ from polyfit.numerics.formula import Formula
 from polyfit.spec.plan import Shard
 from polyfit.work.fitting import compute
 
+pytestmark = pytest.mark.slow
+
 Array = npt.NDArray[np.float64]
 OBJECTIVES = ("sse", "mse", "huber", "log_cosh")
 Losses = dict[str, Callable[[Array], tuple[Array, Array, Array]]]
@@ -90,7 +92,7 @@ def test_it_finds_the_optimum_that_others_find(objective: str) -> None:
 MIXED = (
     "fit: {optimizer: newton, steps: 14, noise: 0.4}\n"
     "record: {every: 3, of: [loss, gradient_norm, coefficients]}\n"
-    "sweep: {degree: [0, 1, 4], points: [9, 40], objective: [sse, mse, huber, log_cosh], "
+    "sweep: {degree: [0, 4], points: [9, 40], objective: [sse, mse, huber, log_cosh], "
     "basis: [chebyshev, power], range: [[-1, 1], [0, 3]], noise_seed: [5, 6], "
     "dtype: [float32, float64], lr: [auto, 0.5], stop: [none, {gradient: 0.1}], seed: [0, 1]}"
 )
@@ -102,13 +104,13 @@ def test_a_fit_does_not_know_its_batch_mates() -> None:
     middle = plan.fits // 3
     halves = [compute(plan, Shard(0, *ends), CPU) for ends in ((0, middle), (middle, plan.fits))]
     assert [row for half in halves for row in half.to_pylist()] == together
-    for place in range(0, plan.fits, 29):
+    for place in range(0, plan.fits, 61):
         alone = compute(plan, Shard(0, place, place + 1), CPU).to_pylist()
         assert alone == together[place : place + 1]
 
 
 def test_it_iterates_in_one_way_whatever_the_engine() -> None:
-    text = MIXED.replace("[0, 1, 4]", "[1, 3]").replace("[chebyshev, power]", "[legendre]")
+    text = MIXED.replace("[0, 4]", "[1, 3]").replace("[chebyshev, power]", "[legendre]")
     eager, compiled = (rows_of(text, engine) for engine in ("eager", "compiled"))
     for name in set(eager.column_names) - {"loss", "gradient_norm"}:
         assert eager[name].to_pylist() == compiled[name].to_pylist(), name

@@ -196,6 +196,7 @@ def test_receipts_are_given_back_as_they_were_taken_in_the_order_of_shards() -> 
     assert (len(held), [n in held for n in range(5)]) == (3, [True, False, True, False, True])
 
 
+@pytest.mark.slow
 def test_receipts_of_100_000_shards_take_few_bytes_each() -> None:
     tracemalloc.start()
     try:

@@ -138,6 +138,7 @@ record: {at: [0, 1, 7, 20], of: [coefficients, loss]}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rows_of_every_kind_are_taken_bit_for_bit(
     tmp_path: Path, fitted: Fitted, dtype: str
@@ -491,15 +492,6 @@ def test_a_place_without_a_run_ends_with_2(tmp_path: Path, more: Path) -> None:
     code, summary, err = command(more, "--store", tmp_path / "runs", "--reuse", tmp_path)
     assert (code, summary) == (2, None)
     assert f"polyfit: {tmp_path} holds no run; expected plan.json there" in err
-
-
-def test_actors_on_ray_read_the_other_run_themselves(tmp_path: Path, more: Path) -> None:
-    first, without = run(tmp_path / "runs", FIRST), run(tmp_path / "without", MORE_SEEDS)
-    code, summary, err = command(
-        more, "--store", tmp_path / "runs", "--executor", "ray", "--reuse", first.uri
-    )
-    assert (code, summary["fits_reused"]) == (0, 28), err
-    assert objects(polyfit.Run.open(summary["run"])) == objects(without)
 
 
 def test_a_run_in_s3_is_reused_on_ray_and_its_keys_travel_nowhere(

@@ -349,6 +349,7 @@ def test_damage_in_s3_is_named_as_in_a_folder(
     assert len(found) == 5
 
 
+@pytest.mark.slow
 def test_verify_holds_one_shard_at_a_time(tmp_path: Path) -> None:
     """Its memory does not grow with the run."""
     text = "name: large\nshard: 400\nengine: eager\nfit: {steps: 200, points: 9}\n"

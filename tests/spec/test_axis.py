@@ -12,6 +12,7 @@ from polyfit.spec.axis import ItemError, Values
 from polyfit.spec.fit import CANONICAL_ORDER
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CANONICAL_ORDER)
 @given(raw=PLAIN)
 @settings(max_examples=60, deadline=None)

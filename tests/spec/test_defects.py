@@ -372,6 +372,7 @@ SHAPED = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(st.one_of(SHAPED, st.dictionaries(KEYS | st.text(max_size=3), PLAIN, max_size=5)))
 @settings(max_examples=400, deadline=None)
 def test_any_mapping_is_a_spec_or_a_spec_error(source: dict[str, Any]) -> None:

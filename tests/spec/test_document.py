@@ -290,6 +290,7 @@ LAYOUTS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @given(
     plain(
         st.none()

@@ -119,6 +119,7 @@ def test_a_value_that_is_not_allowed_is_refused(name: str, raw: Any) -> None:
         FIELDS[name].read(raw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CANONICAL_ORDER)
 @given(raw=PLAIN)
 @settings(max_examples=60, deadline=None)

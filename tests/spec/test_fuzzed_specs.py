@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hostile import FUZZ, checked
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,8 @@ from polyfit.errors import UsageError
 from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
+
+pytestmark = pytest.mark.slow
 
 HUGE = 10**30
 
@@ -94,7 +97,7 @@ def mutants(draw: st.DrawFn) -> str:
 
 
 @given(mutants())
-@settings(FUZZ, max_examples=1000)
+@settings(FUZZ, max_examples=500)
 def test_a_changed_job_is_a_spec_or_a_users_error(text: str) -> None:
     check_taken(text)
 
@@ -185,6 +188,6 @@ def yaml_of(value: Any) -> str:
 
 
 @given(SPECS)
-@settings(FUZZ, max_examples=600)
+@settings(FUZZ, max_examples=300)
 def test_a_generated_spec_is_a_spec_or_a_users_error(source: dict[str, Any]) -> None:
     check_taken(yaml_of(source))

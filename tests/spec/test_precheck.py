@@ -225,6 +225,7 @@ def test_fits_that_were_not_checked_are_counted() -> None:
     assert Precheck.of(Sweep.of(spec_of(HALF)), max_cost=0).unchecked == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sweep",
     [

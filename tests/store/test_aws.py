@@ -71,6 +71,7 @@ ENDPOINTS: dict[str, tuple[dict[str, str], str, str | None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_an_address_has_the_endpoint_that_a_client_of_boto3_has(
     name: str, config: Path, monkeypatch: pytest.MonkeyPatch

@@ -35,6 +35,7 @@ def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S
     return found
 
 
+@pytest.mark.slow
 @operations
 def test_keys_that_the_store_refuses_are_reported(
     operation: Callable[[Store], object], server: S3Server, monkeypatch: pytest.MonkeyPatch
@@ -58,6 +59,7 @@ def test_a_key_id_that_the_store_does_not_know_is_reported(
     assert said in error_message(lambda: store.get("key"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["get", "list"])
 def test_an_unknown_bucket_is_named_when_read(name: str, server: S3Server) -> None:
     """Not taken for a missing key, which would look like a run that has not begun."""

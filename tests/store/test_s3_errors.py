@@ -214,6 +214,7 @@ def test_a_bucket_of_another_region_is_asked_there() -> None:
         assert StoreAddress.of("s3://bucket/p", odd.url).open().get("key") == b"found"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["put", "get", "size", "list"])
 def test_a_region_that_does_not_help_is_named(name: str) -> None:
     with odd_s3(lambda asked: ELSEWHERE) as odd:
@@ -304,6 +305,7 @@ def test_a_network_that_asks_for_a_login_says_so(serve: Serve) -> None:
     assert not error.transient
 
 
+@pytest.mark.slow
 def test_no_tls_an_authority_that_is_missing_and_a_proxy_that_is_none_are_reported(
     once: tuple[OddS3, Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from polyfit.store import s3_client
 from polyfit.store.address import StoreAddress
 from polyfit.store.base import Store
 
-SEEDS = (3, 9, 10)
+SEEDS = (3, 9, 34)
 DATA = bytes(range(256)) * 64
 
 

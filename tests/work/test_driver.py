@@ -703,6 +703,7 @@ def careless(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Careless, StoreA
         yield heap, StoreAddress.of("s3://bucket/p", server.url)
 
 
+@pytest.mark.slow
 def test_where_a_store_checks_nothing_every_shard_is_read_again_before_the_seal(
     careless: tuple[Careless, StoreAddress],
 ) -> None:

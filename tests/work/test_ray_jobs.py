@@ -91,7 +91,7 @@ def test_a_submitted_job_runs_with_the_nodes_own_keys(
         assert secret not in done.stdout + done.stderr
 
 
-LONG = "name: long\nshard: 20\nengine: eager\nfit: {steps: 20000}\nsweep: {seed: {count: 8000}}\n"
+LONG = "name: long\nshard: 20\nengine: eager\nfit: {steps: 4000}\nsweep: {seed: {count: 16000}}\n"
 
 
 def test_a_stopped_job_waits_for_its_shards_and_releases_the_run(
@@ -141,7 +141,7 @@ def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
     path = tmp_path / "killed.yaml"
     path.write_text(
         "name: killed\nshard: 200\nfit: {steps: 2000000}\nrecord: none\n"
-        "sweep: {seed: {count: 6000}}\n"
+        "sweep: {seed: {count: 3600}}\n"
         "resources: {actors: {max: 2}}\n"
     )
     plan = Plan.of(Spec.load(path))
@@ -152,7 +152,7 @@ def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
         command(*ours), env=clean(s3_keys), cwd=ROOT, stderr=subprocess.DEVNULL, text=True
     ) as process:
         client = seaweed.client()
-        wait_for(lambda: len(_listed(client, shards)) >= 5, "five stored shards", process)
+        wait_for(lambda: len(_listed(client, shards)) >= 3, "three stored shards", process)
         family = descendants(process.pid)
         actors = [member.pid for member in family if b"ShardActor" in _title(member.pid)]
         assert actors
@@ -164,7 +164,7 @@ def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
     for member in family:  # Ray's own agents stay behind
         member.signal(signal.SIGKILL)
     left = _listed(client, shards)
-    assert 5 <= len(left) < plan.shards, "the driver was not killed half-way"
+    assert 3 <= len(left) < plan.shards, "the driver was not killed half-way"
     done = polyfit_run(s3_keys, *ours)
     assert done.returncode == 0, done.stderr
     assert f"{len(left)} of {plan.shards} shards are stored already" in done.stderr
@@ -172,7 +172,7 @@ def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
     assert {key: after[key] for key in left} == left, "a stored shard was written again"
     verified = polyfit_run(s3_keys, "verify", f"{uri}/killed/{plan.run_id}")
     assert verified.returncode == 0, verified.stderr
-    assert verified.stdout.startswith("intact: 6,000 fits, each once")
+    assert verified.stdout.startswith("intact: 3,600 fits, each once")
 
 
 def _title(pid: int) -> bytes:
@@ -188,7 +188,7 @@ def test_sigterm_drains_with_its_own_exit_code_and_the_run_resumes(tmp_path: Pat
     path = tmp_path / "drained.yaml"
     path.write_text(
         "name: drained\nshard: 100\nfit: {steps: 2000000}\nrecord: none\n"
-        "sweep: {seed: {count: 3000}}\n"
+        "sweep: {seed: {count: 2000}}\n"
     )
     ours = command("run", str(path), "--store", str(tmp_path / "runs"), "--executor", "ray")
     with subprocess.Popen(

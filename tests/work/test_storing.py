@@ -67,6 +67,7 @@ def test_a_truncated_shard_is_refused(plan: Plan, tmp_path: Path) -> None:
         inspect_shard(plan, 0, store)
 
 
+@pytest.mark.slow
 def test_shards_do_not_depend_on_their_size(plan: Plan, tmp_path: Path) -> None:
     """The same fits in shards of another size have the same rows."""
     import pyarrow.parquet as pq
