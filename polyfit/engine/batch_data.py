@@ -21,7 +21,7 @@ from polyfit.numerics.formula import Formula
 from polyfit.numerics.grid import Grid
 from polyfit.numerics.observations import noisy, target_values
 from polyfit.numerics.reduction import reduce
-from polyfit.spec.sweep import Column
+from polyfit.spec.column import Column
 
 __all__ = ["PROBLEM_FIELDS", "BatchData", "too_few_to_compile"]
 

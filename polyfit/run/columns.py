@@ -30,5 +30,4 @@ def expand(names: Iterable[str]) -> list[str]:
 
 def swept_columns(plan: Plan, with_seeds: bool = True) -> list[str]:
     """The columns of the fields that the sweep varies, the slowest first."""
-    fields = [field for axis in plan.sweep.axes for field in axis.fields]
-    return expand(name for name in fields if with_seeds or name not in _REPEATS)
+    return expand(name for name in plan.sweep.varied if with_seeds or name not in _REPEATS)

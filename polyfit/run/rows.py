@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from polyfit.run.schema import HISTORIES, schema
+from polyfit.spec.column import Column
 from polyfit.spec.plan import Plan, Shard
-from polyfit.spec.sweep import Column
 
 __all__ = ["Ragged", "Rows", "to_arrow", "to_table"]
 

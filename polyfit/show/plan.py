@@ -1,13 +1,17 @@
 """A plan before it is run, for ``polyfit plan``."""
 
-from typing import Any
+from typing import Any, Final
 
 from polyfit.show.text import format_bytes, format_duration, format_pairs
+from polyfit.spec.parameter_grid import ParameterGrid
 from polyfit.spec.plan import Plan
 from polyfit.spec.precheck import Precheck
 from polyfit.spec.spec import Spec
 
 __all__ = ["plan_facts", "plan_text"]
+
+_WIDTH: Final = 10
+"""Of the names in the text."""
 
 
 def plan_facts(spec: Spec, plan: Plan, precheck: Precheck, num_cores: int) -> dict[str, Any]:
@@ -17,7 +21,8 @@ def plan_facts(spec: Spec, plan: Plan, precheck: Precheck, num_cores: int) -> di
         "fits": plan.fits,
         "shards": plan.shards,
         "fits_per_shard": plan.shard_fits,
-        "axes": [{"fields": list(axis.fields), "values": len(axis)} for axis in spec.axes],
+        "axes": _axes_facts(spec.grids[0]) if len(spec.grids) == 1 else [],
+        "grids": [_grid_facts(grid) for grid in spec.grids],
         "engine": plan.engine,
         "projected_bytes": plan.projected_bytes,
         "projected_core_seconds": plan.seconds,
@@ -32,14 +37,28 @@ def plan_facts(spec: Spec, plan: Plan, precheck: Precheck, num_cores: int) -> di
     }
 
 
+def _grid_facts(grid: ParameterGrid) -> dict[str, Any]:
+    excluded = grid.full_size - grid.size
+    return {"fits": grid.size, "excluded": excluded, "axes": _axes_facts(grid)}
+
+
+def _axes_facts(grid: ParameterGrid) -> list[dict[str, Any]]:
+    return [{"fields": list(axis.fields), "values": len(axis)} for axis in grid.axes]
+
+
+def _grid_text(grid: ParameterGrid) -> str:
+    axes = " x ".join(f"{'+'.join(axis.fields)} {len(axis):,}" for axis in grid.axes)
+    excluded = grid.full_size - grid.size
+    return (axes or "none") + (f", less {excluded:,} excluded" if excluded else "")
+
+
 def plan_text(spec: Spec, plan: Plan, num_cores: int) -> str:
     """The plan in words."""
-    axes = " x ".join(f"{'+'.join(axis.fields)} {len(axis):,}" for axis in spec.axes)
     # Two digits: more would promise what a projection cannot know.
     time_s = float(f"{plan.wall_seconds(num_cores):.2g}")
     pairs = [
         ("fits", f"{plan.fits:,}"),
-        ("axes", axes or "none"),
+        ("axes", f"\n{'':<{_WIDTH}} ".join(_grid_text(grid) for grid in spec.grids)),
         ("shards", f"{plan.shards:,} of {plan.shard_fits:,} fits"),
         ("engine", plan.engine),
         ("work", f"{format_duration(plan.seconds)} on one core, nominal"),
@@ -48,4 +67,4 @@ def plan_text(spec: Spec, plan: Plan, num_cores: int) -> str:
         ("plan hash", plan.hash),
         ("run id", plan.run_id),
     ]
-    return format_pairs(pairs, width=10)
+    return format_pairs(pairs, width=_WIDTH)

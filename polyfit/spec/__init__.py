@@ -3,4 +3,7 @@
 Made without torch, Ray and the network, so that a plan can be made anywhere.
 """
 
-__all__ = ["fit", "optimizer", "plan", "precheck", "rate", "schema", "spec", "sweep"]
+__all__ = [
+    "column", "condition_language", "fit", "grid_overlap", "optimizer", "parameter_grid", "plan",
+    "precheck", "rate", "schema", "spec", "sweep",
+]  # fmt: skip

@@ -1,18 +1,13 @@
 """The axes of a sweep: the values of one field, or of fields that vary together."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Any, Final
+from typing import Any
 
 from polyfit.spec.fields import FIELDS
-from polyfit.spec.fit import Fit
 from polyfit.spec.generators import generate
 
-__all__ = ["Axis", "ItemError", "Values", "combinations"]
-
-_MAX_LISTED_STEPS: Final = 100_000
-"""Integers in even steps that ``combinations`` goes through one by one."""
+__all__ = ["Axis", "ItemError", "Values"]
 
 
 class ItemError(ValueError):
@@ -48,6 +43,9 @@ class Values:
             ValueError: what is allowed.
             ItemError: the items of a list that are not allowed.
         """
+        match raw:  # {of_limit: [...]} is a list of rates
+            case {"of_limit": list() as shares, **others} if name == "lr" and not others:
+                raw = [{"of_limit": share} for share in shares]
         if isinstance(raw, dict):
             return cls(name, *generate(FIELDS[name], raw))
         if not isinstance(raw, list) or not raw:
@@ -88,36 +86,3 @@ class Axis:
 
     def __len__(self) -> int:
         return len(self.values[0])
-
-
-def combinations(
-    fit: Fit,
-    axes: tuple[Axis, ...],
-    names: tuple[str, ...],
-    view: Callable[[str, Any], Any] = lambda name, value: value,
-) -> Iterator[tuple[Any, ...]]:
-    """All distinct combinations of (a view of) the named fields, without walking the sweep.
-
-    Of a long axis of integers in even steps only the two ends: enough for monotone rules.
-    """
-    fixed = {name: view(name, getattr(fit, name)) for name in names}
-    choices: list[list[dict[str, Any]]] = [[fixed]]
-    for axis in axes:
-        columns = [values for values in axis.values if values.field in names]
-        if columns:
-            fields = [values.field for values in columns]
-            rows = zip(*_few(columns), strict=True)
-            distinct = dict.fromkeys(tuple(map(view, fields, row)) for row in rows)
-            choices.append([dict(zip(fields, row, strict=True)) for row in distinct])
-    for parts in product(*choices):
-        merged: dict[str, Any] = {}
-        for part in parts:
-            merged.update(part)
-        yield tuple(merged[name] for name in names)
-
-
-def _few(columns: list[Values]) -> list[Any]:
-    items = [values.items for values in columns]
-    if all(isinstance(one, range) for one in items) and len(items[0]) > _MAX_LISTED_STEPS:
-        return [(one[0], one[-1]) for one in items]
-    return items

@@ -10,6 +10,7 @@ from polyfit.numerics.arrays import Index
 from polyfit.numerics.design import design
 from polyfit.numerics.grid import Grid
 from polyfit.numerics.observations import target_values
+from polyfit.spec.document import Path
 from polyfit.spec.fit_table import FitTable
 from polyfit.spec.rate import curvature, learning_rate
 from polyfit.spec.representatives import LOUD_NOISE
@@ -26,11 +27,13 @@ class Cause:
     """Why some fits cannot start.
 
     ``values`` are those of the fields concerned, the one to change first, and ``places`` where
-    they stand on their axes (0 where no axis varies the field).
+    they stand on their axes (0 where no axis varies the field); ``path`` is where the spec states
+    the axes.
     """
 
     values: dict[str, Any]
     places: dict[str, int]
+    path: Path
     message: str
     fits: int
 
@@ -61,6 +64,7 @@ def _cause(table: FitTable, group: Index, reason: Reason, num_fits: int) -> Caus
     return Cause(
         {name: table.value(name, fit) for name in fields},
         {name: int(table.places[name][fit]) for name in fields},
+        table.path,
         describe(table, fit),
         num_fits,
     )

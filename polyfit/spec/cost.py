@@ -7,12 +7,13 @@ on one kind of machine.
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from itertools import chain, product
 from math import prod
 from typing import Any, Final
 
 from polyfit.spec.fit import SQUARED
 from polyfit.spec.optimizer import Optimizer, OptimizerTraits
+from polyfit.spec.parameter_grid import ParameterGrid
 from polyfit.spec.record import Record
 from polyfit.spec.sweep import Sweep
 
@@ -138,31 +139,49 @@ def _total(sweep: Sweep, cost: Callable[..., float]) -> float:
 
 
 def cost_groups(sweep: Sweep) -> Iterator[tuple[tuple[Any, ...], int]]:
-    """Every combination of the values of COST_FIELDS, with the number of fits that have it.
+    """Combinations of the values of COST_FIELDS, with the number of fits that have each.
 
     Of an axis that makes too many combinations to list, all values count as the costliest.
     """
-    choices: list[Counter[tuple[tuple[str, Any], ...]]] = []
-    rest = 1
-    for axis in sweep.axes:
-        columns = [values for values in axis.values if values.field in COST_FIELDS]
-        if not columns:
-            rest *= len(axis)
-            continue
-        names = [values.field for values in columns]
-        if prod(len(choice) for choice in choices) * len(axis) > _MAX_GROUPS:
-            costliest = tuple(max(_range_ends(v.items), key=_cost_rank) for v in columns)
-            counts = Counter({tuple(zip(names, costliest, strict=True)): len(axis)})
-        else:
-            rows = zip(*(values.items for values in columns), strict=True)
-            counts = Counter(tuple(zip(names, row, strict=True)) for row in rows)
-        choices.append(counts)
-    fixed = {name: getattr(sweep.base, name) for name in COST_FIELDS}
+    return chain.from_iterable(_grid_groups(grid) for grid in sweep.grids)
+
+
+def _grid_groups(grid: ParameterGrid) -> Iterator[tuple[tuple[Any, ...], int]]:
+    involved = [k for k, axis in enumerate(grid.axes) if set(axis.fields) & set(COST_FIELDS)]
+    choices: list[Counter[tuple[int, tuple[tuple[str, Any], ...]]]] = []
+    for number in involved:
+        many = prod(len(choice) for choice in choices) * len(grid.axes[number]) > _MAX_GROUPS
+        choices.append(_axis_groups(grid, number, many))
+    rest = grid.kept.counts(involved)
+    fixed = {name: getattr(grid.base, name) for name in COST_FIELDS}
     for parts in product(*(choice.items() for choice in choices)):
-        merged = dict(fixed)
-        for row, _ in parts:
-            merged.update(row)
-        yield tuple(merged.values()), rest * prod(count for _, count in parts)
+        others = rest[tuple(segment for (segment, _), _ in parts)]
+        if others:
+            merged = dict(fixed)
+            for (_, row), _ in parts:
+                merged.update(row)
+            yield tuple(merged.values()), others * prod(count for _, count in parts)
+
+
+def _axis_groups(
+    grid: ParameterGrid, number: int, many: bool
+) -> Counter[tuple[int, tuple[tuple[str, Any], ...]]]:
+    """The rows of COST_FIELDS on an axis, with the segment that each stands in, and their number.
+
+    Of ``many`` only the costliest row of each segment.
+    """
+    columns = [values for values in grid.axes[number].values if values.field in COST_FIELDS]
+    names = [values.field for values in columns]
+    groups: Counter[tuple[int, tuple[tuple[str, Any], ...]]] = Counter()
+    for segment, places in enumerate(grid.kept.segments(number)):
+        items = [values.items[places.start : places.stop] for values in columns]
+        if many:
+            costliest = tuple(max(_range_ends(own), key=_cost_rank) for own in items)
+            groups[segment, tuple(zip(names, costliest, strict=True))] += len(places)
+        else:
+            for row in zip(*items, strict=True):
+                groups[segment, tuple(zip(names, row, strict=True))] += 1
+    return groups
 
 
 def _range_ends(items: Sequence[Any]) -> Sequence[Any]:

@@ -33,7 +33,8 @@ def _check_affine(spec: Spec, sweep: Sweep) -> None:
     for name, (words, is_allowed) in allowed.items():
         refused = [value for value in sweep.values(name) if not is_allowed(value)]
         if refused:
-            places: tuple[Path, ...] = (("sweep", name), ("fit", name), ("sweep",), ("engine",))
+            swept = [(*grid.path, name) for grid in sweep.grids]
+            places: list[Path] = [*swept, ("fit", name), ("sweep",), ("engine",)]
             defects.append(
                 f"{spec.where(*places)}: {str(refused[0])!r} with engine affine; allowed: {words}, "
                 "where every update is one affine map; or another engine"

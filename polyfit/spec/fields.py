@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from polyfit.spec import readers
 from polyfit.spec.fit import BASES, CANONICAL_ORDER, DTYPES, OBJECTIVES, Fit
+from polyfit.spec.optimizer import TRAITS
 
 __all__ = ["FIELDS", "MAX_DEGREE", "Field"]
 
@@ -22,7 +23,8 @@ class Field:
     """How one field is read from plain YAML values and written back as JSON.
 
     ``read`` raises ValueError for a value that is not allowed; ``allowed`` says what is.
-    ``integer`` and ``real``: which generators the field has.
+    ``integer`` and ``real``: which generators the field has. ``names`` are the texts that it may
+    be.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Field:
     write: Callable[[Any], Any] = lambda value: value
     integer: bool = False
     real: bool = False
+    names: tuple[str, ...] = ()
 
     @property
     def default(self) -> Any:
@@ -42,7 +45,7 @@ def _integer(name: str, allowed: str, low: int, high: int) -> Field:
 
 
 def _choice(name: str, names: tuple[str, ...]) -> Field:
-    return Field(name, " | ".join(names), readers.one_of(names))
+    return Field(name, " | ".join(names), readers.one_of(names), names=names)
 
 
 FIELDS: Final[dict[str, Field]] = {
@@ -63,12 +66,14 @@ FIELDS: Final[dict[str, Field]] = {
             "none, {gradient: norm} or {loss_change: ratio}, above 0",
             readers.stop,
             readers.write_stop,
+            names=("none",),
         ),
         Field(
             "optimizer",
             "gd | adam | newton | {momentum: {beta: 0.9}} with beta from 0 to below 1",
             readers.optimizer,
             readers.write_optimizer,
+            names=tuple(TRAITS),
         ),
         Field(
             "lr",
@@ -76,6 +81,7 @@ FIELDS: Final[dict[str, Field]] = {
             readers.rate,
             readers.write_rate,
             real=True,
+            names=("auto",),
         ),
         _integer("seed", "an integer from 0 to 2^32 - 1 (torch keeps 32 bits)", 0, 2**32 - 1),
     )

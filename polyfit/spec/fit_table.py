@@ -1,4 +1,4 @@
-"""Some fits of a sweep as columns: what decides whether each of them can start."""
+"""Some fits of a grid as columns: what decides whether each of them can start."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,8 +7,8 @@ import numpy as np
 
 from polyfit.numerics.arrays import Array, Index
 from polyfit.numerics.grid import Grid
+from polyfit.spec.parameter_grid import ParameterGrid
 from polyfit.spec.representatives import DECIDING_FIELDS
-from polyfit.spec.sweep import Sweep
 
 __all__ = ["FitTable"]
 
@@ -16,12 +16,13 @@ __all__ = ["FitTable"]
 class FitTable:
     """The deciding fields of ``fits``, which are numbered from 0 here.
 
-    ``smallest`` and ``largest``, shape (fits,), bound the normal numbers of each fit's dtype.
+    ``path`` is where the spec states their axes; ``smallest`` and ``largest``, shape (fits,), bound
+    the normal numbers of each fit's dtype.
     """
 
-    def __init__(self, sweep: Sweep, fits: Index) -> None:
-        columns = {name: sweep.column(name, fits) for name in DECIDING_FIELDS}
-        self.num_fits = len(fits)
+    def __init__(self, grid: ParameterGrid, fits: Index) -> None:
+        columns = {name: grid.column(name, fits) for name in DECIDING_FIELDS}
+        self.num_fits, self.path = len(fits), grid.path
         self.places = {name: column.codes for name, column in columns.items()}
         self.columns = {name: column.compact() for name, column in columns.items()}
         dtypes = {name: np.finfo(name) for name in ("float32", "float64")}

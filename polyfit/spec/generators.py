@@ -6,20 +6,38 @@ numbers are made exactly, as fractions of the decimals that are written, and rou
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Final
 
-from polyfit.spec.fields import Field
-from polyfit.spec.readers import number
+from polyfit.spec import random_values
+from polyfit.spec.fields import FIELDS, Field
+from polyfit.spec.fit import Rate
+from polyfit.spec.names import meant
+from polyfit.spec.readers import number, positive
 
-__all__ = ["MAX_LISTED", "generate"]
+__all__ = ["GENERATOR_KEYS", "MAX_LISTED", "MAX_RANDOM_SEED", "generate", "is_random"]
 
 MAX_LISTED: Final = 100_000
 """Values that a generator of real numbers may make; integers in even steps have no such bound."""
 
+MAX_RANDOM_SEED: Final = 2**64 - 1
+
+GENERATOR_KEYS: Final = (
+    *("count", "start", "stop", "step", "linspace", "logspace"),
+    *("uniform", "log_uniform", "seed"),
+)
+
 _FORMS: Final = (
     "{count: n, start: a, step: d}, {start: a, stop: b, step: d} without b, "
-    "{linspace: [a, b, n]}, {logspace: [a, b, n]} from 10^a to 10^b"
+    "{linspace: [a, b, n]}, {logspace: [a, b, n]} from 10^a to 10^b, "
+    "{uniform: [a, b, n], seed: s}, {log_uniform: [a, b, n], seed: s}"
+)
+_SHARES: Final = replace(
+    FIELDS["lr"],
+    name="of_limit",
+    allowed="a share above 0",
+    read=lambda raw: Rate("of_limit", positive(raw)),
 )
 
 
@@ -32,6 +50,13 @@ def generate(field: Field, raw: dict[str, Any]) -> tuple[Any, Sequence[Any]]:
     if not (field.integer or field.real):
         raise ValueError(f"a list: {field.name} has no generator")
     match raw:
+        case {"of_limit": dict() as inner, **others} if not others and field.name == "lr":
+            source, items = generate(_SHARES, inner)
+            return {"of_limit": source}, items
+        case {"uniform": [a, b, n], **others} if set(others) <= {"seed"}:
+            return _random(field, "uniform", a, b, n, others.get("seed", 0))
+        case {"log_uniform": [a, b, n], **others} if set(others) <= {"seed"}:
+            return _random(field, "log_uniform", a, b, n, others.get("seed", 0))
         case {"linspace": [a, b, int(n)], **others} if not others:
             return _spaced(field, "linspace", number(a), number(b), n, float)
         case {"logspace": [a, b, int(n)], **others} if not others:
@@ -43,7 +68,41 @@ def generate(field: Field, raw: dict[str, Any]) -> tuple[Any, Sequence[Any]]:
             _check_step(step)
             size = (_exact(stop) - _exact(start)) / _exact(step)
             return _stepped(field, start, step, max(0, math.ceil(size)))
-    raise ValueError(_FORMS)
+    raise ValueError(_FORMS + _advice(raw))
+
+
+def _advice(raw: dict[str, Any]) -> str:
+    """What was probably meant by keys that no generator has."""
+    hints = ((key, meant(key, GENERATOR_KEYS)) for key in raw if key not in GENERATOR_KEYS)
+    return "".join(f"; did you mean {hint!r} for {key!r}?" for key, hint in hints if hint)
+
+
+def _random(
+    field: Field, kind: str, low: Any, high: Any, count: Any, seed: Any
+) -> tuple[Any, Sequence[Any]]:
+    _check_count(count)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_RANDOM_SEED:
+        raise ValueError(f"a seed from 0 to 2^64 - 1; {_FORMS}")
+    log = kind == "log_uniform"
+    if field.integer:
+        for end in (low, high):
+            _check_reached(field, end)
+    least, most = number(low), number(high)
+    if not least < most or (log and least <= 0) or not math.isfinite(most - least):
+        above = "0 < a < b" if log else "a < b"
+        raise ValueError(f"{above}, the ends of {kind}")
+    source = {kind: [low, high, count] if field.integer else [least, most, count], "seed": seed}
+    if field.integer:
+        return source, tuple(random_values.integers(field.name, seed, low, high, count, log))
+    drawn = random_values.reals(field.name, seed, least, most, count, log)
+    return source, tuple(_read_generated(field, value) for value in drawn)
+
+
+def _check_reached(field: Field, value: Any) -> None:
+    try:
+        field.read(value)
+    except ValueError:
+        raise ValueError(f"{field.allowed}; the generator reaches {value}") from None
 
 
 def _stepped(field: Field, start: Any, step: Any, count: Any) -> tuple[Any, Sequence[Any]]:
@@ -66,10 +125,7 @@ def _integer_steps(field: Field, start: Any, step: Any, count: int) -> tuple[Any
         raise ValueError("at most 2^62 values")
     items = range(start, start + step * count, step)
     for value in (items[0], items[-1]):
-        try:
-            field.read(value)
-        except ValueError:
-            raise ValueError(f"{field.allowed}; the generator reaches {value}") from None
+        _check_reached(field, value)
     return {"count": count, "start": start, "step": step}, items
 
 
@@ -106,10 +162,15 @@ def _item(field: Field, exact: Fraction, transform: Callable[[Fraction], float])
         raise ValueError("finite values; the generator reaches one beyond float64")
     if field.integer and abs(round(value) - value) > 1e-9 * abs(value):
         raise ValueError(f"integers; the generator makes {value!r}")
+    return _read_generated(field, round(value) if field.integer else value, value)
+
+
+def _read_generated(field: Field, value: Any, written: Any = None) -> Any:
     try:
-        return field.read(round(value) if field.integer else value)
+        return field.read(value)
     except ValueError:
-        raise ValueError(f"{field.allowed}; the generator makes {value!r}") from None
+        shown = value if written is None else written
+        raise ValueError(f"{field.allowed}; the generator makes {shown!r}") from None
 
 
 def _evenly(first: Fraction, step: Fraction, count: int) -> Iterator[Fraction]:
@@ -141,3 +202,8 @@ def _check_step(raw: Any) -> None:
 def _check_count(count: int) -> None:
     if isinstance(count, bool) or not 1 <= count <= MAX_LISTED:
         raise ValueError(f"from 1 to {MAX_LISTED:,} values in a generator of real numbers")
+
+
+def is_random(source: dict[str, Any]) -> bool:
+    """Whether a generator's canonical source makes random values."""
+    return "uniform" in source or "log_uniform" in source

@@ -50,7 +50,7 @@ INLINE_START_S: Final = 1.8
 RAY_START_S: Final = 6.0
 """Of starting and stopping Ray on this machine, and its actors."""
 
-_UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)

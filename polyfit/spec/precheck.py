@@ -12,6 +12,7 @@ import numpy as np
 from polyfit.spec.causes import Cause, find_causes
 from polyfit.spec.document import Path
 from polyfit.spec.fit_table import FitTable
+from polyfit.spec.parameter_grid import ParameterGrid
 from polyfit.spec.representatives import representatives
 from polyfit.spec.spec import Spec
 from polyfit.spec.start_check import Reason, StartCheck
@@ -46,22 +47,17 @@ class Precheck:
     @classmethod
     def of(cls, sweep: Sweep, max_cost: int = MAX_COST, max_kinds: int = MAX_KINDS) -> "Precheck":
         """Check ``sweep``, at the cost of so many additions and kinds of fit at most."""
-        fits, weights = representatives(sweep, max_kinds)
-        table = FitTable(sweep, fits)
-        with np.errstate(all="ignore"):
-            check = StartCheck(table)
-            check.budget = max_cost // 2
-            check.check_bases()
-            check.budget += max_cost // 2
-            check.check_observations()
-            reasons = check.reasons
-            causes, more = find_causes(table, reasons, weights, MAX_CAUSES)
+        parts = [
+            _checked(grid, max_cost // len(sweep.grids), max_kinds // len(sweep.grids))
+            for grid in sweep.grids
+        ]
+        causes = [cause for part in parts for cause in part.causes]
         return cls(
             sweep.size,
-            int(weights[reasons > Reason.UNKNOWN].sum()),
-            causes,
-            more,
-            sweep.size - int(weights[reasons != Reason.UNKNOWN].sum()),
+            sum(part.cannot_start for part in parts),
+            tuple(causes[:MAX_CAUSES]),
+            sum(part.more for part in parts) + len(causes[MAX_CAUSES:]),
+            sum(part.unchecked for part in parts),
         )
 
     def lines(self, spec: Spec) -> list[str]:
@@ -80,12 +76,34 @@ class Precheck:
         return lines
 
 
+def _checked(grid: ParameterGrid, max_cost: int, max_kinds: int) -> Precheck:
+    """Check one grid."""
+    fits, weights = representatives(grid, max_kinds)
+    table = FitTable(grid, fits)
+    with np.errstate(all="ignore"):
+        check = StartCheck(table)
+        check.budget = max_cost // 2
+        check.check_bases()
+        check.budget += max_cost // 2
+        check.check_observations()
+        reasons = check.reasons
+        causes, more = find_causes(table, reasons, weights, MAX_CAUSES)
+    return Precheck(
+        grid.size,
+        int(weights[reasons > Reason.UNKNOWN].sum()),
+        causes,
+        more,
+        grid.size - int(weights[reasons != Reason.UNKNOWN].sum()),
+    )
+
+
 def _where(spec: Spec, cause: Cause) -> str:
     """File, line and key of the first of the fields concerned that the spec states."""
     paths: list[Path] = []
+    inside, depth = (*cause.path, "zip"), len(cause.path) + 1
     for name, place in cause.places.items():
-        zipped = [p for p in spec.lines if p[:2] == ("sweep", "zip") and p[3:] == (name,)]
-        for path in (("sweep", name), *zipped):
+        zipped = [p for p in spec.lines if p[:depth] == inside and p[depth + 1 :] == (name,)]
+        for path in ((*cause.path, name), *zipped):
             paths += [(*path, place), path]
         paths.append(("fit", name))
     return spec.where(*(path for path in paths if path in spec.lines), ("fit",))

@@ -5,6 +5,7 @@ size: fits that differ in those alone are of one kind.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +14,7 @@ from polyfit.numerics.arrays import Index
 from polyfit.numerics.dtypes import holds_rate
 from polyfit.spec.axis import Axis
 from polyfit.spec.fit import Rate
-from polyfit.spec.sweep import Sweep
+from polyfit.spec.parameter_grid import ParameterGrid
 
 __all__ = ["DECIDING_FIELDS", "LOUD_NOISE", "representatives"]
 
@@ -26,37 +27,51 @@ LOUD_NOISE: Final = 1e20
 """Noise from which on its draw may decide whether float32 holds the observations."""
 
 
-def representatives(sweep: Sweep, most: int) -> tuple[Index, Index]:
+def representatives(grid: ParameterGrid, most: int) -> tuple[Index, Index]:
     """The first fit of each kind, at most ``most``, and how many fits it stands for."""
-    loud = any(float(value) >= LOUD_NOISE for value in sweep.values("noise"))
-    choices = [_kinds(axis, loud, most) for axis in sweep.axes]
-    count = min(math.prod(len(places) for places, _ in choices), most)
-    fits, weights = np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.int64)
-    every, stride, within = np.arange(count), 1, 1
-    for axis, (places, sizes) in zip(reversed(sweep.axes), reversed(choices), strict=True):
+    loud = any(float(value) >= LOUD_NOISE for value in grid.values("noise"))
+    choices = [
+        _kinds(axis, grid.kept.segments(number), loud, most)
+        for number, axis in enumerate(grid.axes)
+    ]
+    count = min(math.prod(len(places) for places, _, _ in choices), most)
+    weights = np.ones(count, dtype=np.int64)
+    digits, segments = [], []
+    every, within = np.arange(count), 1
+    for places, sizes, numbers in reversed(choices):
         digit = every // within % len(places) if within < count else np.zeros_like(every)
-        fits += places[digit] * stride
+        digits.append(places[digit])
+        segments.append(numbers[digit])
         weights *= sizes[digit]
-        stride, within = stride * len(axis), within * len(places)
-    return fits, weights
+        within *= len(places)
+    kept = np.broadcast_to(grid.kept.mask[tuple(reversed(segments))], count)
+    if not digits:
+        return np.zeros(1, dtype=np.int64), weights
+    return grid.indices([own[kept] for own in reversed(digits)]), weights[kept]
 
 
-def _kinds(axis: Axis, loud: bool, most: int) -> tuple[Index, Index]:
-    """The first place of each kind of value on an axis, and how many places are of that kind."""
+def _kinds(
+    axis: Axis, segments: Sequence[range], loud: bool, most: int
+) -> tuple[Index, Index, Index]:
+    """The first place of each kind of value in each segment of an axis, how many places are of
+    that kind, and the segment."""
     columns = [values.items for values in axis.values if _decides(values.field, loud)]
-    if not columns:
-        return np.zeros(1, dtype=np.int64), np.full(1, len(axis))
     kinds: dict[tuple[Any, ...], list[int]] = {}
-    for place, row in enumerate(zip(*columns, strict=True)):
-        kind = tuple(_deciding_part(value) for value in row)
-        if kind in kinds:
-            kinds[kind][1] += 1
-        elif len(kinds) < most:
-            kinds[kind] = [place, 1]
-        elif all(isinstance(items, range) for items in columns):
-            break  # all later values are new, and there may be thousands of millions
-    places, sizes = np.array(list(kinds.values()), dtype=np.int64).T
-    return places, sizes
+    for number, segment in enumerate(segments):
+        if not columns:
+            kinds[(number,)] = [segment.start, len(segment), number]
+            continue
+        rows = zip(*(items[segment.start : segment.stop] for items in columns), strict=True)
+        for place, row in enumerate(rows, segment.start):
+            kind = (number, *(_deciding_part(value) for value in row))
+            if kind in kinds:
+                kinds[kind][1] += 1
+            elif len(kinds) < most:
+                kinds[kind] = [place, 1, number]
+            elif all(isinstance(items, range) for items in columns):
+                break  # all later values are new, and there may be thousands of millions
+    places, sizes, numbers = np.array(list(kinds.values()), dtype=np.int64).T
+    return places, sizes, numbers
 
 
 def _decides(field: str, loud: bool) -> bool:

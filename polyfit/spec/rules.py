@@ -1,32 +1,33 @@
 """Rules between the fields of a fit, and between a fit and what is recorded of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from polyfit.spec.axis import Axis, combinations
+from polyfit.spec.axis import Axis
 from polyfit.spec.defects import Defects, dotted, shown
 from polyfit.spec.document import Path
-from polyfit.spec.fit import Fit, Rate
+from polyfit.spec.fit import Rate
 from polyfit.spec.optimizer import TRAITS, Optimizer
+from polyfit.spec.parameter_grid import ParameterGrid
 from polyfit.spec.record import MAX_RECORDED, Record
 
 __all__ = ["check_combinations", "check_record"]
 
 
-def check_combinations(fit: Fit, axes: tuple[Axis, ...], defects: Defects) -> None:
-    """Refuse fields that cannot go together in any one fit of the sweep."""
-    for degree, points in combinations(fit, axes, ("degree", "points")):
+def check_combinations(grid: ParameterGrid, defects: Defects) -> None:
+    """Refuse fields that cannot go together in any one fit of the grid."""
+    for degree, points in grid.combinations(("degree", "points")):
         if points < degree + 1:
             values = {"points": points, "degree": degree}
             found = f"{points} points at degree {degree}"
             allowed = f"at least degree + 1 = {degree + 1} points"
-            _refuse_together(axes, values, allowed, defects, found)
+            _refuse_together(grid, values, allowed, defects, found)
             break
     names = ("objective", "optimizer", "lr")
-    for combination in combinations(fit, axes, names, _name_of):
+    for combination in grid.combinations(names, _name_of):
         every = dict(zip(names, combination, strict=True))
         for together, allowed in _exclusions(*combination):
-            _refuse_together(axes, {name: every[name] for name in together}, allowed, defects)
+            _refuse_together(grid, {name: every[name] for name in together}, allowed, defects)
 
 
 def _name_of(field: str, value: Any) -> Any:
@@ -52,7 +53,7 @@ def _exclusions(objective: str, optimizer: str, rate: str) -> Iterator[tuple[tup
 
 
 def _refuse_together(
-    axes: tuple[Axis, ...],
+    grid: ParameterGrid,
     values: dict[str, Any],
     allowed: str,
     defects: Defects,
@@ -60,7 +61,7 @@ def _refuse_together(
 ) -> None:
     """Refuse ``values`` of fields, the one to change first, at the first that the spec states."""
     lines = defects.document.lines
-    stated = {name: path for name in values if (path := _place(axes, name, values, lines))}
+    stated = {name: path for name in values if (path := _place(grid, name, values, lines))}
     first, *others = (
         f"{name} {values[name]}" for name in sorted(values, key=lambda n: n not in stated)
     )
@@ -69,26 +70,30 @@ def _refuse_together(
     if there:
         places = (f"{dotted(path)} on line {defects.document.line(path)}" for path in there)
         found += f" ({', '.join(places)})"
-    if len({axis.fields for axis in axes if set(axis.fields) & set(values)}) > 1:
-        allowed += "; or pair them under sweep.zip: here every value meets every other"
+    if len({axis.fields for axis in grid.axes if set(axis.fields) & set(values)}) > 1:
+        zipped = dotted((*grid.path, "zip"))
+        allowed += (
+            f"; or pair them under {zipped}: here every value meets every other; or exclude them"
+        )
     defects.refuse(here, found, allowed)
 
 
 def _place(
-    axes: tuple[Axis, ...], name: str, values: dict[str, Any], lines: dict[Path, int]
+    grid: ParameterGrid, name: str, values: dict[str, Any], lines: dict[Path, int]
 ) -> Path | None:
     """Where the spec states the value of field ``name`` that goes with the other ``values``."""
-    for axis in axes:
+    for axis in grid.axes:
         if name in axis.fields:
-            return _place_on_axis(axis, name, values, lines)
+            return _place_on_axis(grid.path, axis, name, values, lines)
     return ("fit", name) if ("fit", name) in lines else None
 
 
 def _place_on_axis(
-    axis: Axis, name: str, values: dict[str, Any], lines: dict[Path, int]
+    sweep: Path, axis: Axis, name: str, values: dict[str, Any], lines: dict[Path, int]
 ) -> Path | None:
-    zipped = (path for path in lines if path[:2] == ("sweep", "zip"))
-    path = next((p for p in zipped if len(p) == 4 and p[3] == name), ("sweep", name))
+    inside, depth = (*sweep, "zip"), len(sweep) + 1
+    zipped = (path for path in lines if path[:depth] == inside and path[depth + 1 :] == (name,))
+    path = next(zipped, (*sweep, name))
     columns = [column for column in axis.values if column.field in values]
     if not any(isinstance(column.source, list) for column in columns):
         return path  # a generator has one line
@@ -99,9 +104,9 @@ def _place_on_axis(
     return (*path, row) if (*path, row) in lines else path
 
 
-def check_record(record: Record, fit: Fit, axes: tuple[Axis, ...], defects: Defects) -> None:
+def check_record(record: Record, grids: Sequence[ParameterGrid], defects: Defects) -> None:
     """Refuse updates that no fit has, too many of them, and what is listed twice."""
-    (steps,) = max(combinations(fit, axes, ("steps",)))
+    (steps,) = max(values for grid in grids for values in grid.combinations(("steps",)))
     if list(record.at) != sorted(set(record.at)):
         found = shown(list(record.at))
         defects.refuse(("record", "at"), found, "a rising list, each update once")

@@ -22,6 +22,9 @@ MAX_SHARD_FITS: Final = 1_000_000_000
 MIN_SHARE: Final = 0.0001  # Ray counts in these
 MAX_UNITS: Final = 1_000_000  # far beyond it Ray's count overflows, and asks for none
 
+MAX_GRIDS: Final = 100
+MAX_CONDITIONS: Final = 100
+
 _ENGINES: Final = ("auto", "eager", "compiled", "affine")
 _TEXTS: Final = (("name",), ("store", "uri"))
 """Keys of any text: one that looks like a number may be meant."""
@@ -74,6 +77,12 @@ def _name(raw: Any) -> Any:
     raise PydanticCustomError("type", "not a name")
 
 
+def _sweep(raw: Any) -> Any:
+    if isinstance(raw, dict) or (isinstance(raw, list) and 1 <= len(raw) <= MAX_GRIDS):
+        return raw
+    raise PydanticCustomError("type", "no grids")
+
+
 class Schema(Section):
     """The top level of a spec."""
 
@@ -83,8 +92,13 @@ class Schema(Section):
     fit: Annotated[dict[str, Any], Field(strict=True)] = Field(
         {}, description="a mapping of fields"
     )
-    sweep: Annotated[dict[str, Any], Field(strict=True)] = Field(
-        {}, description="a mapping of fields to lists or generators, and zip"
+    sweep: Annotated[Any, BeforeValidator(_sweep)] = Field(
+        {},
+        description="a mapping of fields to lists or generators, and zip; or a list of up to "
+        f"{MAX_GRIDS} such mappings",
+    )
+    exclude: Annotated[list[Any], Field(strict=True, max_length=MAX_CONDITIONS)] = Field(
+        [], description=f"a list of up to {MAX_CONDITIONS} conditions on fields"
     )
     record: Annotated[Record, BeforeValidator(read_record)] = Field(
         Record(every=100), description="{every: n, of: [...]}, {at: [...], of: [...]} or none"

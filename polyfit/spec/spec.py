@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from polyfit.errors import UsageError
-from polyfit.spec.axis import Axis
 from polyfit.spec.defects import Defects, dotted, shown
+from polyfit.spec.disjoint import check_disjoint
 from polyfit.spec.document import Document, Path
 from polyfit.spec.fit import Fit
-from polyfit.spec.fit_and_sweep import read_axes, read_fit
+from polyfit.spec.fit_and_sweep import make_grids, read_exclude, read_fit, read_sweep
+from polyfit.spec.parameter_grid import ParameterGrid
 from polyfit.spec.record import Record
 from polyfit.spec.rules import check_combinations, check_record
 from polyfit.spec.schema import Limits, Resources, Schema
@@ -31,13 +32,13 @@ class Spec:
     """One job: what to fit, what to sweep, where to store it, what to run on.
 
     ``fit`` holds the value of every field that no axis varies (and the default of those that
-    one does); ``axes`` stand in canonical order, the slowest first. ``text`` is the document as
-    submitted, ``source`` its name in messages, ``lines`` the line of each of its keys and items.
+    one does); ``grids`` follow one another. ``text`` is the document as submitted, ``source``
+    its name in messages, ``lines`` the line of each of its keys and items.
     """
 
     name: str
     fit: Fit
-    axes: tuple[Axis, ...]
+    grids: tuple[ParameterGrid, ...]
     record: Record
     engine: str
     shard: int | None
@@ -100,11 +101,11 @@ class Spec:
         document = Document.read(data)
         defects = Defects(document, source)
         defects.raise_any()
-        top, fit, axes = _sections(document.value, defects)
+        top, fit, grids = _sections(document.value, defects)
         return cls(
             name=top.name,
             fit=fit,
-            axes=axes,
+            grids=grids,
             record=top.record,
             engine=top.engine,
             shard=None if top.shard == "auto" else top.shard,
@@ -118,7 +119,7 @@ class Spec:
         )
 
 
-def _sections(raw: Any, defects: Defects) -> tuple[Schema, Fit, tuple[Axis, ...]]:
+def _sections(raw: Any, defects: Defects) -> tuple[Schema, Fit, tuple[ParameterGrid, ...]]:
     """The sections of a document, each read by itself; then what must hold between them."""
     if not isinstance(raw, dict):
         found = "an empty file" if raw is None else shown(raw)
@@ -127,7 +128,8 @@ def _sections(raw: Any, defects: Defects) -> tuple[Schema, Fit, tuple[Axis, ...]
     store, unfilled = fill_variables(raw.get("store"), defects)
     top = Schema.read({**raw, "store": store}, defects, unfilled)
     fit = read_fit(raw.get("fit", {}), defects)
-    axes = read_axes(raw.get("sweep", {}), defects)
+    sweep = read_sweep(raw.get("sweep", {}), defects)
+    exclude = read_exclude(raw.get("exclude", []), defects)
     defects.raise_any()
     assert top is not None, "without a defect"
     if top.store is not None:
@@ -136,7 +138,11 @@ def _sections(raw: Any, defects: Defects) -> tuple[Schema, Fit, tuple[Axis, ...]
     if actors.max != "auto" and actors.max < actors.min:
         path = ("resources", "actors", "max")
         defects.refuse(path, str(actors.max), f"auto or at least min, {actors.min}")
-    check_combinations(fit, axes, defects)
-    check_record(top.record, fit, axes, defects)
+    grids = make_grids(fit, sweep, exclude, defects)
     defects.raise_any()
-    return top, fit, axes
+    for grid in grids:
+        check_combinations(grid, defects)
+    check_record(top.record, grids, defects)
+    check_disjoint(grids, defects)
+    defects.raise_any()
+    return top, fit, grids

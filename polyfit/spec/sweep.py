@@ -1,81 +1,65 @@
 """Index <-> parameters: fit ``i`` of ``N`` is computed from ``i`` alone.
 
-An index is a mixed-radix number with one digit per axis, the slowest axis first. Nothing here
-holds a list of fits; a shard's parameters are arrays of its own length.
+A sweep is one grid, or grids that follow one another. Nothing here holds a list of fits; a shard's
+parameters are arrays of its own length.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from math import prod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from polyfit.numerics.arrays import Index
-from polyfit.spec.axis import Axis, Values
+from polyfit.spec.column import Column
+from polyfit.spec.field_conditions import FieldCondition
 from polyfit.spec.fields import FIELDS
-from polyfit.spec.fit import CANONICAL_ORDER, Fit
+from polyfit.spec.fit import Fit
+from polyfit.spec.generators import is_random
+from polyfit.spec.parameter_grid import ParameterGrid
 from polyfit.spec.spec import Spec
 
-__all__ = ["Column", "Sweep"]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One field over a range of fits: fit ``k`` has ``items[codes[k]]``.
-
-    ``codes`` is int64, of shape (fits,); ``items`` may be a ``range`` of any length. ``distinct``:
-    whether all of ``items`` are known to differ.
-    """
-
-    items: Sequence[Any]
-    codes: Index
-    distinct: bool = False
-
-    def array(self, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """The values of a numeric field, shape (fits,)."""
-        if isinstance(self.items, range):
-            # Modulo 2^64, since a noise_seed may be beyond int64; no field is negative.
-            start, step = (np.uint64(n % 2**64) for n in (self.items.start, self.items.step))
-            return (start + step * self.codes.astype(np.uint64)).astype(dtype)
-        return np.array(self.items, dtype=dtype)[self.codes]
-
-    def compact(self) -> "Column":
-        """The same column with only the values that occur, each once."""
-        if len(self.codes) and (self.codes == self.codes[0]).all():
-            return Column([self.items[int(self.codes[0])]], np.zeros_like(self.codes))
-        used, codes = np.unique(self.codes, return_inverse=True)
-        if self.distinct:
-            return Column([self.items[code] for code in used.tolist()], codes, distinct=True)
-        places: dict[Any, int] = {}
-        merged = [places.setdefault(self.items[int(code)], len(places)) for code in used]
-        return Column(list(places), np.array(merged, dtype=np.int64)[codes])
+__all__ = ["Sweep"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """The fits of a spec, in canonical order. ``base`` holds the fields no axis varies."""
+    """The fits of a spec, in canonical order: those of the first grid, of the second, ...
 
-    base: Fit
-    axes: tuple[Axis, ...]
+    No grid is empty.
+    """
+
+    grids: tuple[ParameterGrid, ...]
 
     @classmethod
     def of(cls, spec: Spec) -> "Sweep":
-        """The sweep of ``spec``; fields that an axis varies are at their defaults in ``base``."""
-        varied = [field for axis in spec.axes for field in axis.fields]
-        return cls(replace(spec.fit, **{f: FIELDS[f].default for f in varied}), spec.axes)
+        """The sweep of ``spec``, without its grids of which everything is excluded."""
+        return cls(tuple(grid for grid in spec.grids if grid.size))
 
     @property
     def size(self) -> int:
         """The number of fits, an exact integer of any size."""
-        return prod(len(axis) for axis in self.axes)
+        return sum(grid.size for grid in self.grids)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The index of each grid's first fit."""
+        return tuple(accumulate((grid.size for grid in self.grids[:-1]), initial=0))
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The fields that an axis of any grid varies."""
+        return tuple(dict.fromkeys(name for grid in self.grids for name in grid.varied))
 
     @property
     def generates_reals(self) -> bool:
-        """Whether a generator makes the values of a field of real numbers."""
-        columns = (values for axis in self.axes for values in axis.values)
-        return any(FIELDS[c.field].real and isinstance(c.source, dict) for c in columns)
+        """Whether the values of a generator depend on how this version computes them."""
+        columns = (values for grid in self.grids for axis in grid.axes for values in axis.values)
+        return any(
+            isinstance(c.source, dict) and (FIELDS[c.field].real or is_random(c.source))
+            for c in columns
+        )
 
     def fit(self, index: int) -> Fit:
         """The parameters of fit ``index``.
@@ -85,53 +69,53 @@ class Sweep:
         """
         if not 0 <= index < self.size:
             raise IndexError(f"fit {index} of {self.size}")
-        values: dict[str, Any] = {}
-        for axis in reversed(self.axes):
-            index, digit = divmod(index, len(axis))
-            values.update({column.field: column.items[digit] for column in axis.values})
-        return replace(self.base, **values)
+        start, grid = next(
+            (start, grid)
+            for start, grid in zip(self.starts, self.grids, strict=True)
+            if index < start + grid.size
+        )
+        return grid.fit(index - start)
 
     def column(self, field: str, fits: Index) -> Column:
-        """Field ``field`` of the fits with the indices ``fits`` (int64, any shape (fits,))."""
-        stride = 1
-        for axis in reversed(self.axes):
-            for values in axis.values:
-                if values.field == field:
-                    # A value twice on an axis of its own is refused; within a zip it is not.
-                    distinct = len(axis.values) == 1
-                    return Column(values.items, fits // stride % len(axis), distinct)
-            stride *= len(axis)
-        return Column([getattr(self.base, field)], np.zeros(len(fits), dtype=np.int64))
+        """Field ``field`` of the fits with the indices ``fits`` (int64, shape (fits,))."""
+        if len(self.grids) == 1:
+            return self.grids[0].column(field, fits)
+        items: list[Any] = []
+        codes = np.empty(len(fits), dtype=np.int64)
+        for grid, places, own in self.parts(fits):
+            column = grid.column(field, own).compact()
+            codes[places] = column.codes + len(items)
+            items += column.items
+        return Column(items, codes)
 
-    def values(self, field: str) -> Sequence[Any]:
-        """The values that ``field`` takes anywhere in the sweep; those of a zip may repeat."""
-        for axis in self.axes:
-            for values in axis.values:
-                if values.field == field:
-                    return values.items
-        return [getattr(self.base, field)]
+    def parts(self, fits: Index) -> Iterable[tuple[ParameterGrid, Index, Index]]:
+        """``fits`` by the grid that has them: their places in ``fits``, and their indices there."""
+        starts = np.array(self.starts, dtype=np.int64)
+        numbers = np.searchsorted(starts, fits, side="right") - 1
+        for number in np.unique(numbers).tolist():
+            places = np.flatnonzero(numbers == number)
+            yield self.grids[number], places, fits[places] - starts[number]
+
+    def values(self, field: str) -> Iterable[Any]:
+        """The values that ``field`` takes anywhere in the sweep; some may repeat."""
+        return chain.from_iterable(grid.values(field) for grid in self.grids)
 
     def canonical(self) -> dict[str, Any]:
-        """As JSON: the fixed fields and the axes, in canonical order."""
-        varied = {field for axis in self.axes for field in axis.fields}
-        fixed = {
-            name: FIELDS[name].write(getattr(self.base, name))
-            for name in CANONICAL_ORDER
-            if name not in varied
-        }
-        axes = [{values.field: values.source for values in axis.values} for axis in self.axes]
-        return {"fit": fixed, "sweep": axes}
+        """As JSON, in canonical order."""
+        grids = [grid.canonical() for grid in self.grids]
+        exclude = [condition.text for condition in self.grids[0].exclude]
+        source = grids[0] if len(grids) == 1 else {"grids": grids}
+        return source | ({"exclude": exclude} if exclude else {})
 
     @classmethod
     def restore(cls, source: dict[str, Any]) -> "Sweep":
         """The sweep that ``canonical`` wrote."""
-        base = Fit(**{name: FIELDS[name].read(raw) for name, raw in source["fit"].items()})
-        axes = tuple(
-            Axis(tuple(Values.read(name, axis[name], len(axis) == 1) for name in _ordered(axis)))
-            for axis in source["sweep"]
+        exclude = tuple(FieldCondition.parse(text) for text in source.get("exclude", ()))
+        if "grids" not in source:
+            return cls((ParameterGrid.restore(source, exclude, ("sweep",)),))
+        return cls(
+            tuple(
+                ParameterGrid.restore(grid, exclude, ("sweep", number))
+                for number, grid in enumerate(source["grids"])
+            )
         )
-        return cls(base, axes)
-
-
-def _ordered(names: Iterable[str]) -> list[str]:
-    return sorted(names, key=CANONICAL_ORDER.index)  # JSON's own order is alphabetical

@@ -13,9 +13,9 @@ import torch
 from polyfit.engine.batch import BatchConfig
 from polyfit.engine.batch_data import PROBLEM_FIELDS
 from polyfit.numerics.arrays import Index
+from polyfit.spec.column import Column
 from polyfit.spec.fit import SQUARED, Fit
 from polyfit.spec.plan import Plan
-from polyfit.spec.sweep import Column
 
 __all__ = ["BATCH_LIMITS", "MIN_BATCH_FITS", "Batch", "BatchLimits", "Batches"]
 

@@ -30,10 +30,10 @@ from polyfit.numerics.arrays import Array, Index
 from polyfit.run.reuse import ReusedRows
 from polyfit.run.rows import Ragged, Rows, to_table
 from polyfit.run.schema import SCALARS, list_dtype
+from polyfit.spec.column import Column
 from polyfit.spec.fit import CANONICAL_ORDER, Fit
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.rate import curvature, learning_rate
-from polyfit.spec.sweep import Column
 from polyfit.work.batches import Batch, Batches
 
 __all__ = ["AFFINE_DIFFERENCE", "compute"]

@@ -12,7 +12,7 @@ from polyfit.run.reader import Run
 RUN = ["run", "endpoint_url", "plan_hash"]
 KEYS = {
     "plan": [
-        "name", "fits", "shards", "fits_per_shard", "axes", "engine", "projected_bytes",
+        "name", "fits", "shards", "fits_per_shard", "axes", "grids", "engine", "projected_bytes",
         "projected_core_seconds", "projected_seconds", "plan_hash", "run_id", "cannot_start",
     ],
     "run": ["name", *RUN, "fits", "shards", "statuses", "groups"],

@@ -69,7 +69,7 @@ limits: {fits: -1, hours: 3, bytes: 1.5}
 
 GOLDEN = """\
 job.yaml:1: name: found 'Bad Name'; allowed: 1 to 63 of a-z, 0-9 and -, not beginning with -
-job.yaml:2: fitt: unknown key (did you mean 'fit'?); allowed: name, fit, sweep, record, engine, shard, store, resources, limits, on_failure
+job.yaml:2: fitt: unknown key (did you mean 'fit'?); allowed: name, fit, sweep, exclude, record, engine, shard, store, resources, limits, on_failure
 job.yaml:4: fit.target: 'foo' in 'sin(x) + foo' is an unknown name (column 10); allowed: numbers, x, pi, e, + - * / **, parentheses and the functions sin cos tan asin acos atan sinh cosh tanh exp log sqrt abs sign
 job.yaml:5: fit.range: found [1, -1]; allowed: low < high with a finite width, here 1.0 and -1.0
 job.yaml:6: fit.points: found 2.5; allowed: an integer from 1 to 1,000,000
@@ -78,7 +78,7 @@ job.yaml:8: fit.lr: found 'fast'; allowed: auto, a number above 0, or {of_limit:
 job.yaml:9: fit.noise: found -0.5; allowed: a number from 0 (a standard deviation)
 job.yaml:10: fit.seed: found 4294967296; allowed: an integer from 0 to 2^32 - 1 (torch keeps 32 bits)
 job.yaml:12: sweep.degree[2]: found 1; allowed: each value once; it equals item 0
-job.yaml:13: sweep.seed: found {'count': 0}; allowed: at least one value; {count: n, start: a, step: d}, {start: a, stop: b, step: d} without b, {linspace: [a, b, n]}, {logspace: [a, b, n]} from 10^a to 10^b
+job.yaml:13: sweep.seed: found {'count': 0}; allowed: at least one value; {count: n, start: a, step: d}, {start: a, stop: b, step: d} without b, {linspace: [a, b, n]}, {logspace: [a, b, n]} from 10^a to 10^b, {uniform: [a, b, n], seed: s}, {log_uniform: [a, b, n], seed: s}
 job.yaml:14: sweep.basis[1]: found 'sine'; allowed: chebyshev | legendre | power
 job.yaml:15: sweep.steps: found 100; allowed: a list with at least one value, or a generator
 job.yaml:16: sweep.colour: unknown key; allowed: degree, points, basis, range, objective, dtype, target, noise, noise_seed, steps, stop, optimizer, lr, seed, zip
@@ -122,7 +122,7 @@ def test_all_defects_are_reported_at_once_each_with_line_key_found_and_allowed()
         ("store: {}", "store.uri: found nothing; allowed: a folder or s3://bucket/prefix"),
         ("qqq: 1", "qqq: unknown key; allowed: name"),
         ("fit: 3", "fit: found 3; allowed: a mapping of fields"),
-        ("sweep: [seed]", "sweep: found ['seed']; allowed: a mapping of fields to lists"),
+        ("sweep: [seed]", "sweep[0]: found 'seed'; allowed: a mapping of fields to lists"),
         (
             "sweep: {zip: {seed: [1]}}",
             "sweep.zip: found {'seed': [1]}; allowed: a list of mappings",

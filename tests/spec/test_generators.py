@@ -142,6 +142,16 @@ def test_a_thousand_million_seeds_take_no_memory() -> None:
         ("noise", {"start": 0, "stop": 1e300}, "from 1 to 100,000 values"),
         ("lr", {"logspace": [0, 400, 3]}, "finite values"),
         ("lr", {"linspace": [0, 1, 3]}, "the generator makes 0.0"),
+        ("seed", {"start": 1, "end": 5}, "did you mean 'stop' for 'end'"),
+        ("lr", {"loguniform": [1, 2, 3]}, "did you mean 'log_uniform' for 'loguniform'"),
+        ("noise", {"uniform": [1, 0, 5]}, "a < b, the ends of uniform"),
+        ("noise", {"log_uniform": [0, 1, 5]}, "0 < a < b, the ends of log_uniform"),
+        ("noise", {"uniform": [0, 1, 5], "seed": -1}, r"a seed from 0 to 2\^64 - 1"),
+        ("noise", {"uniform": [0, 5e-324, 5]}, "a range with 5 values; 2 were drawn"),
+        ("degree", {"uniform": [0, 31, 3]}, "30; the generator reaches 31"),
+        ("degree", {"uniform": [0.5, 3, 3]}, "30; the generator reaches 0.5"),
+        ("degree", {"uniform": [0, 5, 7]}, "at most the 6 integers from 0 to 5, each once"),
+        ("lr", {"of_limit": {"linspace": [0, 1, 3]}}, "a share above 0; the generator makes 0.0"),
         ("basis", {"count": 2}, "a list: basis has no generator"),
         ("range", {"linspace": [0, 1, 3]}, "a list: range has no generator"),
     ],
@@ -149,3 +159,57 @@ def test_a_thousand_million_seeds_take_no_memory() -> None:
 def test_a_generator_that_makes_no_sense_is_refused(name: str, raw: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Values.read(name, raw)
+
+
+# A plan states its generators and not their values: these are the same on every machine for good.
+RANDOM = [
+    ("noise", {"uniform": [0, 0.5, 3], "seed": 1},
+     [0.16771807018959628, 0.10744269945808083, 0.2379513414379973]),
+    ("noise", {"log_uniform": [1e-6, 1, 3], "seed": 2**64 - 1},
+     [1.3894374606940187e-05, 2.3493035958584684e-06, 0.021110727251012214]),
+    ("seed", {"uniform": [0, 2**32 - 1, 3]}, [425454589, 1477891864, 4099435149]),
+    ("points", {"log_uniform": [10, 10**6, 3], "seed": 5}, [460277, 37776, 24]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "raw", "expected"), RANDOM)
+def test_random_values_have_the_same_bits_everywhere(
+    name: str, raw: Any, expected: list[Any]
+) -> None:
+    assert values(name, raw) == expected
+
+
+@given(
+    st.sampled_from(["uniform", "log_uniform"]),
+    st.sampled_from(["noise", "lr", "seed", "points"]),
+    st.integers(1, 300),
+    st.integers(0, 2**64 - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_random_values_are_distinct_within_their_ends_and_fewer_are_a_prefix(
+    kind: str, name: str, count: int, seed: int
+) -> None:
+    found = values(name, {kind: [1, 400, count], "seed": seed})
+    numbers = [one.value if isinstance(one, Rate) else one for one in found]
+    assert len(set(numbers)) == count
+    assert all(1 <= one <= 400 for one in numbers)
+    fewer = max(1, count // 2)
+    assert values(name, {kind: [1, 400, fewer], "seed": seed}) == found[:fewer]
+
+
+def test_a_random_generator_may_reach_all_integers_of_its_range() -> None:
+    assert sorted(values("degree", {"uniform": [0, 30, 31]})) == list(range(31))
+    assert sorted(values("degree", {"log_uniform": [1, 30, 30]})) == list(range(1, 31))
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        ({"linspace": [0.1, 1.2, 12]}, [n / 10 for n in range(1, 13)]),
+        ({"logspace": [-1, 1, 3]}, [0.1, 1.0, 10.0]),
+        ({"start": 0.5, "stop": 1, "step": 0.25}, [0.5, 0.75]),
+        ([0.5, 0.9], [0.5, 0.9]),
+    ],
+)
+def test_shares_of_the_limit_have_generators_and_lists(share: Any, expected: list[float]) -> None:
+    assert values("lr", {"of_limit": share}) == [Rate("of_limit", one) for one in expected]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from polyfit.errors import SpecError
 from polyfit.numerics.design import frame
+from polyfit.spec.parameter_grid import ParameterGrid
 from polyfit.spec.plan import Plan, Shard
 from polyfit.spec.precheck import Precheck
 from polyfit.spec.spec import Spec
@@ -42,7 +43,7 @@ def rows_not_started(spec: Spec) -> list[bool]:
 def found_not_started(spec: Spec) -> list[bool]:
     """The same before anything is fitted, each fit looked at for itself."""
     sweep = Sweep.of(spec)
-    alone = [Precheck.of(Sweep(sweep.fit(i), ())) for i in range(sweep.size)]
+    alone = [Precheck.of(Sweep((ParameterGrid(sweep.fit(i), ()),))) for i in range(sweep.size)]
     assert {found.unchecked for found in alone} == {0}
     return [found.cannot_start == 1 for found in alone]
 

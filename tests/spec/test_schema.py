@@ -12,7 +12,7 @@ from polyfit.spec.spec import Spec
 
 def test_a_name_is_enough() -> None:
     found = Spec.parse("name: a")
-    assert (found.fit, found.axes, found.store) == (Fit(), (), None)
+    assert (found.fit, found.grids[0].axes, found.store) == (Fit(), (), None)
     assert found.record == Record(every=100)
 
 

@@ -83,7 +83,7 @@ def test_a_json_file_is_a_spec_and_its_text_is_kept(tmp_path: Path) -> None:
     for layout in ({"indent": "\t"}, {"separators": (",", ":")}):
         (tmp_path / "job.json").write_text(json.dumps(source, **layout))
         found = Spec.load(tmp_path / "job.json")
-        assert (found.fit.degree, len(found.axes[0])) == (5, 3)
+        assert (found.fit.degree, len(found.grids[0].axes[0])) == (5, 3)
         assert found.text == json.dumps(source, **layout)
 
 

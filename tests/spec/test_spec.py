@@ -20,7 +20,7 @@ def test_the_example_of_every_section_loads() -> None:
     found = Spec.parse(EXAMPLE, "example.yaml")
     assert found.name == "sine-sweep"
     assert found.fit == Fit(basis="power", lr=Rate("number", 1e-6))
-    assert [(axis.fields, len(axis)) for axis in found.axes] == [
+    assert [(axis.fields, len(axis)) for axis in found.grids[0].axes] == [
         (("degree",), 3),
         (("range",), 2),
         (("optimizer", "lr"), 2),
@@ -66,7 +66,11 @@ def test_a_field_is_read_in_each_of_its_forms(text: str, expected: Any) -> None:
 def test_a_mapping_is_a_spec() -> None:
     source = {"name": "a", "store": {"uri": Path("runs")}, "sweep": {"seed": (1, 2)}}
     found = Spec.parse(source)
-    assert (found.name, len(found.axes[0]), json.loads(found.text)["name"]) == ("a", 2, "a")
+    assert (found.name, len(found.grids[0].axes[0]), json.loads(found.text)["name"]) == (
+        "a",
+        2,
+        "a",
+    )
     assert Spec.of(source) == found
     assert Spec.of(found) is found
 

@@ -25,7 +25,7 @@ def sweep_of(text: str) -> Sweep:
 def index_of(sweep: Sweep, fit: Fit) -> int:
     """The inverse of ``Sweep.fit``."""
     index = 0
-    for axis in sweep.axes:
+    for axis in sweep.grids[0].axes:
         columns = [values.items for values in axis.values]
         row = tuple(getattr(fit, field) for field in axis.fields)
         one = len(row) == 1
@@ -48,7 +48,7 @@ def test_index_to_fit_to_index_is_a_bijection(source: dict[str, Any]) -> None:
 def test_the_fits_are_the_product_of_the_axes_in_canonical_order(source: dict[str, Any]) -> None:
     spec = spec_of(source)
     place = CANONICAL_ORDER.index
-    axes = sorted(spec.axes, key=lambda axis: min(place(name) for name in axis.fields))
+    axes = sorted(spec.grids[0].axes, key=lambda axis: min(place(name) for name in axis.fields))
     rows = [
         [
             dict(zip(axis.fields, row, strict=True))
