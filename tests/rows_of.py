@@ -7,13 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from polyfit.run.rows import Ragged, Rows, to_table
+from polyfit.run.rows import Ragged, Rows, Words, to_table
 from polyfit.run.schema import SCALARS, list_dtype
 from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 
 STATUSES = ("completed", "converged", "diverged")
+REASONS = Words()
 
 
 FOOTER_OF_TEST = {"plan": "0" * 64, "fits": [0, 12], "statuses": {"completed": 12}}
@@ -50,9 +51,13 @@ def rows_of(plan: Plan) -> Rows:
     return Rows(
         parameters=columns,
         lr=numbers + 0.25,
+        lr_limit=numbers + 0.75,
         statuses=STATUSES,
         status=(fits % 3).astype(np.int8),
+        reasons=REASONS,
+        reason=fits % 2 * REASONS.code("rate above the limit"),
         steps_taken=30 - fits,
+        steps_to_1pct=fits % 5 - 1,
         scalars={name: numbers + 100 * k for k, name in enumerate(SCALARS)},
         coefficients=ragged(size),
         power_coefficients=ragged(size),

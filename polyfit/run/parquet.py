@@ -88,8 +88,11 @@ def _measured(schema: pa.Schema) -> list[str]:
 
 
 _PARAMETERS: Final = frozenset(
-    ("degree", "points", "range_low", "range_high", "noise", "steps", "lr", "steps_taken")
-)
+    (
+        "degree", "points", "range_low", "range_high", "noise", "steps", "lr", "lr_limit",
+        "lr_share", "steps_taken", "steps_to_1pct",
+    )
+)  # fmt: skip
 
 
 def open_parquet(shard: Any) -> pq.ParquetFile:

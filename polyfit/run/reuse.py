@@ -18,7 +18,7 @@ from polyfit.run.keys import PLAN, shard_key
 from polyfit.run.ledger import plan_at
 from polyfit.run.overlap import Overlap
 from polyfit.run.parquet import READ_ERRORS, check_columns, open_parquet, read_footer, to_numpy
-from polyfit.run.rows import Ragged, Rows, to_arrow
+from polyfit.run.rows import Ragged, Rows, Words, to_arrow
 from polyfit.run.schema import HISTORIES, SCALARS, list_dtype
 from polyfit.spec.plan import ENGINE, SCHEMA, Plan, Shard
 from polyfit.store.address import StoreAddress
@@ -93,7 +93,8 @@ class Reuse:
         self._overlap = Overlap(plan.sweep, self.source.sweep)
         histories = (HISTORIES[name] for name in plan.record.of)
         self._columns = [
-            *("fit", "lr", "status", "steps_taken", *SCALARS),
+            *("fit", "lr", "lr_limit", "status", "reason", "steps_taken", "steps_to_1pct"),
+            *SCALARS,
             *("coefficients", "power_coefficients", *histories),
         ]
 
@@ -205,16 +206,23 @@ class Reuse:
         record = self._plan.record
         sizes = self._plan.sweep.column("degree", fits).array(np.int64) + 1
         steps_taken = to_numpy(rows["steps_taken"])
-        updates = np.array(record.updates(int(steps_taken.max())), dtype=np.int64)
-        num_recorded = np.searchsorted(updates, steps_taken)
-        status = rows["status"].cast(pa.string()).combine_chunks().dictionary_encode()
+        steps = self._plan.sweep.column("steps", fits).array(np.int64)
+        num_recorded = record.counts(steps, steps_taken)
+        statuses, status = _words(rows["status"])
+        texts, numbers = _words(rows["reason"])
+        reasons = Words()
+        codes = np.array([*map(reasons.code, [*texts, None])], dtype=np.int64)
         valid = to_numpy(rows["power_coefficients"].is_valid().cast(pa.uint8())).astype(np.bool_)
         return Rows(
             parameters={},
             lr=to_numpy(rows["lr"]),
-            statuses=status.dictionary.to_pylist(),
-            status=to_numpy(status.indices).astype(np.int8),
+            lr_limit=to_numpy(rows["lr_limit"]),
+            statuses=statuses,
+            status=status.astype(np.int8),
+            reasons=reasons,
+            reason=codes[numbers],
             steps_taken=steps_taken,
+            steps_to_1pct=to_numpy(rows["steps_to_1pct"].fill_null(-1)),
             scalars={name: to_numpy(rows[name]) for name in SCALARS},
             coefficients=_ragged(rows["coefficients"], sizes),
             power_coefficients=_ragged(rows["power_coefficients"], np.where(valid, sizes, 0)),
@@ -258,6 +266,12 @@ def _take_rows(rows: pa.Table, places: Index) -> pa.Table:
     return rows.take(to_arrow(places))
 
 
+def _words(column: pa.ChunkedArray) -> tuple[list[str], Index]:
+    """The words of a column, and for each row which one it has; -1 where it has none."""
+    encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
+    return encoded.dictionary.to_pylist(), to_numpy(encoded.indices.fill_null(-1)).astype(np.int64)
+
+
 def _ragged(column: pa.ChunkedArray, counts: Index, width: Index | int = 1) -> Ragged:
     """Lists of ``counts`` numbers, or of ``counts`` lists of ``width`` numbers each.
 
@@ -279,7 +293,11 @@ def _put(rows: Rows, places: Index, part: Rows) -> None:
     """Copy ``part`` to the ``places`` among ``rows``."""
     codes = np.array([rows.statuses.index(word) for word in part.statuses], dtype=np.int8)
     rows.status[places] = codes[part.status]
+    reason = part.reasons.column(part.reason)
+    codes = np.array([rows.reasons.code(word) for word in reason.items], dtype=np.int64)
+    rows.reason[places] = codes[reason.codes]
     rows.lr[places], rows.steps_taken[places] = part.lr, part.steps_taken
+    rows.lr_limit[places], rows.steps_to_1pct[places] = part.lr_limit, part.steps_to_1pct
     for name, values in part.scalars.items():
         rows.scalars[name][places] = values
     rows.power_known[places] = part.power_known

@@ -6,17 +6,18 @@ it is given, which takes a third of a second of every process that fits.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from polyfit.run.schema import HISTORIES, schema
+from polyfit.run.schema import HISTORIES, HISTORY_STEPS, schema
 from polyfit.spec.column import Column
 from polyfit.spec.plan import Plan, Shard
 
-__all__ = ["Ragged", "Rows", "to_arrow", "to_table"]
+__all__ = ["Ragged", "Rows", "Words", "to_arrow", "to_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +63,46 @@ class Ragged:
         return Ragged(self.values[index_in_list < np.repeat(lengths, self.lengths)], lengths)
 
 
+class Words:
+    """Texts by their numbers, None among them as 0; threads may add to them."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._codes: dict[str | None, int] = {None: 0}
+
+    def code(self, word: str | None) -> int:
+        """The number of a text, new or known."""
+        with self._lock:
+            return self._codes.setdefault(word, len(self._codes))
+
+    def column(self, codes: npt.NDArray[np.int64]) -> Column:
+        """The texts of these numbers, in the order of the alphabet: threads found them in any."""
+        with self._lock:
+            compact = Column(list(self._codes), codes, distinct=True).compact()
+        words = sorted(compact.items, key=lambda word: word or "")
+        place = {word: number for number, word in enumerate(words)}
+        places = np.array([place[word] for word in compact.items], dtype=np.int64)
+        return Column(words, places[compact.codes], distinct=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """A shard's results, one array entry per fit in the order of the shard.
 
-    ``parameters`` are the fields of the fits; ``lr`` the rates used; ``status`` indexes
-    ``statuses``. Numbers that are not finite become null.
+    ``parameters`` are the fields of the fits; ``lr`` the rates used, ``lr_limit`` the stability
+    limits; ``status`` indexes ``statuses``, ``reason`` is numbered by ``reasons``. Numbers that
+    are not finite become null, and so does a negative ``steps_to_1pct``.
     """
 
     parameters: dict[str, Column]
     lr: npt.NDArray[np.float64]
+    lr_limit: npt.NDArray[np.float64]
     statuses: Sequence[str]
     status: npt.NDArray[np.int8]
+    reasons: Words
+    reason: npt.NDArray[np.int64]
     steps_taken: npt.NDArray[np.int64]
+    steps_to_1pct: npt.NDArray[np.int64]
     scalars: dict[str, npt.NDArray[np.float64]]
     coefficients: Ragged
     power_coefficients: Ragged
@@ -87,13 +115,20 @@ def to_table(plan: Plan, shard: Shard, rows: Rows) -> pa.Table:
     parameters = rows.parameters
     ranges = parameters["range"].compact()
     lows, highs = (np.array([r[k] for r in ranges.items])[ranges.codes] for k in (0, 1))
+    lr_limit = np.where(np.isfinite(rows.lr_limit), rows.lr_limit, np.nan)
+    with np.errstate(all="ignore"):
+        lr_share = rows.lr / lr_limit
     arrays = {
         "fit": to_arrow(np.arange(shard.start, shard.stop, dtype=np.int64)),
         "range_low": to_arrow(lows),
         "range_high": to_arrow(highs),
         "lr": _finite_or_null(rows.lr),
+        "lr_limit": _finite_or_null(lr_limit),
+        "lr_share": _finite_or_null(lr_share),
         "status": _dictionary_array(Column(rows.statuses, rows.status.astype(np.int64))),
+        "reason": _dictionary_array(rows.reasons.column(rows.reason)),
         "steps_taken": to_arrow(rows.steps_taken),
+        "steps_to_1pct": to_arrow(rows.steps_to_1pct, rows.steps_to_1pct >= 0),
         "coefficients": _list_array(rows.coefficients),
         "power_coefficients": _list_array(rows.power_coefficients, rows.power_known),
         **{name: _finite_or_null(values) for name, values in rows.scalars.items()},
@@ -107,6 +142,8 @@ def to_table(plan: Plan, shard: Shard, rows: Rows) -> pa.Table:
         arrays[HISTORIES[name]] = (
             _nested_list_array(history, size) if name == "coefficients" else _list_array(history)
         )
+        counts = history.lengths // size if name == "coefficients" else history.lengths
+        arrays[HISTORY_STEPS] = _updates_array(plan, parameters["steps"].compact(), counts)
     wanted = schema(plan)
     columns = [arrays[name].cast(wanted.field(name).type) for name in wanted.names]
     return pa.Table.from_arrays(columns, schema=wanted)
@@ -153,6 +190,22 @@ def _dictionary_array(column: Column) -> pa.Array:
     return pa.DictionaryArray.from_arrays(
         to_arrow(compact.codes.astype(np.int32), valid),
         _string_array([word or "" for word in words]),
+    )
+
+
+def _updates_array(plan: Plan, steps: Column, counts: npt.NDArray[np.int64]) -> pa.ListArray:
+    """For each fit the first ``counts`` of the updates recorded in so many ``steps``."""
+    updates = [np.array(plan.record.updates(value), dtype=np.int32) for value in steps.items]
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
+    if len(updates) == 1 and (counts == counts[0]).all():  # as in most shards
+        values = np.tile(updates[0][: counts[0]], len(counts))
+    else:
+        firsts = np.cumsum([0, *map(len, updates)])[:-1][steps.codes]
+        places = np.arange(offsets[-1]) + np.repeat(firsts - offsets[:-1], counts)
+        values = np.concatenate(updates)[places]
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32))]
+    return pa.Array.from_buffers(
+        pa.list_(pa.int32()), len(counts), buffers, children=[to_arrow(values)]
     )
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from polyfit.spec.plan import Plan
 
-__all__ = ["HISTORIES", "SCALARS", "list_dtype", "schema"]
+__all__ = ["HISTORIES", "HISTORY_STEPS", "REASONS", "SCALARS", "STALLED", "list_dtype", "schema"]
 
 SCALARS: Final = (
     "loss", "optimum_loss", "excess_loss", "gradient_norm", "rmse", "max_error",
@@ -19,6 +19,28 @@ HISTORIES: Final = {
     "coefficients": "coefficients_history",
 }
 """The column of each quantity that can be recorded."""
+
+HISTORY_STEPS: Final = "history_steps"
+"""The column of the updates that the histories are of."""
+
+STALLED: Final = "stalled"
+"""The status of a fit that ended by itself, but far above the optimum."""
+
+REASONS: Final = {
+    "target": "target not finite at x = {x:.6g}",
+    "data": "data beyond the dtype",
+    "basis": "basis functions beyond the dtype",
+    "rate overflows": "rate overflows",
+    "rate underflows": "rate underflows",
+    "above limit": "rate above the limit",
+    "not finite": "no longer finite",
+    "grown": "loss above ten times the first",
+    "gradient": "stopped by gradient far from the optimum",
+    "loss_change": "stopped by loss_change far from the optimum",
+    "newton": "no step lowers the loss, far from the optimum",
+    "steps": "out of steps far from the optimum",
+}
+"""The texts of the column ``reason``, by their causes."""
 
 
 def list_dtype(plan: Plan) -> npt.DTypeLike:
@@ -46,13 +68,19 @@ def schema(plan: Plan) -> pa.Schema:
         pa.field("stop", word),
         pa.field("optimizer", word, nullable=False),
         pa.field("lr", pa.float64()),
+        pa.field("lr_limit", pa.float64()),
+        pa.field("lr_share", pa.float64()),
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("status", word, nullable=False),
+        pa.field("reason", word),
         pa.field("steps_taken", pa.int64(), nullable=False),
+        pa.field("steps_to_1pct", pa.int64()),
         *(pa.field(name, pa.float64()) for name in SCALARS),
         pa.field("coefficients", numbers, nullable=False),
         pa.field("power_coefficients", numbers),
     ]
+    if plan.record.of:
+        fields.append(pa.field(HISTORY_STEPS, pa.list_(pa.int32()), nullable=False))
     for name in plan.record.of:
         history = pa.list_(numbers) if name == "coefficients" else numbers
         fields.append(pa.field(HISTORIES[name], history, nullable=False))

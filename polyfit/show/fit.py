@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from polyfit.run.parquet import REFIT_HINT
 from polyfit.run.reader import Run
+from polyfit.run.schema import HISTORIES, HISTORY_STEPS
 from polyfit.run.stored_fit import StoredFit
 from polyfit.show.curve import curve
 from polyfit.show.data import run_identity, without_non_finite
@@ -40,18 +41,18 @@ def _fit_pairs(run: Run, stored: StoredFit) -> list[tuple[str, str]]:
         ("shard", f"{stored.key}: fits {shard.start} to {shard.stop - 1}"),
         ("made by", made_by),
     ]
-    updates = run.plan.record.updates(stored.row["steps"])
+    updates = stored.row.get(HISTORY_STEPS) or []
     for name, value in stored.row.items():
-        if name.endswith("_history"):
+        if name in HISTORIES.values():
             pairs.append((name, _history(updates, value)))
-        elif name not in ("coefficients", "power_coefficients"):  # the equations show them
+        elif name not in ("coefficients", "power_coefficients", HISTORY_STEPS):  # shown elsewhere
             pairs.append((name, "-" if value is None else str(value)))
     return pairs
 
 
 def _history(updates: list[int], values: list[Any]) -> str:
     """The first and the last recorded values, each after the number of its update."""
-    # A fit that ended early has fewer values than there are updates to record.
+    # A damaged row may hold lists of unequal length.
     shown = [f"{u}: {format_cell(value)}" for u, value in zip(updates, values, strict=False)]
     if len(shown) > 2 * SHOWN_AT_EACH_END:
         shown[SHOWN_AT_EACH_END:-SHOWN_AT_EACH_END] = ["..."]

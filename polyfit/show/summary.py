@@ -71,8 +71,7 @@ def _above_optimum(group: Group) -> str:
 def _single_fit_text(run: Run) -> str:
     """As PyTorch's tutorial prints it: updates with their losses, then the polynomial."""
     row = run.row(0)
-    updates = run.plan.record.updates(row["steps"])
-    losses = row.get("loss_history") or ()
+    updates, losses = row.get("history_steps") or (), row.get("loss_history") or ()
     lines = [f"{update} {loss}" for update, loss in zip(updates, losses, strict=False)]
     if row["status"] == "diverged":
         taken = format_count(row["steps_taken"], "update")

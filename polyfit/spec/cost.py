@@ -4,7 +4,6 @@ Made from the sweep alone, so that a plan does not depend on who makes it. Const
 on one kind of machine.
 """
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, product
@@ -38,6 +37,12 @@ _SHARD_S: Final = 0.05
 
 _FIRST_KERNEL_S: Final = 0.6
 """Of the first kernel: importing the parts of torch that trace autograd, and LLVM."""
+
+_SCALAR_BYTES: Final = 180
+"""Of all columns of a row that are no lists."""
+
+_STEP_BYTES: Final = 4
+"""Of a recorded update's number."""
 
 
 # --- one fit ---------------------------------------------------------------------------------
@@ -90,10 +95,9 @@ def row_bytes(
 ) -> float:
     """One row before compression: scalars, two coefficient lists, what is recorded."""
     width = 8 if "float64" in sweep.values("dtype") else 4
-    every = record.every
-    updates = steps // every if every is not None else bisect_left(record.at, steps)  # they rise
-    per_update = sum(degree + 1 if name == "coefficients" else 1 for name in record.of)
-    return 150 + width * (2 * (degree + 1) + updates * per_update)
+    numbers = sum(degree + 1 if name == "coefficients" else 1 for name in record.of)
+    per_update = width * numbers + _STEP_BYTES if numbers else 0
+    return _SCALAR_BYTES + width * 2 * (degree + 1) + record.count(steps) * per_update
 
 
 # --- a sweep ---------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ ENGINE: Final = 6
 It stands here and not beside the engine because a plan is made without torch.
 """
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """The row schema's number: raised when a column is added, removed or changes its meaning."""
 
 GENERATORS: Final = 2

@@ -107,12 +107,12 @@ def _place_on_axis(
 def check_record(record: Record, grids: Sequence[ParameterGrid], defects: Defects) -> None:
     """Refuse updates that no fit has, too many of them, and what is listed twice."""
     (steps,) = max(values for grid in grids for values in grid.combinations(("steps",)))
-    if list(record.at) != sorted(set(record.at)):
-        found = shown(list(record.at))
-        defects.refuse(("record", "at"), found, "a rising list, each update once")
-    elif record.at and record.at[-1] >= steps:
+    at = () if record.at == "auto" else record.at
+    if list(at) != sorted(set(at)):
+        defects.refuse(("record", "at"), shown(list(at)), "a rising list, each update once")
+    elif at and at[-1] >= steps:
         allowed = f"updates from 0 to steps - 1 = {steps - 1}"
-        defects.refuse(("record", "at"), str(record.at[-1]), allowed)
+        defects.refuse(("record", "at"), str(at[-1]), allowed)
     elif record.every and steps // record.every > MAX_RECORDED:
         found = f"{steps // record.every:,} records of a fit of {steps:,} steps"
         allowed = f"at most {MAX_RECORDED:,}, so every: {-(-steps // MAX_RECORDED):,} or more"

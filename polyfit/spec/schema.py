@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from polyfit.spec.defects import Defects, shown
 from polyfit.spec.document import Path
-from polyfit.spec.record import Record, read_record
+from polyfit.spec.record import AUTOMATIC, Record, read_record
 from polyfit.spec.section import Count, PositiveNumber, Section, not_boolean
 from polyfit.spec.storage import StoreAt
 
@@ -101,7 +101,7 @@ class Schema(Section):
         [], description=f"a list of up to {MAX_CONDITIONS} conditions on fields"
     )
     record: Annotated[Record, BeforeValidator(read_record)] = Field(
-        Record(every=100), description="{every: n, of: [...]}, {at: [...], of: [...]} or none"
+        AUTOMATIC, description="auto, {every: n, of: [...]}, {at: [...], of: [...]} or none"
     )
     engine: Literal["auto", "eager", "compiled", "affine"] = Field(
         "auto", description=" | ".join(_ENGINES)

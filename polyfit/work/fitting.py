@@ -13,28 +13,22 @@ import pyarrow as pa
 import torch
 
 from polyfit.engine.affine import fit_affine, relative_difference, rounding_tolerance
-from polyfit.engine.batch import (
-    DIVERGED,
-    STATUSES,
-    BatchConfig,
-    BatchInputs,
-    BatchResult,
-    Problems,
-)
+from polyfit.engine.batch import DIVERGED, BatchInputs, BatchResult
 from polyfit.engine.batch_data import BatchData
-from polyfit.engine.evaluation import evaluate
+from polyfit.engine.evaluation import Evaluation, evaluate
 from polyfit.engine.fit import fit_batch
 from polyfit.engine.initial import initial_values
 from polyfit.errors import EngineError
 from polyfit.numerics.arrays import Array, Index
 from polyfit.run.reuse import ReusedRows
-from polyfit.run.rows import Ragged, Rows, to_table
+from polyfit.run.rows import Ragged, Rows, Words, to_table
 from polyfit.run.schema import SCALARS, list_dtype
 from polyfit.spec.column import Column
 from polyfit.spec.fit import CANONICAL_ORDER, Fit
 from polyfit.spec.plan import Plan, Shard
-from polyfit.spec.rate import curvature, learning_rate
+from polyfit.spec.rate import curvature, learning_rate, stability_limit
 from polyfit.work.batches import Batch, Batches
+from polyfit.work.outcome import ROW_STATUSES, Outcome
 
 __all__ = ["AFFINE_DIFFERENCE", "compute"]
 
@@ -115,9 +109,13 @@ class ShardFitting:
         return Rows(
             parameters=self.columns,
             lr=unknown.copy(),
-            statuses=STATUSES,
+            lr_limit=unknown.copy(),
+            statuses=ROW_STATUSES,
             status=np.full(self.num_fits, DIVERGED, dtype=np.int8),
+            reasons=Words(),
+            reason=np.zeros(self.num_fits, dtype=np.int64),
             steps_taken=np.zeros(self.num_fits, dtype=np.int64),
+            steps_to_1pct=np.full(self.num_fits, -1, dtype=np.int64),
             scalars={name: unknown.copy() for name in SCALARS},
             coefficients=Ragged.empty(sizes, dtype),
             power_coefficients=Ragged.empty(sizes, dtype),
@@ -128,10 +126,9 @@ class ShardFitting:
             },
         )
 
-    def _num_recorded(self, name: str, steps: Index) -> Index:
-        """How many numbers each fit records under ``name`` in so many updates."""
-        updates = self.plan.record.updates(int(max(self.columns["steps"].items)))
-        counts = np.searchsorted(np.array(updates, dtype=np.int64), steps)
+    def _num_recorded(self, name: str, taken: Index) -> Index:
+        """How many numbers each fit records under ``name`` before it ends after so many updates."""
+        counts = self.plan.record.counts(self.columns["steps"].array(np.int64), taken)
         per_update = self.columns["degree"].array(np.int64) + 1 if name == "coefficients" else 1
         return counts * per_update
 
@@ -160,11 +157,12 @@ class ShardFitting:
         firsts = batch.at[np.flatnonzero(np.diff(batch.problem_of, prepend=-1))]
         data = BatchData.of(self.columns, firsts, self.compiled)
         config, plan = self.batches.config(batch), self.plan
+        lr_B, limit_B = self._rates(batch, data, self.batches.example(int(batch.at[0])))
         inputs = BatchInputs(
             config,
             data.problems(batch.problem_of, config.squared),
             self.start_of(batch.at, config.size),
-            self._rates(batch, data, self.batches.example(int(batch.at[0]))),
+            lr_B,
             plan.record.updates(config.steps),
             plan.record.of,
         )
@@ -174,9 +172,11 @@ class ShardFitting:
                 self._check(inputs, result)
         else:
             result = fit_batch(inputs, self.device, plan.engine)
-        self._keep(batch, result, inputs.lr_B)
+        self._keep(batch, result)
         final_BM = result.coefficients_BM.astype(np.float64)
-        self._evaluate(batch, config, data, inputs.problems, final_BM)
+        found = evaluate(config, data, inputs.problems, final_BM, list_dtype(plan))
+        self._keep_evaluation(batch, inputs, found)
+        self._keep_outcome(batch, Outcome(inputs, data, limit_B, result, found))
 
     def _check(self, inputs: BatchInputs, result: BatchResult) -> None:
         """Iterate a few fits of an affine batch, and compare."""
@@ -195,37 +195,29 @@ class ShardFitting:
             )
         self.differences.append(found)
 
-    def _rates(self, batch: Batch, data: BatchData, example: Fit) -> Array:
-        """The learning rate of each fit, float64."""
+    def _rates(self, batch: Batch, data: BatchData, example: Fit) -> tuple[Array, Array]:
+        """The learning rate of each fit and its stability limit, float64."""
         column = self.columns["lr"]
         codes, rate_of = np.unique(column.codes[batch.at], return_inverse=True)
-        bound = curvature(example.objective, data.sigma_P, example.points)
+        bound = curvature(example.objective, data.sigma_P, example.points)[batch.problem_of]
         rates = [column.items[code] for code in codes.tolist()]
-        return learning_rate(rates, rate_of, example.optimizer, bound[batch.problem_of])
+        limit = stability_limit(example.optimizer, bound)
+        if not example.optimizer.traits.linear:
+            limit = np.full_like(limit, np.nan)
+        return learning_rate(rates, rate_of, example.optimizer, bound), limit
 
-    def _keep(self, batch: Batch, result: BatchResult, lr: Array) -> None:
+    def _keep(self, batch: Batch, result: BatchResult) -> None:
         """Put what the engine returned into the rows."""
         rows, at = self.rows, batch.at
-        rows.lr[at] = lr
-        rows.status[at] = result.status_B
         rows.steps_taken[at] = result.steps_taken_B
         rows.coefficients.put(at, result.coefficients_BM)
         for name, values in result.recorded.items():
             per_fit = np.moveaxis(values, 0, 1)
             rows.histories[name].put(at, per_fit.reshape(len(at), -1))
 
-    def _evaluate(
-        self,
-        batch: Batch,
-        config: BatchConfig,
-        data: BatchData,
-        problems: Problems,
-        final_BM: Array,
-    ) -> None:
+    def _keep_evaluation(self, batch: Batch, inputs: BatchInputs, found: Evaluation) -> None:
         """Put into the rows what follows from the final coefficients, in float64, at all points."""
-        rows, at = self.rows, batch.at
-        stored = rows.power_coefficients.values.dtype
-        found = evaluate(config, data, problems, final_BM, stored)
+        rows, at, config, problems = self.rows, batch.at, inputs.config, inputs.problems
         rows.scalars["loss"][at] = found.loss
         rows.scalars["gradient_norm"][at] = found.gradient_norm
         rows.scalars["rmse"][at] = found.rmse
@@ -236,6 +228,15 @@ class ShardFitting:
             rows.scalars["excess_loss"][at] = found.excess
         rows.power_coefficients.put(at, found.powers)
         rows.power_known[at] = found.powers_known
+
+    def _keep_outcome(self, batch: Batch, outcome: Outcome) -> None:
+        """Put into the rows how fits ended, and why."""
+        rows, at = self.rows, batch.at
+        rows.lr[at], rows.lr_limit[at] = outcome.inputs.lr_B, outcome.limit_B
+        rows.status[at] = outcome.status_B
+        rows.steps_to_1pct[at] = outcome.steps_to_1pct_B
+        for fits, text in outcome.reasons():
+            rows.reason[at[fits]] = rows.reasons.code(text)
 
 
 def _columns(plan: Plan, shard: Shard) -> dict[str, Column]:

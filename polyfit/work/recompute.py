@@ -15,6 +15,8 @@ __all__ = ["Recomputed", "recompute"]
 TOLERANCES: Final = {"float32": 1e-3, "float64": 1e-8}
 """By a fit's dtype: how far its numbers may be from those of another kind of CPU."""
 
+_COMPUTED: Final = ("lr", "lr_limit", "lr_share")
+
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
@@ -45,12 +47,12 @@ class Recomputed:
     def damaged(self) -> list[str]:
         """The columns that must have the same bits, and do not.
 
-        On another kind of CPU those are the fields, except ``lr``, which may be computed.
+        On another kind of CPU those are the fields, except rates, which may be computed.
         """
         if self.here == self.there:
             return self.differing
         fields = list(self.row)[: list(self.row).index("status")]
-        return [name for name in self.differing if name in fields and name != "lr"]
+        return [n for n in self.differing if n in fields and n not in _COMPUTED]
 
     @property
     def tolerance(self) -> float:

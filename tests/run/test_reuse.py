@@ -146,7 +146,7 @@ def test_rows_of_every_kind_are_taken_bit_for_bit(
     text = MIXED.replace("fit: {", f"fit: {{dtype: {dtype}, ")
     first = run(tmp_path, text)
     statuses = first.to_arrow(["status", "power_coefficients"])
-    assert len(set(statuses["status"].to_pylist())) == 3
+    assert {"completed", "converged", "diverged"} <= set(statuses["status"].to_pylist())
     assert 0 < statuses["power_coefficients"].null_count < len(statuses)
     more = text.replace("shard: 50", "shard: 37").replace("[0, 3, 10]", "[0, 10, 3, 1]")
     without = run(tmp_path / "without", more)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rows_of import ints, made, plan_of, rows_of
 
-from polyfit.run.rows import Ragged, to_table
+from polyfit.run.rows import Ragged, Words, to_table
 from polyfit.run.schema import SCALARS, schema
 from polyfit.spec.fit import CANONICAL_ORDER
 
@@ -75,9 +75,13 @@ def test_a_rows_columns_and_types() -> None:
         ("stop", WORD, True),
         ("optimizer", WORD, False),
         ("lr", "double", True),
+        ("lr_limit", "double", True),
+        ("lr_share", "double", True),
         ("seed", "int64", False),
         ("status", WORD, False),
+        ("reason", WORD, True),
         ("steps_taken", "int64", False),
+        ("steps_to_1pct", "int64", True),
         ("loss", "double", True),
         ("optimum_loss", "double", True),
         ("excess_loss", "double", True),
@@ -86,6 +90,7 @@ def test_a_rows_columns_and_types() -> None:
         ("max_error", "double", True),
         ("coefficients", "list<item: float>", False),
         ("power_coefficients", "list<item: float>", True),
+        ("history_steps", "list<item: int32>", False),
         ("loss_history", "list<item: float>", False),
     ]
 
@@ -106,7 +111,7 @@ def test_lists_are_float32_where_every_fit_of_the_plan_is(dtypes: str, expected:
 
 def test_what_is_not_recorded_has_no_column() -> None:
     names = schema(plan_of(record="none")).names
-    assert not [name for name in names if name.endswith("_history")]
+    assert not [name for name in names if "history" in name]
 
 
 def test_what_is_recorded_has_a_column_each_in_the_records_order() -> None:
@@ -160,7 +165,10 @@ def test_a_later_shard_numbers_its_fits_on() -> None:
     rows = replace(
         whole,
         parameters={name: plan.sweep.column(name, fits) for name in CANONICAL_ORDER},
-        **{name: getattr(whole, name)[10:] for name in ("lr", "status", "steps_taken")},
+        **{
+            name: getattr(whole, name)[10:]
+            for name in ("lr", "lr_limit", "status", "reason", "steps_taken", "steps_to_1pct")
+        },
         power_known=whole.power_known[10:],
         scalars={name: values[10:] for name, values in whole.scalars.items()},
         coefficients=Ragged(np.arange(8, dtype=np.float32), ints(4, 4)),
@@ -210,6 +218,41 @@ def test_a_record_that_ended_early_is_a_shorter_list() -> None:
     history = Ragged(np.arange(lengths.sum()).astype(np.float32), lengths)
     found = made(plan, histories={"loss": history})["loss_history"].to_pylist()
     assert found[:4] == [[], [0.0], [1.0, 2.0], [3.0, 4.0, 5.0]]
+
+
+def test_the_share_of_the_limit_is_null_where_rate_or_limit_are() -> None:
+    plan = plan_of()
+    rows = rows_of(plan)
+    rows.lr[0], rows.lr_limit[1], rows.lr_limit[2] = np.inf, np.nan, np.inf
+    found = made(plan, lr=rows.lr, lr_limit=rows.lr_limit).to_pylist()
+    assert [row["lr_share"] for row in found[:3]] == [None] * 3
+    assert [row["lr_limit"] for row in found[:3]] == [0.75, None, None]
+    assert found[3]["lr_share"] == 3.25 / 3.75
+
+
+def test_reasons_and_steps_to_the_optimum_may_be_unknown() -> None:
+    found = made(plan_of()).to_pylist()
+    assert [row["reason"] for row in found[:3]] == [None, "rate above the limit", None]
+    assert [row["steps_to_1pct"] for row in found[:6]] == [None, 0, 1, 2, 3, None]
+
+
+def test_words_have_the_order_of_the_alphabet_whoever_comes_first() -> None:
+    one, other = Words(), Words()
+    for words, texts in ((one, ["b", "a"]), (other, ["a", "b"])):
+        codes = np.array([words.code(text) for text in texts])
+        column = words.column(np.append(codes, 0))
+        assert column.items == [None, "a", "b"]
+        assert [column.items[code] for code in column.codes] == [*texts, None]
+
+
+def test_each_history_has_the_numbers_of_its_updates() -> None:
+    """Of fits with unequal numbers of steps that end at unequal updates."""
+    plan = plan_of(", steps: [12, 30]", "auto")
+    lengths = ints(*[0, 4, 6, 5, 1, 7] * 2)
+    history = Ragged(np.arange(lengths.sum()).astype(np.float32), lengths)
+    found = made(plan, histories={"loss": history})["history_steps"].to_pylist()
+    short, long = [0, 1, 2, 5, 10, 11], [0, 1, 2, 5, 10, 20, 29]
+    assert found[:6] == [[], short[:4], short, long[:5], long[:1], long]
 
 
 def test_recorded_coefficients_are_a_list_per_update_of_the_fits_own_size() -> None:

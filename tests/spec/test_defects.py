@@ -212,8 +212,8 @@ def test_all_defects_are_reported_at_once_each_with_line_key_found_and_allowed()
             "allowed: at least degree + 1 = 6 points",
         ),
         ("record: {every: 0}", "record.every: found 0; allowed: an integer from 1"),
-        ("record: {every: 1, at: [1]}", "record: found {'every': 1, 'at': [1]}; allowed: {every"),
-        ("record: {}", "record: found {}; allowed: {every: n, of: [...]}"),
+        ("record: {every: 1, at: [1]}", "record: found {'every': 1, 'at': [1]}; allowed: auto, {e"),
+        ("record: {}", "record: found {}; allowed: auto, {every: n, of: [...]}"),
         ("record: {at: [2, 1]}", "record.at: found [2, 1]; allowed: a rising list"),
         (
             "record: {at: [2000]}",

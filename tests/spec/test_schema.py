@@ -6,14 +6,14 @@ import pytest
 
 from polyfit.errors import SpecError
 from polyfit.spec.fit import Fit
-from polyfit.spec.record import Record
+from polyfit.spec.record import AUTOMATIC
 from polyfit.spec.spec import Spec
 
 
 def test_a_name_is_enough() -> None:
     found = Spec.parse("name: a")
     assert (found.fit, found.grids[0].axes, found.store) == (Fit(), (), None)
-    assert found.record == Record(every=100)
+    assert found.record == AUTOMATIC
 
 
 def test_a_missing_name_is_reported() -> None:
