@@ -75,14 +75,23 @@ class FormulaError(UsageError):
 
 
 class SpecError(UsageError):
-    """A spec that cannot be used. ``problems`` holds one line per defect, all of them at once."""
+    """A spec that cannot be used. ``problems`` holds one line per defect, all of them at once.
 
-    def __init__(self, problems: list[str]) -> None:
+    ``excerpts`` of a few of them are the line of the spec, and below it a caret.
+    """
+
+    def __init__(self, problems: list[str], excerpts: dict[str, str] | None = None) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+        self.excerpts = excerpts or {}
 
-    def __reduce__(self) -> tuple[type["SpecError"], tuple[list[str]]]:
-        return SpecError, (self.problems,)
+    def __reduce__(self) -> tuple[type["SpecError"], tuple[list[str], dict[str, str]]]:
+        return SpecError, (self.problems, self.excerpts)
+
+    def report(self) -> str:
+        """The problems, each with its excerpt, for a person."""
+        pairs = ((problem, self.excerpts.get(problem)) for problem in self.problems)
+        return "\n".join(line for pair in pairs for line in pair if line)
 
 
 class LimitExceeded(UsageError):

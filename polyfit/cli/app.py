@@ -7,11 +7,13 @@ import click
 
 from polyfit import __version__
 from polyfit.cli.error_handler import handle_error
+from polyfit.cli.init import write_spec
 from polyfit.cli.list import list_runs
 from polyfit.cli.output import ClosedPipe, guarded_stdout
 from polyfit.cli.plan import show_plan
 from polyfit.cli.results import show_results
 from polyfit.cli.run import run_specs
+from polyfit.cli.schema import show_schema
 from polyfit.cli.show import show_fit
 from polyfit.cli.status import show_status
 from polyfit.cli.validate import validate_specs
@@ -50,6 +52,8 @@ def cli(debug: bool) -> None:
 
 
 for command in (
+    write_spec,
+    show_schema,
     validate_specs,
     show_plan,
     run_specs,

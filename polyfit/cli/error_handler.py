@@ -7,7 +7,7 @@ import traceback
 import click
 
 from polyfit.cli.output import ClosedPipe, discard_stdout, stderr_may_fail, write_line
-from polyfit.errors import Exit, PolyfitError, import_error_message
+from polyfit.errors import Exit, PolyfitError, SpecError, import_error_message
 
 __all__ = ["explain", "handle_error", "report_error"]
 
@@ -29,6 +29,8 @@ def handle_error(error: BaseException, debug: bool) -> Exit:
 def explain(error: BaseException) -> tuple[str, Exit]:
     """The message and the exit code of an error, an interrupt or a bug."""
     match error:
+        case SpecError():
+            return error.report(), error.exit_code
         case PolyfitError():
             return str(error), error.exit_code
         case ImportError():
@@ -50,4 +52,5 @@ def report_error(message: str, debug: bool, run_name: str | None = None) -> None
         with stderr_may_fail():
             traceback.print_exc()
     head = "polyfit: " if run_name is None else f"polyfit: {run_name}: "
-    write_line("\n".join(head + line for line in message.splitlines()))
+    lines = (line if line.startswith("    ") else head + line for line in message.splitlines())
+    write_line("\n".join(lines))  # the lines of an excerpt are indented

@@ -5,7 +5,16 @@ from typing import Any, Final
 
 import click
 
-__all__ = ["Seconds", "as_csv", "as_json", "endpoint_url", "refuse_both", "run_store", "strict"]
+__all__ = [
+    "Seconds",
+    "as_csv",
+    "as_json",
+    "endpoint_url",
+    "refuse_both",
+    "run_store",
+    "settings",
+    "strict",
+]
 
 
 class Seconds(click.FloatRange):
@@ -31,6 +40,13 @@ run_store: Final = click.option(
     "--store",
     metavar="URI",
     help="Where names and ids of runs are looked for, else POLYFIT_STORE, else ./runs.",
+)
+settings: Final = click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Set a key of the specs, as in fit.degree=5; of several the last one counts.",
 )
 strict: Final = click.option(
     "--strict", is_flag=True, help="Fits that cannot start are an error, not a warning."

@@ -12,9 +12,10 @@ __all__ = ["show_plan"]
 
 @click.command("plan", short_help="Show what a spec would run, without running it.")
 @click.argument("path", metavar="SPEC")
+@options.settings
 @options.strict
 @options.as_json
-def show_plan(path: str, strict: bool, as_json: bool) -> None:
+def show_plan(path: str, settings: tuple[str, ...], strict: bool, as_json: bool) -> None:
     """Show what a spec would run: fits, axes, shards, engine, projected cost, plan hash.
 
     SPEC is a YAML or JSON file, or - for standard input.
@@ -24,7 +25,7 @@ def show_plan(path: str, strict: bool, as_json: bool) -> None:
     from polyfit.spec.plan import Plan
     from polyfit.spec.spec import Spec
 
-    spec = Spec.load(path)
+    spec = Spec.load(path, settings)
     plan = Plan.of(spec)
     precheck = check_fits_can_start(spec, plan, strict)
     num_cores = _num_usable_cores()

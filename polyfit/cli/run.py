@@ -48,11 +48,18 @@ __all__ = ["run_specs"]
     metavar="RUN",
     help="Another run, whose rows are taken instead of fitting them again.",
 )
+@options.settings
 @options.strict
 @options.as_json
 @click.pass_obj
 def run_specs(
-    debug: bool, /, paths: tuple[str, ...], strict: bool, as_json: bool, **execution: Any
+    debug: bool,
+    /,
+    paths: tuple[str, ...],
+    settings: tuple[str, ...],
+    strict: bool,
+    as_json: bool,
+    **execution: Any,
 ) -> int:
     """Run specs until all fits are stored; the same command resumes an unfinished run.
 
@@ -64,7 +71,7 @@ def run_specs(
     --json gives the summary of the run. Several specs give {"runs": [...]}; a run that failed
     has name, exit_code and error there.
     """
-    specs = load_specs(paths)
+    specs = load_specs(paths, settings)
     if strict:
         refuse_fits_that_cannot_start(specs)
     from polyfit.cli.execution import run_all

@@ -1,6 +1,6 @@
 """Reading specs, and the check of which fits can start, for the commands that take specs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from polyfit.cli.output import write_line
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["check_fits_can_start", "load_specs", "refuse_fits_that_cannot_start"]
 
 
-def load_specs(paths: Iterable[str]) -> "list[Spec]":
-    """Read all specs.
+def load_specs(paths: Iterable[str], settings: Sequence[str] = ()) -> "list[Spec]":
+    """Read all specs, each with the ``settings`` KEY=VALUE.
 
     Raises:
         SpecError: one or more are wrong; it has the problems of all.
@@ -24,13 +24,15 @@ def load_specs(paths: Iterable[str]) -> "list[Spec]":
 
     specs: list[Spec] = []
     problems: list[str] = []
+    excerpts: dict[str, str] = {}
     for path in paths:
         try:
-            specs.append(Spec.load(path))
+            specs.append(Spec.load(path, settings))
         except SpecError as error:
             problems += error.problems
+            excerpts |= error.excerpts
     if problems:
-        raise SpecError(problems)
+        raise SpecError(list(dict.fromkeys(problems)), excerpts)
     return specs
 
 

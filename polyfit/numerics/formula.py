@@ -6,8 +6,10 @@ list of what is allowed; nothing is ever handed to ``eval``. All numbers are flo
 """
 
 import ast
+import difflib
 import math
 import operator
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -146,7 +148,9 @@ def _checked(text: str) -> ast.expr:
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         offset = getattr(error, "offset", None)
         where = f" at column {offset}" if offset else ""
-        raise FormulaError(f"{text!r} is not a formula{where}; allowed: {_ALLOWED}") from None
+        raise FormulaError(
+            f"{text!r} is not a formula{where}; allowed: {_ALLOWED}{_advice(text)}"
+        ) from None
     _check(tree, text)
     return tree
 
@@ -184,7 +188,7 @@ def _children(node: ast.expr, text: str) -> list[ast.expr]:
             hint = "a function without its argument" if name in FUNCTIONS else "an unknown name"
             raise FormulaError(
                 f"{name!r} in {text!r} is {hint} (column {node.col_offset + 1}); "
-                f"allowed: {_ALLOWED}"
+                f"allowed: {_ALLOWED}{_advice(text)}"
             )
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             return [left, right]
@@ -200,13 +204,30 @@ def _children(node: ast.expr, text: str) -> list[ast.expr]:
                 )
             raise FormulaError(
                 f"{name!r} in {text!r} is an unknown function (column {node.col_offset + 1}); "
-                f"allowed: {_ALLOWED}"
+                f"allowed: {_ALLOWED}{_meant(name)}"
             )
     found = ast.get_source_segment(text, node) or type(node).__name__
     raise FormulaError(
         f"{found[:60]!r} at column {node.col_offset + 1} is no part of a formula; "
-        f"allowed: {_ALLOWED}"
+        f"allowed: {_ALLOWED}{_advice(text)}"
     )
+
+
+def _advice(text: str) -> str:
+    """What was probably meant by what Python's grammar reads in another way, or not at all."""
+    if "^" in text:
+        return "; did you mean ** for ^?"
+    if called := re.search(rf"\b({'|'.join(FUNCTIONS)})\s+([a-z0-9.]+)", text):
+        return f"; did you mean {called[1]}({called[2]})?"
+    if product := re.search(r"(?<![\w.])([0-9.]+)\s*([a-z]\w*|\()", text):
+        return f"; did you mean {product[1]}*{product[2]}?"
+    return ""
+
+
+def _meant(name: str) -> str:
+    names = {"ln": "log", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "fabs": "abs"}
+    close = [names[name]] if name in names else difflib.get_close_matches(name, FUNCTIONS, 1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _evaluate(node: ast.expr, x: Any, functions: Functions) -> Any:

@@ -4,6 +4,6 @@ Made without torch, Ray and the network, so that a plan can be made anywhere.
 """
 
 __all__ = [
-    "column", "condition_language", "fit", "grid_overlap", "optimizer", "parameter_grid", "plan",
-    "precheck", "rate", "schema", "spec", "sweep",
+    "column", "condition_language", "fit", "grid_overlap", "json_schema", "optimizer",
+    "parameter_grid", "plan", "precheck", "rate", "schema", "spec", "sweep", "template",
 ]  # fmt: skip

@@ -1,16 +1,21 @@
 """What is wrong in one spec, gathered so that all of it is reported at once.
 
-A defect is one line: file, line, key, what was found, what is allowed.
+A defect is one line: file, line, key, what was found, what is allowed. Of the first few the line of
+the file is shown too.
 """
 
-import difflib
+import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from polyfit.errors import SpecError
-from polyfit.spec.document import Document, Path
+from polyfit.spec.document import BY_SETTING, Document, Path
+from polyfit.spec.excerpt import excerpt
+from polyfit.spec.names import meant
+from polyfit.spec.yaml_loader import Defect
 from polyfit.store.uri import mask_credentials
 
-__all__ = ["MAX_CHARACTERS", "MAX_DEFECTS", "Defects", "dotted", "shown"]
+__all__ = ["MAX_CHARACTERS", "MAX_DEFECTS", "MAX_EXCERPTS", "Defects", "dotted", "shown"]
 
 MAX_DEFECTS: Final = 100
 """Defects that are reported one by one; the others are counted."""
@@ -19,28 +24,62 @@ MAX_CHARACTERS: Final = 2_000
 """Of one defect's text."""
 
 
-class Defects:
-    """Gathers the defects of ``document``; ``source`` names its file in messages."""
+MAX_EXCERPTS: Final = 10
+"""Defects of which the line of the document is shown: with more, the list would be lost in it."""
 
-    def __init__(self, document: Document, source: str) -> None:
+
+class Defects:
+    """Gathers the defects of ``document``.
+
+    ``source`` names its file in messages; ``is_file`` is False for one made of a mapping, whose
+    lines nobody has seen.
+    """
+
+    def __init__(self, document: Document, source: str, is_file: bool = True) -> None:
         self.document = document
         self.source = source
-        self._found: list[tuple[int, str]] = list(document.defects)
+        self.is_file = is_file
+        self._found: list[Defect] = list(document.defects)
 
-    def refuse(self, path: Path, found: str, allowed: str) -> None:
-        """Add a value that is not allowed; ``allowed`` may be a text that says both."""
-        text = allowed if "; allowed: " in allowed else f"found {found}; allowed: {allowed}"
-        self._add(path, f"{dotted(path)}: {text}" if path else text)
+    def refuse(self, path: Path, found: str, allowed: str, value: Any = None) -> None:
+        """Add a value that is not allowed; ``allowed`` may be a text that says both.
 
-    def unknown_key(self, path: Path, names: tuple[str, ...]) -> None:
-        """Add a key that is none of ``names``."""
+        Of a ``value`` that is text the one of the names in ``allowed`` is suggested that is alike.
+        """
+        near = meant(value, _names_in(allowed)) if isinstance(value, str) else None
+        hint = f" (did you mean {near!r}?)" if near else ""
+        says_both = "; allowed: " in allowed
+        text = allowed if says_both else f"found {found}{hint}; allowed: {allowed}"
+        self._add(path, text, self.document.columns)
+
+    def unknown_key(self, path: Path, names: tuple[str, ...], elsewhere: Path = ()) -> None:
+        """Add a key that is none of ``names``; ``elsewhere`` is where it may be meant to stand."""
         searched = len(self._found) < MAX_DEFECTS  # the others are not shown
-        close = difflib.get_close_matches(str(path[-1]), names, 1) if searched else []
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        self._add(path, f"{dotted(path)}: unknown key{hint}; allowed: {', '.join(names)}")
+        close = meant(str(path[-1]), names) if searched else None
+        close = dotted(elsewhere) if elsewhere else close
+        hint = f" (did you mean {close!r}?)" if close else ""
+        text = f"unknown key{hint}; allowed: {', '.join(names)}"
+        self._add(path, text, self.document.key_columns)
 
-    def _add(self, path: Path, text: str) -> None:
-        self._found.append((self.document.line(path), text))
+    def refuse_setting(self, key: str, text: str) -> None:
+        """Add a setting that cannot be read, or has no place."""
+        self._found.append(Defect(BY_SETTING, f"--set {key}: {text}"))
+
+    def _add(self, path: Path, text: str, columns: Mapping[Path, int]) -> None:
+        if any(path[:depth] in self.document.refused for depth in range(len(path) + 1)):
+            return  # what stands there was refused already
+        line = self.document.line(path)
+        text = f"{dotted(path)}: {text}" if path else text
+        if line == BY_SETTING:
+            text = f"--set {text}"
+        self._found.append(Defect(line, text, columns.get(path)))
+
+    def place(self, path: Path) -> str:
+        """Key and line of what else a message is about."""
+        line = self.document.line(path)
+        if line == BY_SETTING or not self.is_file:
+            return f"--set {dotted(path)}" if line == BY_SETTING else dotted(path)
+        return f"{dotted(path)} on line {line}"
 
     def raise_any(self) -> None:
         """Raise what was found so far.
@@ -50,12 +89,35 @@ class Defects:
         """
         if not self._found:
             return
-        ordered = sorted(dict.fromkeys(self._found))
-        lines = [f"{self.source}:{n}: {_printable(text)}" for n, text in ordered[:MAX_DEFECTS]]
+        ordered = sorted(dict.fromkeys(self._found), key=lambda d: d[:2])
+        lines = [self._line(one) for one in ordered[:MAX_DEFECTS]]
         if len(ordered) > MAX_DEFECTS:
-            line, more = ordered[MAX_DEFECTS][0], len(ordered) - MAX_DEFECTS
+            line, more = ordered[MAX_DEFECTS].line, len(ordered) - MAX_DEFECTS
             lines.append(f"{self.source}:{line}: {more:,} more problems from here on")
-        raise SpecError(lines)
+        few = ordered[: MAX_EXCERPTS if self.is_file else 0]
+        excerpts = {text: self._excerpt(one) for text, one in zip(lines, few, strict=False)}
+        raise SpecError(lines, {text: shown for text, shown in excerpts.items() if shown})
+
+    def _line(self, defect: Defect) -> str:
+        if defect.line == BY_SETTING:
+            return _printable(defect.text)
+        place = f"{self.source}:{defect.line}" if self.is_file else self.source
+        return f"{place}: {_printable(defect.text)}"
+
+    def _excerpt(self, defect: Defect) -> str:
+        if defect.line == BY_SETTING or defect.text.startswith("store"):  # it may hold a secret
+            return ""
+        return excerpt(self.document.text, defect.line, defect.column)
+
+
+def _names_in(allowed: str) -> list[str]:
+    """The names in a text such as ``sse | mse | huber``."""
+    parts = allowed.removeprefix("a list out of ").split(" | ")
+    if allowed.startswith("a list out of "):
+        parts = parts[0].split(", ")
+    listed = parts if len(parts) > 1 else parts[:1] if allowed.startswith("auto") else []
+    found = (re.match(r"[A-Za-z]\w*(?:[:-]\w+)*", part) for part in listed)
+    return [one[0] for one in found if one]
 
 
 def _printable(text: str) -> str:

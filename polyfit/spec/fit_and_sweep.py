@@ -26,7 +26,7 @@ def read_fit(raw: Any, defects: Defects) -> Fit:
         try:
             values[name] = field.read(value)
         except ValueError as error:
-            defects.refuse(("fit", name), shown(value), str(error) or field.allowed)
+            defects.refuse(("fit", name), shown(value), str(error) or field.allowed, value)
     return Fit(**values)
 
 
@@ -134,7 +134,7 @@ def _values(path: Path, name: str, raw: Any, distinct: bool, defects: Defects) -
         return Values.read(name, raw, distinct=distinct)
     except ItemError as error:
         for i, found, allowed in error.items:
-            defects.refuse((*path, i), shown(found), allowed)
+            defects.refuse((*path, i), shown(found), allowed, found)
     except ValueError as error:
         defects.refuse(path, shown(raw), str(error) or FIELDS[name].allowed)
     return None

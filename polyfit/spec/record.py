@@ -11,7 +11,10 @@ from pydantic_core import PydanticCustomError
 from polyfit.numerics.arrays import Index
 from polyfit.spec.section import Count, Section
 
-__all__ = ["AUTOMATIC", "MAX_RECORDED", "Record", "read_record"]
+__all__ = ["AUTOMATIC", "MAX_RECORDED", "RECORDABLE", "RECORD_WORDS", "Record", "read_record"]
+
+RECORD_WORDS: Final = ("auto", "none")
+"""What the section may be instead of a mapping."""
 
 RECORDABLE: Final = ("loss", "coefficients", "gradient_norm")
 MAX_RECORDED: Final = 10_000
@@ -95,7 +98,7 @@ _NOTHING: Final = Record.model_construct(every=None, at=(), of=())
 
 def read_record(raw: Any) -> Any:
     """What pydantic is to read as a Record: ``none`` is one that records nothing."""
-    if raw in ("auto", "none"):
+    if raw in RECORD_WORDS:
         return AUTOMATIC if raw == "auto" else _NOTHING
     keys_known = isinstance(raw, dict) and set(raw) <= set(Record.model_fields)
     if keys_known and ("every" in raw) == ("at" in raw):  # a misspelt key has a message of its own

@@ -68,7 +68,7 @@ def _refuse_together(
     here, *there = stated.values() or [()]
     found = found or f"{first} with {' and '.join(others)}"
     if there:
-        places = (f"{dotted(path)} on line {defects.document.line(path)}" for path in there)
+        places = map(defects.place, there)
         found += f" ({', '.join(places)})"
     if len({axis.fields for axis in grid.axes if set(axis.fields) & set(values)}) > 1:
         zipped = dotted((*grid.path, "zip"))

@@ -11,7 +11,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from polyfit.spec.defects import Defects, shown
 from polyfit.spec.document import Path
-from polyfit.spec.record import AUTOMATIC, Record, read_record
+from polyfit.spec.fields import FIELDS
+from polyfit.spec.record import AUTOMATIC, RECORDABLE, Record, read_record
 from polyfit.spec.section import Count, PositiveNumber, Section, not_boolean
 from polyfit.spec.storage import StoreAt
 
@@ -111,7 +112,8 @@ class Schema(Section):
     )
     store: StoreAt | None = Field(
         None,
-        description="a mapping of uri, endpoint_url, sse, kms_key_id and storage_class",
+        description="an address, or a mapping of uri, endpoint_url, sse, kms_key_id and "
+        "storage_class",
     )
     resources: Resources = Field(Resources(), description="a mapping")
     limits: Limits = Field(Limits(), description="a mapping of fits, core_hours and bytes")
@@ -130,11 +132,21 @@ class Schema(Section):
             for item in error.errors(include_url=False, include_context=False):
                 path, allowed, section = _described(item["loc"])
                 if item["type"] in ("extra_forbidden", "invalid_key"):
-                    defects.unknown_key(path, tuple(section.model_fields))
+                    name = str(path[-1])
+                    moved = ("fit", name) if len(path) == 1 and name in FIELDS else ()
+                    defects.unknown_key(path, tuple(section.model_fields), moved)
                 elif path not in refused:
-                    defects.refuse(path, *_found_and_allowed(item, raw, path, allowed))
+                    value = _wrong_name(_reach(raw, path))
+                    defects.refuse(path, *_found_and_allowed(item, raw, path, allowed), value)
                 refused.add(path)
             return None
+
+
+def _wrong_name(value: Any) -> Any:
+    """Of a list of names the first that may not stand there, else the value itself."""
+    if isinstance(value, list):
+        return next((one for one in value if one not in RECORDABLE), None)
+    return value
 
 
 def _found_and_allowed(

@@ -55,11 +55,38 @@ def _stdin() -> bytes:
 def as_json(source: Mapping[str, Any], name: str) -> str:
     """A spec given as a mapping, as the text of a file.
 
+    It may hold ranges, numpy's arrays and numbers, and tuples. A range in ``sweep`` is a generator.
+
     Raises:
         SpecError: it holds something that JSON has not.
     """
     try:
-        return json.dumps(source, indent=2, default=os.fspath)
+        swept = source.get("sweep")
+        source = source if swept is None else {**source, "sweep": _generators(swept)}
+        return json.dumps(source, indent=2, default=_plain)
     except (TypeError, ValueError, RecursionError) as error:
-        allowed = "mappings, lists, text, numbers, booleans and None"
+        allowed = "mappings, lists, text, numbers, booleans, None, ranges and numpy's arrays"
         raise SpecError([f"{name}: {error}; allowed: {allowed}"]) from None
+
+
+def _generators(value: Any) -> Any:
+    """``value`` with ranges as generators: a thousand million seeds are not listed."""
+    match value:
+        case range() if value:
+            return {"count": len(value), "start": value.start, "step": value.step}
+        case Mapping():
+            return {key: _generators(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_generators(one) for one in value]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know, as something that it does."""
+    if isinstance(value, range):
+        return list(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "tolist"):  # an array or a number of numpy
+        return value.tolist()
+    return os.fspath(value)

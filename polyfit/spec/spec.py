@@ -5,26 +5,27 @@ what is allowed.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from polyfit.errors import UsageError
 from polyfit.spec.defects import Defects, dotted, shown
 from polyfit.spec.disjoint import check_disjoint
-from polyfit.spec.document import Document, Path
+from polyfit.spec.document import BY_SETTING, Document, Path
 from polyfit.spec.fit import Fit
 from polyfit.spec.fit_and_sweep import make_grids, read_exclude, read_fit, read_sweep
 from polyfit.spec.parameter_grid import ParameterGrid
 from polyfit.spec.record import Record
 from polyfit.spec.rules import check_combinations, check_record
 from polyfit.spec.schema import Limits, Resources, Schema
+from polyfit.spec.settings import apply_settings, check_settings
 from polyfit.spec.source import as_json, name_of, read_source
 from polyfit.spec.storage import StoreAt, check_store, fill_variables
 
 __all__ = ["Spec"]
 
-_FORMS: Final = "Spec.load(path), Spec.parse(text) or Spec.parse({...})"
+_FORMS: Final = "Spec.load(path), Spec.parse(text) or Spec.of(name=..., fit={...}, sweep={...})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Spec:
 
     ``fit`` holds the value of every field that no axis varies (and the default of those that
     one does); ``grids`` follow one another. ``text`` is the document as submitted, ``source``
-    its name in messages, ``lines`` the line of each of its keys and items.
+    its name in messages, ``lines`` the line of each of its keys and items, ``is_file`` whether
+    somebody has seen those lines.
     """
 
     name: str
@@ -48,13 +50,17 @@ class Spec:
     on_failure: str
     text: str
     source: str
+    is_file: bool = True
     lines: dict[Path, int] = field(default_factory=dict, compare=False, repr=False)
 
     def where(self, *paths: Path) -> str:
         """File, line and key of the first of ``paths`` that the spec states, for a message."""
         for path in paths:
             if path in self.lines:
-                return f"{self.source}:{self.lines[path]}: {dotted(path)}"
+                if self.lines[path] == BY_SETTING:
+                    return f"--set {dotted(path)}"
+                line = f":{self.lines[path]}" if self.is_file else ""
+                return f"{self.source}{line}: {dotted(path)}"
         return f"{self.source}: {dotted(paths[0])}"
 
     def __new__(cls, *given: object, **fields: object) -> "Spec":
@@ -63,13 +69,25 @@ class Spec:
         return object.__new__(cls)
 
     @classmethod
-    def of(cls, source: "Spec | Mapping[str, Any] | str | os.PathLike[str]") -> "Spec":
-        """A spec as it is, or read from a mapping or from the file at a path.
+    def of(
+        cls,
+        source: "Spec | Mapping[str, Any] | str | os.PathLike[str] | None" = None,
+        /,
+        **keys: Any,
+    ) -> "Spec":
+        """A spec as it is, or read from a mapping, from the file at a path, or from keywords.
+
+        ``Spec.of(name="a", sweep={"seed": range(100), "lr": numpy.logspace(-3, -1, 5)})``: values
+        are as in a file; ranges, tuples, and numpy's arrays and numbers are taken too.
 
         Raises:
             SpecError: all that is wrong in it, a line each.
             UsageError: it is none of these.
         """
+        if source is None and keys:
+            return cls.parse(keys)
+        if keys:
+            raise UsageError(f"a spec is made of one source or of keywords; allowed: {_FORMS}")
         if isinstance(source, Spec):
             return source
         if isinstance(source, Mapping):
@@ -79,29 +97,39 @@ class Spec:
         raise UsageError(f"a spec cannot be a {type(source).__name__}; allowed: {_FORMS}")
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Spec":
+    def load(cls, path: str | os.PathLike[str], settings: Sequence[str] = ()) -> "Spec":
         """Read the spec in the file or pipe at ``path``, ``-`` being standard input.
+
+        ``settings`` are texts KEY=VALUE that change it, such as ``fit.degree=5``.
 
         Raises:
             SpecError: the file cannot be read, or all that is wrong in it, a line each.
         """
-        return cls.parse(read_source(path), name_of(path))
+        return cls.parse(read_source(path), name_of(path), settings)
 
     @classmethod
-    def parse(cls, data: str | bytes | Mapping[str, Any], source: str = "<spec>") -> "Spec":
+    def parse(
+        cls,
+        data: str | bytes | Mapping[str, Any],
+        source: str | None = None,
+        settings: Sequence[str] = (),
+    ) -> "Spec":
         """Read a spec from YAML or JSON text, or a mapping; ``source`` names it in messages.
 
         Raises:
             SpecError: all that is wrong in it, a line each.
         """
+        is_file = not isinstance(data, Mapping)
+        source = source or ("<spec>" if is_file else "spec")
         if isinstance(data, Mapping):
             data = as_json(data, source)
         if isinstance(data, str):
             data = data.encode("utf-8", "surrogatepass")
         document = Document.read(data)
-        defects = Defects(document, source)
-        defects.raise_any()
-        top, fit, grids = _sections(document.value, defects)
+        defects = Defects(document, source, is_file)
+        if not isinstance(document.value, dict):
+            defects.raise_any()
+        top, fit, grids = _sections(document, settings, defects)
         return cls(
             name=top.name,
             fit=fit,
@@ -113,18 +141,25 @@ class Spec:
             resources=top.resources,
             limits=top.limits,
             on_failure=top.on_failure,
-            text=data.decode("utf-8"),
+            text=document.write() if settings else data.decode("utf-8"),
             source=source,
+            is_file=is_file,
             lines=document.lines,
         )
 
 
-def _sections(raw: Any, defects: Defects) -> tuple[Schema, Fit, tuple[ParameterGrid, ...]]:
+def _sections(
+    document: Document, settings: Sequence[str], defects: Defects
+) -> tuple[Schema, Fit, tuple[ParameterGrid, ...]]:
     """The sections of a document, each read by itself; then what must hold between them."""
+    raw = document.value
     if not isinstance(raw, dict):
         found = "an empty file" if raw is None else shown(raw)
         defects.refuse((), found, "a mapping with at least `name`")
         defects.raise_any()
+    apply_settings(settings, defects)
+    if isinstance(raw.get("store"), str):
+        raw["store"] = {"uri": raw["store"]}
     store, unfilled = fill_variables(raw.get("store"), defects)
     top = Schema.read({**raw, "store": store}, defects, unfilled)
     fit = read_fit(raw.get("fit", {}), defects)
@@ -132,6 +167,7 @@ def _sections(raw: Any, defects: Defects) -> tuple[Schema, Fit, tuple[ParameterG
     exclude = read_exclude(raw.get("exclude", []), defects)
     defects.raise_any()
     assert top is not None, "without a defect"
+    check_settings(sweep, defects)
     if top.store is not None:
         check_store(top.store, defects)
     actors = top.resources.actors

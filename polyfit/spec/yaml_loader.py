@@ -6,15 +6,18 @@ of a block.
 """
 
 import re
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import yaml
 from yaml.scanner import ScannerError
 
-__all__ = ["MAX_DEPTH", "MAX_VALUES", "TAB", "Loader"]
+__all__ = ["MAX_DEPTH", "MAX_VALUES", "REFUSED", "TAB", "Defect", "Loader"]
 
 MAX_DEPTH: Final = 12
 MAX_VALUES: Final = 100_000  # keys count too; one takes a kilobyte while it is read
+
+REFUSED: Final = "tag:polyfit,refused"
+"""The tag of a node in the place of one that was refused."""
 
 TAB: Final = "a tab ('\\t') in the indentation; allowed: spaces"
 
@@ -32,12 +35,20 @@ _ENDS: Final = f"\0{_BREAKS}"  # PyYAML puts a NUL behind the last character
 _INDICATORS: Final = re.compile(r"(?:([-+])([1-9])?|([1-9])([-+])?)?(?=\t)")
 
 
+class Defect(NamedTuple):
+    """What is wrong at a line, and a column where it is known, both counted from 1."""
+
+    line: int
+    text: str
+    column: int | None = None
+
+
 class Loader(yaml.SafeLoader):
-    """Scans tabs as YAML 1.2 does, composes plain nodes; adds (line, text) to ``defects``."""
+    """Scans tabs as YAML 1.2 does, composes plain nodes; adds to ``defects``."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own class attribute
 
-    def __init__(self, text: str, defects: list[tuple[int, str]]) -> None:
+    def __init__(self, text: str, defects: list[Defect]) -> None:
         super().__init__(text)
         self._defects = defects
         self._depth = 0
@@ -110,26 +121,28 @@ class Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
-        line = event.start_mark.line + 1
+        start = event.start_mark
+        line, column = start.line + 1, start.column + 1
         self._values += 1
         if self._values > MAX_VALUES:
             raise yaml.MarkedYAMLError(
                 problem=f"more keys and values than are read; allowed: at most {MAX_VALUES:,}",
-                problem_mark=event.start_mark,
+                problem_mark=start,
             )
         if isinstance(event, yaml.AliasEvent):
             self.get_event()  # type: ignore[no-untyped-call]
             self._defects.append(
-                (line, f"an alias (*{event.anchor}); allowed: the value written out")
+                Defect(line, f"an alias (*{event.anchor}); allowed: the value written out", column)
             )
-            mark: Any = event.start_mark
-            return yaml.ScalarNode("tag:yaml.org,2002:null", "", mark, mark)
+            mark: Any = start
+            return yaml.ScalarNode(REFUSED, "", mark, mark)
         if getattr(event, "tag", None) is not None:
-            self._defects.append((line, f"a tag ({event.tag}); allowed: plain YAML without tags"))
+            text = f"a tag ({event.tag}); allowed: plain YAML without tags"
+            self._defects.append(Defect(line, text, column))
             event.tag, event.implicit = None, (True, False)
         if self._depth >= MAX_DEPTH:
             raise yaml.MarkedYAMLError(
-                problem=f"nested deeper than {MAX_DEPTH} levels", problem_mark=event.start_mark
+                problem=f"nested deeper than {MAX_DEPTH} levels", problem_mark=start
             )
         self._depth += 1
         try:

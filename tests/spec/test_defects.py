@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from specs import defects
 
 from polyfit.errors import Exit, SpecError
+from polyfit.spec.defects import MAX_EXCERPTS
 from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.spec import Spec
 
@@ -26,12 +27,10 @@ JSON = """\
 def test_defects_of_json_are_reported_with_line_and_key() -> None:
     with pytest.raises(SpecError) as caught:
         Spec.parse(JSON, "job.json")
-    assert caught.value.problems == ["job.json:4: duplicate key 'seed', first on line 4"]
-    with pytest.raises(SpecError) as caught:
-        Spec.parse(JSON.replace(', "seed": [1]', ""), "job.json")
-    found = [re.match(r"job\.json:3: fit\.\w+: ", line) for line in caught.value.problems]
-    assert len(found) == 2
-    assert all(found)
+    first, second, third = caught.value.problems
+    assert re.match(r"job\.json:3: fit\.degre: unknown key", first)
+    assert re.match(r"job\.json:3: fit\.lr: found 'fast'", second)
+    assert third == "job.json:4: duplicate key 'seed', first on line 4"
 
 
 DEFECTS = """\
@@ -211,6 +210,78 @@ def test_all_defects_are_reported_at_once_each_with_line_key_found_and_allowed()
             "fit.points: found 5 points at degree 5 (sweep.degree[2] on line 3); "
             "allowed: at least degree + 1 = 6 points",
         ),
+        (
+            "sweep: []",
+            "sweep: found []; allowed: a mapping of fields to lists or generators, and zip",
+        ),
+        (
+            "sweep: [{}, 3]",
+            "sweep[1]: found 3; allowed: a mapping of fields to lists or generators",
+        ),
+        ("sweep: [{seed: [1]}, {sed: [1]}]", "sweep[1].sed: unknown key (did you mean 'seed'?)"),
+        (
+            "sweep: [{degree: [1, 40]}, {degree: [2]}]",
+            "sweep[0].degree[1]: found 40; allowed: an integer from 0 to 30",
+        ),
+        (
+            "sweep: [{degree: [1, 2]}, {degree: [12]}, {degree: {start: 2, stop: 9}}]",
+            "sweep[2]: found fits that sweep[0] has too, such as its fit 1; allowed: each fit once",
+        ),
+        (
+            "sweep:\n- {seed: {count: 4000000}}\n- {seed: {start: 9, stop: 4000000, step: 7}}",
+            "sweep[1]: found fits that sweep[0] has too, such as its fit 0; allowed: each fit once",
+        ),
+        (
+            "sweep: [{zip: [{seed: [1, 2], lr: [1]}]}]",
+            "sweep[0].zip[0]: found 2 values of seed, 1 values of lr; allowed: the same number",
+        ),
+        (
+            "sweep: [{points: [3]}, {points: [9]}]",
+            "sweep[0].points[0]: found 3 points at degree 3; allowed: at least degree + 1 = 4",
+        ),
+        ("exclude: degree > 3", "exclude: found 'degree > 3'; allowed: a list of up to 100"),
+        ("exclude: [3]", "exclude[0]: found 3; allowed: a condition of at most 1,000 characters"),
+        (
+            "exclude: ['1 < 2']",
+            "exclude[0]: found '1 < 2'; allowed: a condition that names a field",
+        ),
+        ("exclude: ['lr.x']", "exclude[0]: found 'lr.x'; allowed: a condition on degree, points"),
+        (
+            "exclude: [basis > 3]",
+            "exclude[0]: found 'basis > 3'; allowed: a condition on degree, points",
+        ),
+        ("exclude: ['degree']", "exclude[0]: found 'degree'; allowed: a condition on degree"),
+        ("exclude: ['degree == 3']", "exclude: found the only fit; allowed: conditions that leave"),
+        (
+            "sweep: {seed: {count: 1000000000}}\nexclude: ['seed < 2000000000']",
+            "exclude: found conditions that exclude all 1,000,000,000 fits; allowed: conditions",
+        ),
+        (
+            "sweep: {seed: {count: 1000000000}}\nexclude: ['seed - 1 == 0']",
+            "exclude[0]: found 'seed - 1 == 0'; allowed: of seed, which has 1,000,000,000 values",
+        ),
+        (
+            "sweep: {seed: {count: 2000}, steps: {count: 999, start: 1}}\n"
+            "exclude: ['seed == steps']",
+            "exclude[0]: found 'seed == steps'; allowed: a condition on axes with at most",
+        ),
+        (
+            "sweep: {lr: {of_limit: [0.5, 0]}}",
+            "sweep.lr[1]: found {'of_limit': 0}; allowed: auto, a number above 0, or {of_limit",
+        ),
+        (
+            "sweep: {lr: {of_limit: {linspace: [0, 1, 3]}}}",
+            "sweep.lr: found {'of_limit': {'linspace': [0, 1, 3]}}; allowed: a share above 0; the",
+        ),
+        (
+            "sweep: {noise: {uniform: [1, 0, 3]}}",
+            "sweep.noise: found {'uniform': [1, 0, 3]}; allowed: a < b, the ends of uniform",
+        ),
+        (
+            "sweep: {degree: {uniform: [1, 5, 6]}}",
+            "sweep.degree: found {'uniform': [1, 5, 6]}; allowed: at most the 5 integers from 1",
+        ),
+        ("store: 's3://'", "store.uri: found 's3://'; allowed: a folder or s3://bucket/prefix"),
         ("record: {every: 0}", "record.every: found 0; allowed: an integer from 1"),
         ("record: {every: 1, at: [1]}", "record: found {'every': 1, 'at': [1]}; allowed: auto, {e"),
         ("record: {}", "record: found {}; allowed: auto, {every: n, of: [...]}"),
@@ -261,7 +332,10 @@ def test_all_defects_are_reported_at_once_each_with_line_key_found_and_allowed()
         ),
         ("store: {uri: ''}", "store.uri: found ''; allowed: a folder or s3://bucket/prefix"),
         ("store: {uri: 's3://'}", "store.uri: found 's3://'; allowed: a folder or s3://"),
-        ("store: {uri: 's3://b', sse: kms}", "store.sse: found 'kms'; allowed: AES256 | aws:kms |"),
+        (
+            "store: {uri: 's3://b', sse: kms}",
+            "store.sse: found 'kms' (did you mean 'aws:kms'?); allowed: AES256",
+        ),
         (
             "store: {uri: 's3://b', kms_key_id: k}",
             "store.kms_key_id: found 'k'; allowed: only with sse: aws:kms[:dsse]",
@@ -307,6 +381,76 @@ def test_a_defect_is_reported_with_line_key_found_and_allowed(text: str, message
     (found,) = defects(text)
     last = 1 + len(text.splitlines())
     assert found.startswith(tuple(f"job.yaml:{line}: {message}" for line in range(2, last + 1)))
+
+
+NEAR_MISSES = [
+    # what is written, what the message says of it
+    ("fit: {objective: hubber}", "found 'hubber' (did you mean 'huber'?); allowed: sse"),
+    ("fit: {optimizer: sgd}", "found 'sgd' (did you mean 'gd'?); allowed: gd"),
+    ("fit: {dtype: double}", "found 'double' (did you mean 'float64'?); allowed"),
+    ("fit: {basis: Chebyshev}", "found 'Chebyshev' (did you mean 'chebyshev'?); allowed"),
+    ("fit: {lr: atuo}", "found 'atuo' (did you mean 'auto'?); allowed: auto, a number"),
+    ("fit: {learning_rate: 1}", "unknown key (did you mean 'lr'?); allowed: degree"),
+    ("fit: {target: x^2}", "; did you mean ** for ^?"),
+    ("fit: {target: sin x}", "; did you mean sin(x)?"),
+    ("fit: {target: 2x + 1}", "; did you mean 2*x?"),
+    ("fit: {target: ln(x)}", "; did you mean log?"),
+    ("degree: 3", "unknown key (did you mean 'fit.degree'?); allowed: name"),
+    ("engine: compild", "found 'compild' (did you mean 'compiled'?); allowed: auto"),
+    ("on_failure: abort", "found 'abort' (did you mean 'stop'?); allowed: continue"),
+    ("record: {every: 1, of: [loss, gradient]}", "(did you mean 'gradient_norm'?)"),
+    ("sweep: {basis: [power, legender]}", "found 'legender' (did you mean 'legendre'?)"),
+    ("sweep: {seed: {start: 1, end: 5}}", "did you mean 'stop' for 'end'?"),
+    ("sweep: {seed: {num: 5}}", "did you mean 'count' for 'num'?"),
+    ("sweep: {lr: {geomspace: [1, 2, 3]}}", "did you mean 'logspace' for 'geomspace'?"),
+    ("exclude: [degree = 3]", "did you mean == for =?"),
+    ("exclude: [degre > 3]", "'degre' is an unknown name (did you mean 'degree'?)"),
+    ("exclude: [basis == power]", "did you mean 'power' in quotes?"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), NEAR_MISSES)
+def test_a_near_miss_is_told_what_was_probably_meant(text: str, message: str) -> None:
+    (found,) = defects(text)
+    assert message in found
+
+
+def test_a_duplicate_key_or_an_alias_hides_no_other_defect() -> None:
+    assert [line[:24] for line in defects("fit: {lr: fast}\nfit: {}\nsweep: *a\nshard: 0")] == [
+        "job.yaml:2: fit.lr: foun",
+        "job.yaml:3: duplicate ke",
+        "job.yaml:4: an alias (*a",
+        "job.yaml:5: shard: found",
+    ]
+
+
+def excerpts(text: str) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        Spec.parse(text, "job.yaml")
+    return caught.value.report().splitlines()[1:]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("name: a\nfit: {degree: -1}", ["    2 | fit: {degree: -1}", "      |               ^"]),
+        ("name: a\nfit:\n  degre: 3", ["    3 |   degre: 3", "      |   ^"]),
+        ('{"name": 3}', ['    1 | {"name": 3}', "      |          ^"]),
+        ("name: a\nfit: [", ["    2 | fit: [", "      |       ^"]),
+        ("name: a\nfit: {dtype: \t\x85 x}", []),
+        ("name: a\nstore: {uri: 's3://KEY:SECRET@b'}", []),
+    ],
+)
+def test_a_caret_shows_the_column(text: str, shown: list[str]) -> None:
+    assert excerpts(text) == shown or not shown
+
+
+def test_a_long_line_is_shown_around_the_column_and_of_many_defects_the_first_ten() -> None:
+    line, caret = excerpts(f"{{name: a, {' ' * 5000}shard: 0{' ' * 5000}}}")
+    assert len(line) < 100
+    assert line[caret.index("^")] == "0"
+    many = excerpts("name: a\n" + "".join(f"x{i}: 1\n" for i in range(15)))
+    assert sum(one.endswith("^") for one in many) == MAX_EXCERPTS
 
 
 def test_a_defect_of_the_yaml_is_reported_with_file_and_line() -> None:
