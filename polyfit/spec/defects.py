@@ -89,7 +89,8 @@ class Defects:
         """
         if not self._found:
             return
-        ordered = sorted(dict.fromkeys(self._found), key=lambda d: d[:2])
+        once = {one[:2]: one for one in reversed(self._found)}
+        ordered = [once[place] for place in sorted(once)]
         lines = [self._line(one) for one in ordered[:MAX_DEFECTS]]
         if len(ordered) > MAX_DEFECTS:
             line, more = ordered[MAX_DEFECTS].line, len(ordered) - MAX_DEFECTS

@@ -58,11 +58,13 @@ def _linear(low: float, high: float) -> Callable[[_Raw], list[float]]:
 
 
 def _geometric(low: float, high: float) -> Callable[[_Raw], list[float]]:
-    first, last = (float(elementary.log(np.float64(end))) for end in (low, high))
+    with np.errstate(all="ignore"):  # at the ends of float64
+        first, last = (float(elementary.log(np.float64(end))) for end in (low, high))
 
     def numbers(raw: _Raw) -> list[float]:
         shares = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        made = elementary.exp(first + (last - first) * shares)
+        with np.errstate(all="ignore"):
+            made = elementary.exp(first + (last - first) * shares)
         return [float(value) for value in np.clip(made, low, high)]
 
     return numbers

@@ -40,6 +40,7 @@ sweep:
   lr: {logspace: [-3, -1, 3]}
   noise_seed: {count: 5, start: 7}
   zip: [{optimizer: [gd, {momentum: {beta: 0.5}}], objective: [sse, huber]}]
+exclude: ["degree > 5 and lr < 0.01", "noise_seed in [7, 9]"]
 record: {at: [0, 10], of: [loss, coefficients]}
 engine: eager
 shard: 100
@@ -50,7 +51,17 @@ on_failure: stop
 """
 
 
-JOBS = [WHOLE, *(path.read_text() for path in sorted(Path("jobs").glob("*.yaml")))]
+GRIDS = """\
+name: grids
+sweep:
+- {degree: [1, 3], lr: {of_limit: {linspace: [0.1, 1, 3]}}, seed: {count: 4}}
+- {degree: [5], noise: {uniform: [0, 1, 3], seed: 4}, steps: {log_uniform: [1, 1000, 3]}}
+exclude: [not seed < 2 and degree == 1]
+store: s3://bucket/prefix
+"""
+
+
+JOBS = [WHOLE, GRIDS, *(path.read_text() for path in sorted(Path("jobs").glob("*.yaml")))]
 
 
 SCRAPS = [
@@ -63,6 +74,8 @@ SCRAPS = [
     *("{start: 1, stop: 5}", "{linspace: [1, 9, 5]}", f"{{linspace: [0, 1, {HUGE}]}}"),
     *("{logspace: [0, 400, 3]}", "{of_limit: 0.5}", "{momentum: {beta: 1}}", "{gradient: 1}"),
     *("gd", "adam", "newton", "l1", "mse", "power", "affine", "compiled", "float64", "zip"),
+    *("{uniform: [1, 9, 3]}", "{of_limit: [0.5, 1]}", "{log_uniform: [0, 1, 2], seed: -1}"),
+    *("exclude", "[seed < 3]", "seed == 3", "degree > points", "lr == None", "basis = 'power'"),
     *("sin(x)", "9**9**9", "x.real", "'x'", "../x", "s3://k:s@b", "http://[::1", "a/b"),
     *CANONICAL_ORDER,
 ]
@@ -116,6 +129,21 @@ GENERATORS: st.SearchStrategy[Any] = st.one_of(
     st.fixed_dictionaries({"start": NUMBERS, "stop": NUMBERS}, optional={"step": NUMBERS}),
     st.fixed_dictionaries({"linspace": st.tuples(NUMBERS, NUMBERS, NUMBERS).map(list)}),
     st.fixed_dictionaries({"logspace": st.tuples(NUMBERS, NUMBERS, NUMBERS).map(list)}),
+    *(
+        st.fixed_dictionaries(
+            {kind: st.tuples(NUMBERS, NUMBERS, st.integers(-1, 50)).map(list)},
+            optional={"seed": NUMBERS},
+        )
+        for kind in ("uniform", "log_uniform")
+    ),
+)
+
+
+CONDITIONS = st.builds(
+    "{} {} {}".format,
+    st.sampled_from([*CANONICAL_ORDER, "range_low", "degree + seed", "not lr", "noise * 2"]),
+    st.sampled_from(["<", "==", ">=", "!=", "in", "=", "and", "/"]),
+    st.one_of(NUMBERS, st.sampled_from(["'power'", "[0, 3]", "None", "points", "1 < 2"])),
 )
 
 
@@ -169,8 +197,12 @@ RECORDS = st.one_of(
 
 
 SPECS = st.fixed_dictionaries(
-    {"name": st.just("test"), "sweep": sweeps()},
+    {
+        "name": st.just("test"),
+        "sweep": st.one_of(sweeps(), sweeps(), st.lists(sweeps(), max_size=3)),
+    },
     optional={
+        "exclude": st.lists(CONDITIONS, max_size=2),
         "fit": st.fixed_dictionaries({}, optional={name: field(name) for name in WORDS}),
         "record": RECORDS,
         "engine": st.sampled_from(["auto", "eager", "compiled", "affine"]),

@@ -47,7 +47,7 @@ def wide(max_bytes: int, max_values: int) -> dict[str, tuple[str, str]]:
         "no keys": (full("", "? "), "nested deeper"),
         "aliases": (full("a: &a x\nb: [", "*a,", "]"), "more keys and values than are read"),
         "tags": (full("[", "!t a,", "]"), "more keys and values than are read"),
-        "one key again": ("a: 1\n" * (many(0.45) + 1), unsaid(0.45)),
+        "one key again": ("name: a\n" * (many(0.45) + 1), unsaid(0.45)),
         "open lists": (full("", "["), "nested deeper than 12 levels"),
         "open mappings": (full("", "{a: "), "nested deeper than 12 levels"),
         "open items": (full("", "- "), "nested deeper than 12 levels"),

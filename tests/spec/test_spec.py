@@ -5,10 +5,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from specs import EXAMPLE, spec
 
-from polyfit.errors import UsageError
+from polyfit.errors import SpecError, UsageError
 from polyfit.spec.fit import Fit, Rate, Stop
 from polyfit.spec.optimizer import Optimizer
 from polyfit.spec.plan import Plan
@@ -73,6 +74,57 @@ def test_a_mapping_is_a_spec() -> None:
     )
     assert Spec.of(source) == found
     assert Spec.of(found) is found
+
+
+def test_keywords_and_numpy_make_the_spec_that_a_file_would() -> None:
+    made = Spec.of(
+        name="a",
+        fit={"degree": np.int64(5), "range": (-1, np.float32(0.5))},
+        sweep={
+            "seed": range(3, 11, 2),
+            "lr": np.linspace(0.1, 0.3, 3),
+            "points": np.arange(10, 13),
+            "noise": (0, 0.5),
+        },
+    )
+    text = (
+        "name: a\nfit: {degree: 5, range: [-1, 0.5]}\n"
+        "sweep: {seed: {start: 3, stop: 11, step: 2}, lr: [0.1, 0.2, 0.3], points: [10, 11, 12],"
+        " noise: [0, 0.5]}"
+    )
+    assert Plan.of(made).hash == Plan.of(Spec.parse(text)).hash
+
+
+def test_a_range_of_a_thousand_million_seeds_is_not_listed() -> None:
+    assert Spec.of(name="a", sweep=[{"seed": range(10**9)}]).grids[0].size == 10**9
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"name": "a", "fit": {"degre": 3}}, "spec: fit.degre: unknown key (did you mean 'degree"),
+        ({"name": "a", "fit": {"degree": 2.5}}, "spec: fit.degree: found 2.5; allowed: an integer"),
+        ({"name": "a", "sweep": {"seed": range(0)}}, "spec: sweep.seed: found []; allowed: a list"),
+        ({"sweep": {"lr": np.array([0.1, -1])}}, "spec: name: found nothing; allowed: 1 to 63"),
+        ({"name": "a", "sweep": {"lr": [{1}]}}, "spec: expected str, bytes or os.PathLike object"),
+    ],
+)
+def test_what_is_wrong_in_keywords_is_said_with_the_key(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        Spec.of(**keys)
+    assert caught.value.problems[0].startswith(message)
+    assert not caught.value.excerpts
+
+
+def test_a_source_and_keywords_exclude_each_other() -> None:
+    with pytest.raises(UsageError, match="one source or of keywords"):
+        Spec.of("job.yaml", name="a")
+
+
+def test_a_store_may_be_plain_text() -> None:
+    assert (
+        spec("store: s3://bucket/prefix").store == spec("store: {uri: 's3://bucket/prefix'}").store
+    )
 
 
 def test_a_path_is_a_spec(tmp_path: Path) -> None:
