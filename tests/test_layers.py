@@ -146,13 +146,16 @@ WINGS = {
         "columns": "",
         "condition": "pyarrow",
         "top": "pyarrow",
-        "groups": "pyarrow numpy",
+        "groups": "polars",
         "scan": "polars pyarrow",
         "best": "polars",
         "history": "polars",
+        "compare": "numpy polars pyarrow",
         "notebook": "",
         "stored_fit": "numpy",
         "reader": "pyarrow numpy pandas polars",
+        "several": "pyarrow polars",
+        "export": "pyarrow",
     },
     "work": {
         "progress": "",
@@ -186,6 +189,9 @@ WINGS = {
         "text": "",
         "data": "",
         "table": "rich",
+        "markdown": "",
+        "groups": "",
+        "comparison": "",
         "equation": "",
         "curve": "numpy",
         "fit": "",
@@ -209,6 +215,7 @@ WINGS = {
         "plan": "click",
         "run": "click",
         "list": "click",
+        "compare": "click",
         "status": "click",
         "results": "click",
         "show": "click",
@@ -218,7 +225,12 @@ WINGS = {
 }
 ENTRANCES = {"__init__", "__main__"}  # of the package: they may import every module
 ORDER = ["errors", *(f"{wing}.{module}" for wing in WINGS for module in WINGS[wing])]
-FOR_TYPES = {"show.rows": {"pyarrow"}}  # only under TYPE_CHECKING
+FOR_TYPES = {
+    "show.rows": {"pyarrow"},
+    "show.groups": {"polars"},
+    "show.comparison": {"polars"},
+    "cli.results": {"polars"},
+}  # only under TYPE_CHECKING
 
 
 def sources(package: Path) -> dict[str, ast.Module]:

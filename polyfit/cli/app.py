@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 import click
 
 from polyfit import __version__
+from polyfit.cli.compare import compare_runs
 from polyfit.cli.error_handler import handle_error
 from polyfit.cli.init import write_spec
 from polyfit.cli.list import list_runs
@@ -61,6 +62,7 @@ for command in (
     show_status,
     show_results,
     show_fit,
+    compare_runs,
     verify_run,
 ):
     cli.add_command(command)

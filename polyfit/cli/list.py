@@ -29,7 +29,7 @@ def list_runs(store: str | None, endpoint_url: str | None, as_json: bool, as_csv
     from polyfit.show.text import format_count
     from polyfit.store.address import StoreAddress
 
-    options.refuse_both(as_json, as_csv)
+    options.refuse_two({"--json": as_json, "--csv": as_csv})
     address = StoreAddress.of(store or default_store(), endpoint_url)
     listed = runs_below(address)
     if as_json:

@@ -10,7 +10,7 @@ __all__ = [
     "as_csv",
     "as_json",
     "endpoint_url",
-    "refuse_both",
+    "refuse_two",
     "run_store",
     "settings",
     "strict",
@@ -53,11 +53,19 @@ strict: Final = click.option(
 )
 
 
-def refuse_both(as_json: bool, as_csv: bool) -> None:
-    """Refuse two forms of output at once.
+def refuse_two(chosen: dict[str, bool]) -> None:
+    """Refuse two forms of output at once; ``chosen`` says which options were given.
 
     Raises:
-        click.UsageError: both are asked for.
+        click.UsageError: more than one is asked for.
     """
-    if as_json and as_csv:
-        raise click.UsageError("--json and --csv exclude each other")
+    given = [name for name, is_given in chosen.items() if is_given]
+    if len(given) > 1:
+        raise click.UsageError(f"{given[0]} and {given[1]} exclude each other")
+
+
+def columns(text: str) -> list[str]:
+    """The columns that a list with commas names; ``range`` stands for two."""
+    from polyfit.run.columns import expand
+
+    return expand(name.strip() for name in text.split(",") if name.strip())

@@ -1,11 +1,16 @@
 """Names of columns that a user writes, and the columns that a sweep varies."""
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Final
 
 from polyfit.errors import UsageError
 from polyfit.spec.plan import Plan
 
-__all__ = ["check_names", "expand", "swept_columns"]
+__all__ = ["check_names", "default_groups", "expand", "swept_columns"]
+
+MAX_GROUPS: Final = 1000
+"""Groups into which a run is summed up if nothing else is asked for."""
 
 _REPEATS = ("seed", "noise_seed")
 """Fields that repeat a fit: results are summed up over them."""
@@ -31,3 +36,17 @@ def expand(names: Iterable[str]) -> list[str]:
 def swept_columns(plan: Plan, with_seeds: bool = True) -> list[str]:
     """The columns of the fields that the sweep varies, the slowest first."""
     return expand(name for name in plan.sweep.varied if with_seeds or name not in _REPEATS)
+
+
+def default_groups(plan: Plan) -> list[str]:
+    """The columns by which a run is summed up: those of the swept fields, but for the seeds.
+
+    A field that would make more than ``MAX_GROUPS`` groups is left out.
+    """
+    chosen, groups = [], 1
+    for name in plan.sweep.varied:
+        values = set(islice(plan.sweep.values(name), MAX_GROUPS + 1))
+        if name not in _REPEATS and groups * len(values) <= MAX_GROUPS:
+            chosen.append(name)
+            groups *= len(values)
+    return expand(chosen)

@@ -1,112 +1,144 @@
-"""A run summed up per degree and range.
+"""A run summed up per group: the fits that have the same values in some columns.
 
-Rows are counted part by part, as Arrow's ``group_by`` cannot: it needs all rows at once, and has
-no exact median.
+Counts are added up part by part. Quantiles need their values at once, so of a large run they are
+those of a sample of its fits; memory does not grow with the run.
 """
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
+import polars as pl
 
-from polyfit.run.parquet import count_statuses, to_numpy
-
-__all__ = ["GROUP_COLUMNS", "Group", "group_rows"]
+__all__ = ["GROUP_COLUMNS", "group_rows"]
 
 ABOVE_OPTIMUM: Final = 0.01
 """A fit is far from the optimum if its loss is above it by more than this share."""
 
-MEDIAN_FITS: Final = 1_000_000
-"""Losses that are kept for medians; of a larger run every second, third, ... fit counts."""
+SAMPLED_FITS: Final = 1_000_000
+"""Fits of a run, about, whose values are kept for quantiles."""
 
 GROUP_COLUMNS: Final = (
-    "fit", "degree", "range_low", "range_high", "loss", "optimum_loss", "status",
-)  # fmt: skip
+    "fit",
+    "loss",
+    "optimum_loss",
+    "max_error",
+    "steps_taken",
+    "steps_to_1pct",
+    "status",
+)
+"""What is needed of a row beside the columns that make a group."""
 
-_Key = tuple[int, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The fits of one degree and range. Losses are None where no fit has a finite one.
-
-    ``with_optimum`` counts the fits whose objective has a closed-form optimum, ``above_optimum``
-    those of them that ended more than 1% above it (or without a loss); None where there are none.
-    """
-
-    degree: int
-    low: float
-    high: float
-    fits: int
-    best_loss: float | None
-    median_loss: float | None
-    statuses: dict[str, int]
-    with_optimum: int
-    above_optimum: int | None
+_GOLDEN: Final = 11400714819323198485
+"""2^64 times the golden ratio's fraction: its multiples modulo 2^64 are spread evenly."""
 
 
-def group_rows(parts: Iterable[pa.Table], num_fits: int) -> list[Group]:
-    """The groups of a run of ``num_fits`` fits, sorted by degree and range.
+def group_rows(parts: Iterable[pl.DataFrame], by: Sequence[str], num_fits: int) -> pl.DataFrame:
+    """A row per group, in the order of the columns ``by``; one row of all fits if ``by`` is empty.
+
+    Beside ``by`` it has: ``fits``; ``best_loss``, and of the losses that are finite the quantiles
+    ``p10_loss``, ``median_loss``, ``p90_loss``; ``median_max_error``; ``median_steps``;
+    ``median_steps_to_1pct`` of the fits that came so near to the optimum;
+    ``with_optimum``, fits whose objective has a closed-form optimum, and ``above_optimum``, those
+    of them that ended more than 1% above it or without a loss (null if there are none); and for
+    each status the number of fits that have it.
 
     Args:
-        parts: its rows, with ``GROUP_COLUMNS``.
-        num_fits: of the whole run.
+        parts: rows, with the columns ``by`` and ``GROUP_COLUMNS``; at least one part, which may be
+            empty.
+        by: the columns whose values make a group.
+        num_fits: of all parts, about: of more than ``SAMPLED_FITS`` a share is sampled.
     """
-    stride = -(-num_fits // MEDIAN_FITS)
-    tallies: dict[_Key, _Tally] = {}
+    counts, statuses, samples = [], [], []
     for part in parts:
-        _count(part, tallies, stride)
-    return [tally.group(*key) for key, tally in sorted(tallies.items())]
+        counts.append(part.group_by(_by_or_all(by)).agg(**_COUNTS))
+        ended = pl.col("status").alias(_ENDED)
+        statuses.append(part.group_by(*_by_or_all(by), ended).agg(pl.len()))
+        samples.append(part.filter(_sampled(num_fits)).select(*by, *_SAMPLED))
+        if len(counts) == _MERGED_PARTS:
+            counts, statuses = [_merged(counts, by)], [_added(statuses, by)]
+    return _joined(_merged(counts, by), _added(statuses, by), pl.concat(samples), by)
 
 
-@dataclass(slots=True)
-class _Tally:
-    """A group as far as its rows have been counted."""
+_MERGED_PARTS: Final = 64
 
-    fits: int = 0
-    best_loss: float = np.inf
-    losses: list[npt.NDArray[np.float64]] = field(default_factory=list)
-    statuses: Counter[str] = field(default_factory=Counter)
-    with_optimum: int = 0
-    above_optimum: int = 0
+_SAMPLED: Final = ("loss", "max_error", "steps_taken", "steps_to_1pct")
 
-    def group(self, degree: int, low: float, high: float) -> Group:
-        losses = np.concatenate(self.losses)
-        return Group(
-            degree,
-            low,
-            high,
-            self.fits,
-            self.best_loss if np.isfinite(self.best_loss) else None,
-            float(np.median(losses)) if len(losses) else None,
-            dict(sorted(self.statuses.items())),
-            self.with_optimum,
-            self.above_optimum if self.with_optimum else None,
-        )
+_near = pl.col("loss") <= pl.col("optimum_loss") * (1 + ABOVE_OPTIMUM)
+_has_optimum = pl.col("optimum_loss").is_not_null()
+_COUNTS: Final = {
+    "fits": pl.len().cast(pl.Int64),
+    "best_loss": pl.col("loss").min(),
+    "with_optimum": _has_optimum.sum().cast(pl.Int64),
+    "above_optimum": (_has_optimum & ~_near.fill_null(False)).sum().cast(pl.Int64),
+}
 
 
-def _count(part: pa.Table, tallies: dict[_Key, _Tally], stride: int) -> None:
-    """Add rows to their groups. Neighbours mostly share one, so rows are cut where it changes."""
-    if not len(part):
-        return
-    fit, loss, optimum = (to_numpy(part[name]) for name in ("fit", "loss", "optimum_loss"))
-    degree, low, high = (to_numpy(part[name]) for name in ("degree", "range_low", "range_high"))
-    changes = np.any([np.diff(values) != 0 for values in (degree, low, high)], axis=0)
-    cuts = [0, *(int(cut) + 1 for cut in np.flatnonzero(changes)), len(fit)]
-    for start, stop in pairwise(cuts):
-        key = int(degree[start]), float(low[start]), float(high[start])
-        tally = tallies.setdefault(key, _Tally())
-        some = slice(start, stop)
-        finite, has_optimum = np.isfinite(loss[some]), np.isfinite(optimum[some])
-        near = loss[some] <= optimum[some] * (1 + ABOVE_OPTIMUM)
-        tally.fits += stop - start
-        tally.best_loss = min(tally.best_loss, float(loss[some][finite].min(initial=np.inf)))
-        tally.losses.append(loss[some][finite & (fit[some] % stride == 0)])
-        tally.statuses.update(count_statuses(part["status"].slice(start, stop - start)))
-        tally.with_optimum += int(has_optimum.sum())
-        tally.above_optimum += int((has_optimum & ~near).sum())
+def _by_or_all(by: Sequence[str]) -> list[pl.Expr]:
+    """The columns of a group, or a constant that puts all rows into one."""
+    return [pl.col(name) for name in by] or [pl.lit(0).alias(_ALL)]
+
+
+_ALL: Final = "all"
+_ENDED: Final = "ended"  # a copy of the status, which may make groups too
+
+
+def _sampled(num_fits: int) -> pl.Expr:
+    """Whether a fit is in the sample. Every second, third, ... one would be the same seed."""
+    share = min(1.0, SAMPLED_FITS / max(num_fits, 1))
+    if share == 1.0:
+        return pl.lit(True)
+    spread = pl.col("fit").cast(pl.UInt64) * pl.lit(_GOLDEN, dtype=pl.UInt64)
+    return spread < pl.lit(int(share * 2**64), dtype=pl.UInt64)
+
+
+def _keys(by: Sequence[str]) -> list[str]:
+    return list(by) or [_ALL]
+
+
+def _merged(counts: list[pl.DataFrame], by: Sequence[str]) -> pl.DataFrame:
+    sums = {name: pl.col(name).sum() for name in _COUNTS} | {"best_loss": pl.col("best_loss").min()}
+    return pl.concat(counts).group_by(_keys(by)).agg(**sums)
+
+
+def _added(statuses: list[pl.DataFrame], by: Sequence[str]) -> pl.DataFrame:
+    return pl.concat(statuses).group_by(*_keys(by), _ENDED).agg(pl.col("len").sum())
+
+
+def _joined(
+    counts: pl.DataFrame, statuses: pl.DataFrame, samples: pl.DataFrame, by: Sequence[str]
+) -> pl.DataFrame:
+    """The rows of ``group_rows``, from counts, counts per status, and samples."""
+    keys = _keys(by)
+    per_status = (
+        statuses.with_columns(pl.col(_ENDED).cast(pl.String), pl.col("len").cast(pl.Int64))
+        .sort(_ENDED)
+        .pivot(_ENDED, index=keys, values="len")
+        .with_columns(pl.exclude(keys).fill_null(0))
+    )
+    finite = pl.col("loss").drop_nulls()
+    quantiles = samples.group_by(_by_or_all(by)).agg(
+        finite.quantile(0.1, "linear").alias("p10_loss"),
+        finite.quantile(0.5, "linear").alias("median_loss"),
+        finite.quantile(0.9, "linear").alias("p90_loss"),
+        pl.col("max_error").median().alias("median_max_error"),
+        pl.col("steps_taken").median().alias("median_steps"),
+        pl.col("steps_to_1pct").median().alias("median_steps_to_1pct"),
+    )
+    joined = counts.join(quantiles, keys, "left", nulls_equal=True)
+    joined = joined.join(per_status, keys, "left", nulls_equal=True).sort(keys, nulls_last=True)
+    known = pl.when(pl.col("with_optimum") > 0).then("above_optimum")
+    return joined.select(
+        *by,
+        "fits",
+        "best_loss",
+        *_QUANTILES,
+        "with_optimum",
+        known.alias("above_optimum"),
+        pl.exclude(*keys, "fits", "best_loss", *_QUANTILES, "with_optimum", "above_optimum"),
+    )
+
+
+_QUANTILES: Final = (
+    "p10_loss", "median_loss", "p90_loss", "median_max_error", "median_steps",
+    "median_steps_to_1pct",
+)  # fmt: skip

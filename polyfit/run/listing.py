@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from polyfit.errors import PlanMismatch, UsageError
 from polyfit.run.keys import PLAN
@@ -69,19 +69,27 @@ def runs_below(address: StoreAddress) -> list[ListedRun]:
 
 
 def changes(before: ListedRun, run: ListedRun) -> tuple[str, ...] | None:
-    """The fields of a fit whose values differ between two plans, and ``record`` and ``engine``."""
-    old, new = before.plan, run.plan
-    if old is None or new is None:
+    """What two plans ask differently: fields of a fit, ``exclude``, ``record`` and ``engine``."""
+    if before.plan is None or run.plan is None:
         return None
-    fields = [n for n in CANONICAL_ORDER if [*_few(old, n)] != [*_few(new, n)]]
-    record = ["record"] if old.record.canonical() != new.record.canonical() else []
-    return (*fields, *record, *(["engine"] if old.engine != new.engine else []))
+    old, new = _asked(before.plan), _asked(run.plan)
+    return tuple(name for name in new if old[name] != new[name])
 
 
-def _few(plan: Plan, name: str) -> tuple[object, ...]:
-    """The values of a field, such that two are compared at once: a range may be too long."""
-    values = plan.sweep.values(name)
-    return (values,) if isinstance(values, range) else tuple(dict.fromkeys(values))
+def _asked(plan: Plan) -> dict[str, Any]:
+    """What a plan asks, as JSON: of each field a value for every grid."""
+    canonical = plan.sweep.canonical()
+    fields: dict[str, Any] = {name: [] for name in CANONICAL_ORDER}
+    for grid in canonical.get("grids", [canonical]):
+        for part in (grid["fit"], *grid["sweep"]):
+            for name, value in part.items():
+                fields[name].append(value)
+    return {
+        **fields,
+        "exclude": canonical.get("exclude"),
+        "record": plan.record.canonical(),
+        "engine": plan.engine,
+    }
 
 
 def _run_folders(store: Store, uri: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ time, and of a shard only the columns asked for.
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,9 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from polyfit.errors import DamagedRun, UsageError
-from polyfit.run.columns import check_names, expand, swept_columns
+from polyfit.run.columns import check_names, default_groups, expand, swept_columns
 from polyfit.run.condition import condition, condition_columns, filter_rows
-from polyfit.run.groups import GROUP_COLUMNS, Group, group_rows
 from polyfit.run.keys import shard_key
 from polyfit.run.last_attempt import describe_last_attempt
 from polyfit.run.ledger import Ledger, plan_at
@@ -39,9 +39,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-__all__ = ["Run"]
+    from polyfit.run.compare import Comparison
 
-_READ_AHEAD: Final = 4
+__all__ = ["READ_AHEAD", "Run"]
+
+READ_AHEAD: Final = 4
 """Shards that are read at a time: reading waits for the store more than it computes."""
 
 _SHOWN_IN_NOTEBOOK: Final = 10
@@ -59,7 +61,7 @@ class Run:
         self.plan = plan
         self._ledger = Ledger(store, plan)
         self._shards = ShardReader(self._ledger)
-        self._schema = schema(plan)
+        self.schema = schema(plan)
 
     @classmethod
     def open(
@@ -157,7 +159,7 @@ class Run:
         >>> [len(rows) for rows in run.batches(["fit", "loss"])]
         [5, 5, 2]
         """
-        names = self._schema.names
+        names = self.schema.names
         wanted = list(columns) if columns is not None else names
         check_names(wanted, names)
         expression = condition(where, names) if where else None
@@ -165,18 +167,37 @@ class Run:
         if where:
             tested = condition_columns(where)
             needed = [*wanted, *(name for name in names if name in tested and name not in wanted)]
-        manifest = self.manifest
-        # A complete run must have every shard; of another, those are read that are stored.
-        sizes = {one.shard: one.bytes for one in manifest.receipts} if manifest else {}
-        numbers = range(self.plan.shards) if manifest else sorted(self._ledger.done())
-
-        def read(number: int) -> pa.Table:
-            return self._shards.read(number, needed, sizes.get(number))
-
-        for rows in map_in_order(read, numbers, side_by_side):
+        for rows in self._read(needed, side_by_side):
             if expression is not None:
                 rows = filter_rows(rows, expression, where or "")
             yield rows.select(wanted)
+
+    def _read(self, columns: Sequence[str], side_by_side: int) -> Iterator[pa.Table]:
+        """Columns of the stored shards. A complete run must have every shard."""
+        manifest = self.manifest
+        sizes = {one.shard: one.bytes for one in manifest.receipts} if manifest else {}
+        numbers = range(self.plan.shards) if manifest else sorted(self._ledger.done())
+        yield from map_in_order(
+            lambda number: self._shards.read(number, columns, sizes.get(number)),
+            numbers,
+            side_by_side,
+        )
+
+    def stored_shards(self) -> Sequence[int]:
+        """The numbers of the shards that are stored, or that must be where the run is complete.
+
+        >>> list(run.stored_shards())
+        [0, 1, 2]
+        """
+        return range(self.plan.shards) if self.complete else sorted(self._ledger.done())
+
+    def shard(self, number: int, columns: Sequence[str]) -> pa.Table:
+        """Columns of one shard; see ``batches``.
+
+        >>> run.shard(1, ["fit"])["fit"].to_pylist()
+        [5, 6, 7, 8, 9]
+        """
+        return self._shards.read(number, columns)
 
     def to_arrow(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """All rows as one Arrow table; see ``batches``.
@@ -184,9 +205,9 @@ class Run:
         >>> run.to_arrow(["fit", "degree"], where="seed == 3").to_pydict()
         {'fit': [3, 7, 11], 'degree': [1, 3, 5]}
         """
-        names = list(columns) if columns is not None else self._schema.names
-        check_names(names, self._schema.names)
-        empty = self._schema.empty_table().select(names)
+        names = list(columns) if columns is not None else self.schema.names
+        check_names(names, self.schema.names)
+        empty = self.schema.empty_table().select(names)
         parts = [part.unify_dictionaries() for part in self.batches(columns, where)]
         return pa.concat_tables([empty, *parts]) if parts else empty
 
@@ -228,7 +249,7 @@ class Run:
         from polyfit.run.scan import lazy_frame
 
         return lazy_frame(
-            lambda columns: self.batches(columns, side_by_side=_READ_AHEAD), self._schema
+            lambda columns: self.batches(columns, side_by_side=READ_AHEAD), self.schema
         )
 
     def top(
@@ -244,11 +265,11 @@ class Run:
         >>> run.top("-seed", limit=2, columns=["degree", "seed"]).to_pydict()
         {'degree': [1, 3], 'seed': [3, 3]}
         """
-        name, order = parse_sort(sort, self._schema)
-        wanted = list(columns or self._schema.names)
+        name, order = parse_sort(sort, self.schema)
+        wanted = list(columns or self.schema.names)
         parts = self.batches(list(dict.fromkeys((*wanted, name, "fit"))), where)
         rows = first_rows(parts, name, order, limit)
-        return (self._schema.empty_table() if rows is None else rows).select(wanted)
+        return (self.schema.empty_table() if rows is None else rows).select(wanted)
 
     def best(
         self, by: str | Sequence[str] | None = None, where: str | None = None
@@ -275,17 +296,22 @@ class Run:
         from polyfit.run.best import extreme_fits
         from polyfit.run.scan import to_polars
 
-        groups = expand(by)
-        needed = list(dict.fromkeys(("fit", "loss", *groups)))
-        parts = self.batches(needed, where, side_by_side=_READ_AHEAD)
-        fits = extreme_fits(map(to_polars, parts), groups, worst)
+        columns = expand(by)
+        needed = list(dict.fromkeys(("fit", "loss", *columns)))
+        parts = self.batches(needed, where, side_by_side=READ_AHEAD)
+        fits = extreme_fits(map(to_polars, parts), columns, worst)
         rows = to_polars(self.rows(fits, self.scalar_columns))
-        return rows.sort(groups or "fit", nulls_last=True)
+        return rows.sort(columns or "fit", nulls_last=True)
+
+    @property
+    def label(self) -> str:
+        """What tells it from other runs in a table: ``<name>/<run id>``."""
+        return "/".join(self.uri.split("/")[-2:])
 
     @property
     def scalar_columns(self) -> list[str]:
         """The columns that hold no lists."""
-        return [field.name for field in self._schema if not pa.types.is_nested(field.type)]
+        return [field.name for field in self.schema if not pa.types.is_nested(field.type)]
 
     def row(self, fit: int) -> dict[str, Any]:
         """One fit's row; see ``stored``.
@@ -306,11 +332,11 @@ class Run:
         {'fit': [9, 0], 'degree': [5, 1]}
         """
         wanted = [fits] if isinstance(fits, int) else [int(fit) for fit in fits]
-        names = list(columns) if columns is not None else self._schema.names
-        check_names(names, self._schema.names)
+        names = list(columns) if columns is not None else self.schema.names
+        check_names(names, self.schema.names)
         needed = list(dict.fromkeys((*names, "fit")))
         places = dict.fromkeys(self._place(fit) for fit in wanted)
-        parts = [self._schema.empty_table().select(needed)]
+        parts = [self.schema.empty_table().select(needed)]
         for number in dict.fromkeys(number for number, _ in places):
             rows = self._shards.read(number, needed)
             indices = [index for shard, index in places if shard == number]
@@ -355,7 +381,7 @@ class Run:
         from polyfit.run.history import history_columns, long_history
         from polyfit.run.scan import to_polars
 
-        return long_history(to_polars(self.rows(fits, history_columns(self.plan))), self.plan)
+        return long_history(to_polars(self.rows(fits, history_columns(self.plan))))
 
     def stored(self, fit: int) -> StoredFit:
         """One fit's row, and the object that holds it.
@@ -369,7 +395,7 @@ class Run:
         """
         number, index = self._place(fit)
         key = shard_key(self.plan, number)
-        rows = self._shards.read(number, self._schema.names)
+        rows = self._shards.read(number, self.schema.names)
         found = rows.slice(index, 1).to_pylist()
         if not found or found[0].get("fit") != fit:
             raise DamagedRun(self._displaced(number, index))
@@ -400,14 +426,43 @@ class Run:
             return predict(rows[0], x)
         return np.array([predict(row, x) for row in rows]).reshape(len(rows), *np.shape(x))
 
-    def groups(self) -> list[Group]:
-        """The run per degree and range, in that order.
+    def groups(
+        self, by: str | Sequence[str] | None = None, where: str | None = None
+    ) -> "pl.DataFrame":
+        """The run summed up per group, a row each; see ``group_rows`` for the columns.
 
-        >>> [(group.degree, group.fits) for group in run.groups()]
-        [(1, 4), (3, 4), (5, 4)]
+        Args:
+            by: the columns whose values make a group, ``range`` stands for its two; if None those
+                of the swept fields but for the seeds.
+            where: a condition on the rows that count.
+
+        >>> run.groups().select("degree", "fits", "completed").rows()
+        [(1, 4, 4), (3, 4, 4), (5, 4, 4)]
         """
-        parts = self.batches(GROUP_COLUMNS, side_by_side=_READ_AHEAD)
-        return group_rows(parts, self.plan.fits)
+        from polyfit.run.groups import GROUP_COLUMNS, group_rows
+        from polyfit.run.scan import to_polars
+
+        given = [by] if isinstance(by, str) else by
+        names = default_groups(self.plan) if given is None else expand(given)
+        needed = list(dict.fromkeys((*names, *GROUP_COLUMNS)))
+        check_names(needed, self.schema.names)
+        empty = self.schema.empty_table().select(needed)
+        parts = chain([empty], self.batches(needed, where, side_by_side=READ_AHEAD))
+        return group_rows(map(to_polars, parts), names, self.plan.fits)
+
+    def compare(
+        self, before: "Run", by: str | Sequence[str] | None = None, tolerance: float = 1e-6
+    ) -> "Comparison":
+        """Compare this run with another one, as its earlier state: the fits that both have, and
+        the groups that both have; see ``polyfit.run.compare``.
+
+        >>> found = run.compare(run)
+        >>> (found.common, found.identical, len(found.worse(0)))
+        (12, 12, 0)
+        """
+        from polyfit.run.compare import compare
+
+        return compare(self, before, [by] if isinstance(by, str) else by, tolerance)
 
     def verify(self) -> Verdict:
         """Prove from the store alone that every fit is stored exactly once and every shard is

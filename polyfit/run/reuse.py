@@ -6,7 +6,7 @@ and without.
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from polyfit.store.address import StoreAddress
 from polyfit.store.base import NoSuchKey
 from polyfit.store.object_file import ObjectFile
 
-__all__ = ["NothingAlike", "Reuse", "ReusedRows"]
+__all__ = ["NothingAlike", "Reuse", "ReusedRows", "difference"]
 
 
 class NothingAlike(Exception):
@@ -87,9 +87,10 @@ class Reuse:
         except PlanMismatch:
             self._check_versions()
             raise
-        difference = _difference(plan, self.source)
-        if difference is not None:
-            raise NothingAlike(difference)
+        if plan.engine == "affine":
+            raise NothingAlike(_AFFINE)
+        if (reason := difference(plan, self.source)) is not None:
+            raise NothingAlike(reason)
         self._overlap = Overlap(plan.sweep, self.source.sweep)
         histories = (HISTORIES[name] for name in plan.record.of)
         self._columns = [
@@ -236,13 +237,14 @@ class Reuse:
         )
 
 
-def _difference(plan: Plan, source: Plan) -> str | None:
+_AFFINE: Final = (
+    "this plan's engine is affine, which states in each shard how far its fits are from their "
+    "iteration, and fits as fast as rows are read"
+)
+
+
+def difference(plan: Plan, source: Plan) -> str | None:
     """Why no row of ``source`` has the bits of one of ``plan``; None where rows may."""
-    if plan.engine == "affine":
-        return (
-            "this plan's engine is affine, which states in each shard how far its fits are from "
-            "their iteration, and fits as fast as rows are read"
-        )
     if source.engine != plan.engine:
         return (
             f"its engine is {source.engine}, this plan's is {plan.engine} (`engine: "

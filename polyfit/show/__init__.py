@@ -3,4 +3,19 @@
 Third parties: rich for tables and the progress bar, numpy for the curve.
 """
 
-__all__ = ["data", "fit", "plan", "progress", "rows", "runs", "state", "summary", "text", "verdict"]
+__all__ = [
+    "comparison",
+    "data",
+    "fit",
+    "groups",
+    "markdown",
+    "plan",
+    "progress",
+    "rows",
+    "runs",
+    "state",
+    "summary",
+    "table",
+    "text",
+    "verdict",
+]

@@ -5,38 +5,47 @@ JSON and CSV are written row by row: memory holds one shard, however large the r
 
 import csv
 import json
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
 from polyfit.run.columns import swept_columns
 from polyfit.run.reader import Run
+from polyfit.run.several import SeveralRuns
 from polyfit.show.data import run_identity, to_json
-from polyfit.show.table import format_table
+from polyfit.show.groups import Layout
 from polyfit.show.text import format_cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["rows_table", "table_columns", "write_csv", "write_json"]
+__all__ = ["rows_table", "runs_identity", "table_columns", "write_csv", "write_json"]
 
 RESULT_COLUMNS = ("status", "steps_taken", "loss", "excess_loss", "max_error")
 
 
-def table_columns(run: Run, sort_column: str | None) -> list[str]:
-    """The columns of a table: the fields that the sweep varies, what came out, the sort's."""
+def table_columns(runs: SeveralRuns, sort_column: str | None) -> list[str]:
+    """The columns of a table: the fields that the sweeps vary, what came out, the sort's."""
+    swept = [name for run in runs.runs for name in swept_columns(run.plan)]
     by_sort = (sort_column,) if sort_column else ()
-    return list(dict.fromkeys(("fit", *swept_columns(run.plan), *RESULT_COLUMNS, *by_sort)))
+    wanted = dict.fromkeys((*runs.labels, "fit", *swept, *RESULT_COLUMNS, *by_sort))
+    return list(wanted)
 
 
-def rows_table(rows: "pa.Table") -> str:
+def rows_table(rows: "pa.Table", layout: Layout) -> str:
     """All rows of an Arrow table."""
     cells = [[format_cell(value) for value in row.values()] for row in rows.to_pylist()]
-    return format_table(rows.column_names, cells)
+    return layout(rows.column_names, cells)
 
 
-def write_json(run: Run, parts: Iterable["pa.Table"], file: TextIO) -> None:
+def runs_identity(runs: Sequence[Run]) -> dict[str, Any]:
+    """What JSON says of one run, or of several, whose rows it holds."""
+    each = [{**run_identity(run), "complete": run.complete} for run in runs]
+    return each[0] if len(each) == 1 else {"runs": each}
+
+
+def write_json(runs: Sequence[Run], parts: Iterable["pa.Table"], file: TextIO) -> None:
     """One JSON object with a line per row."""
-    head = to_json({**run_identity(run), "complete": run.complete})
+    head = to_json(runs_identity(runs))
     file.write(head[:-1] + ', "rows": [')
     separator = "\n"
     for part in parts:

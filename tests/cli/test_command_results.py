@@ -9,6 +9,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 from commands import Command
 from places import use
@@ -132,3 +133,92 @@ def test_a_folder_without_runs_ends_with_2(
     assert (ended.code, ended.out) == (2, "")
     assert "holds no run; expected plan.json there" in ended.err
     assert "`polyfit list STORE` lists the runs in a store" in ended.err
+
+
+def table(text: str) -> list[list[str]]:
+    """The cells of each line of a table, without its head."""
+    lines = [line.split() for line in text.splitlines()]
+    (rule,) = (number for number, line in enumerate(lines) if line and set(line[0]) == {"─"})
+    return [line for line in lines[rule + 1 :] if line]
+
+
+def test_groups_are_shown_by_any_columns(command: Command, small_run: Run) -> None:
+    ended = command("results", small_run.uri, "--by", "degree")
+    assert (ended.code, ended.err) == (0, "")
+    assert [line[:2] for line in table(ended.out)] == [["1", "10"], ["3", "10"]]
+    assert table(ended.out) == table(command("results", small_run.uri, "--by", "swept").out)
+    ended = command("results", small_run.uri, "--by", "range,status", "--where", "seed < 4")
+    assert table(ended.out)[0][:4] == ["[-3.1416,", "3.1416]", "completed", "8"]
+    ended = command("results", small_run.uri, "--by", "seed", "--sort", "-best_loss", "--limit", 2)
+    assert len(table(ended.out)) == 2
+    ended = command("results", small_run.uri, "--by", "seed,sed")
+    assert (ended.code, ended.out) == (2, "")
+    assert "no column 'sed'; the columns are fit, degree" in ended.err
+
+
+def test_groups_come_as_json_csv_parquet_and_markdown(command: Command, small_run: Run) -> None:
+    wanted = small_run.groups("degree")
+    found = json.loads(command("results", small_run.uri, "--by", "degree", "--json").out)
+    assert [group["median_loss"] for group in found["groups"]] == wanted["median_loss"].to_list()
+    assert [group["statuses"] for group in found["groups"]] == [{"completed": 10}] * 2
+    text = command("results", small_run.uri, "--by", "degree", "--csv").out
+    assert pl.read_csv(io.StringIO(text)).columns == wanted.columns
+    assert command("results", small_run.uri, "--by", "degree", "--parquet", "g.parquet").out == ""
+    assert pl.read_parquet("g.parquet").equals(wanted)
+    lines = command("results", small_run.uri, "--by", "degree", "--md").out.splitlines()
+    assert lines[0].startswith("| degree | fits | best loss |")
+    assert (lines[1].count("---"), lines[2][:10]) == (lines[0].count("|") - 1, "| 1 | 10 |")
+
+
+def test_rows_come_as_parquet_and_markdown_with_columns_of_choice(
+    command: Command, small_run: Run
+) -> None:
+    ended = command("results", small_run.uri, "--columns", "fit,range,coefficients", "--md")
+    assert ended.out.splitlines()[0] == "| fit | range_low | range_high | coefficients |"
+    assert command("results", small_run.uri, "--parquet", "rows.parquet").code == 0
+    assert pl.read_parquet("rows.parquet").equals(small_run.to_polars())
+    ended = command("results", small_run.uri, "--parquet", "none/rows.parquet")
+    assert (ended.code, ended.err) == (
+        5, "polyfit: none/rows.parquet: No such file or directory; it is not written\n"
+    )  # fmt: skip
+
+
+def test_the_worst_fit_of_each_group_is_shown(command: Command, small_run: Run) -> None:
+    found = command("results", small_run.uri, "--worst-per", "degree", "--json").out
+    fits = [row["fit"] for row in json.loads(found)["rows"]]
+    assert fits == small_run.extremes(["degree"], worst=True)["fit"].to_list()
+    ended = command("results", small_run.uri, "--worst-per", "degree", "--sort", "-degree")
+    assert [line[0] for line in table(ended.out)] == [str(fit) for fit in reversed(fits)]
+    assert ended.err == "2 rows\n"
+
+
+def test_several_runs_are_one_table(command: Command, small_run: Run, tmp_path: Path) -> None:
+    shutil.copytree(small_run.uri, tmp_path / "runs" / "other" / "1234")
+    (tmp_path / "runs" / "other" / "1234" / "manifest.json").unlink()
+    ended = command("results", small_run.uri, "other", "--by", "degree")
+    assert [line[:3] for line in table(ended.out)] == [
+        [degree, run, "10"] for degree in "13" for run in ("other/1234", small_run.label)
+    ]
+    assert ended.err.startswith("other/1234 is not complete: these are the stored rows; ")
+    facts = json.loads(command("results", small_run.uri, "other", "--json").out)
+    assert [run["complete"] for run in facts["runs"]] == [True, False]
+    assert [row["run"] for row in facts["rows"]] == [small_run.label] * 20 + ["other/1234"] * 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--json", "--md"), "--json and --md exclude each other"),
+        (("--by", "degree", "--worst-per", "degree"), "--by and --worst-per exclude each other"),
+        (("--by", "degree", "--columns", "fit"), "it does not go with --by"),
+        (("--by", "degree", "--sort", "loss"), "no column 'loss'; the columns are degree, fits"),
+        (("--worst-per", "degree", "--columns", "coefficients"), "no column 'coefficients'"),
+        (("--columns", "los"), "no column 'los'"),
+    ],
+)
+def test_what_does_not_go_together_ends_with_2(
+    command: Command, small_run: Run, arguments: tuple[str, ...], error: str
+) -> None:
+    ended = command("results", small_run.uri, *arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert error in ended.err

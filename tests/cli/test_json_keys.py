@@ -25,8 +25,8 @@ KEYS = {
     "verify": [*RUN, "intact", "shards", "fits", "bytes", "statuses", "problems"],
 }  # fmt: skip
 GROUP = [
-    "degree", "range", "fits", "best_loss", "median_loss", "statuses", "with_optimum",
-    "above_optimum",
+    "degree", "fits", "best_loss", "p10_loss", "median_loss", "p90_loss", "median_max_error",
+    "median_steps", "median_steps_to_1pct", "with_optimum", "above_optimum", "statuses",
 ]  # fmt: skip
 RECOMPUTED = [
     "same_bits", "differing", "damaged", "here", "there", "torch", "tolerance", "within",

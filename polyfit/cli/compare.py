@@ -1,0 +1,84 @@
+"""``polyfit compare``."""
+
+from typing import Any
+
+import click
+
+from polyfit.cli import options
+from polyfit.errors import Exit
+
+__all__ = ["compare_runs"]
+
+
+class _Share(click.ParamType[float]):
+    """A share from 0, such as 0.05 or 5%."""
+
+    name = "share"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = -1.0
+        if not share >= 0:
+            self.fail(f"{value!r}; allowed: a share from 0, such as 0.05 or 5%", param, ctx)
+        return share
+
+
+@click.command("compare", short_help="Compare a run with an earlier one.")
+@click.argument("before", metavar="BEFORE")
+@click.argument("run", metavar="RUN")
+@click.option("--by", metavar="COLUMNS", help="Columns of groups, else those of swept fields.")
+@click.option(
+    "--tolerance",
+    type=_Share(),
+    default=1e-6,
+    metavar="SHARE",
+    help="Losses that differ by this share at most count as equal.  [default: 1e-6]",
+)
+@click.option(
+    "--max-regression",
+    type=_Share(),
+    metavar="SHARE",
+    help="End with 8 if the median loss of a group is larger by more than this share, as 5%.",
+)
+@options.run_store
+@options.endpoint_url
+@options.as_json
+@click.option("--md", "as_md", is_flag=True, help="Write tables in Markdown to stdout.")
+def compare_runs(
+    before: str,
+    run: str,
+    by: str | None,
+    tolerance: float,
+    max_regression: float | None,
+    store: str | None,
+    endpoint_url: str | None,
+    as_json: bool,
+    as_md: bool,
+) -> int:
+    """Compare RUN with BEFORE: the fits that both have, and the groups that both have.
+
+    BEFORE and RUN are a folder, a name, an id or a spec; see the page of jobs. A fit is the same
+    if all of its fields are.
+    """
+    from polyfit.run.reader import Run
+    from polyfit.show.comparison import comparison_facts, comparison_text
+    from polyfit.show.data import to_json, without_non_finite
+    from polyfit.show.markdown import markdown_table
+    from polyfit.show.table import format_table
+
+    options.refuse_two({"--json": as_json, "--md": as_md})
+    old, new = (Run.open(name, endpoint_url, store) for name in (before, run))
+    found = new.compare(old, None if by is None else options.columns(by), tolerance)
+    if as_json:
+        facts = comparison_facts(new, old, found, max_regression)
+        click.echo(to_json(without_non_finite(facts)))
+    else:
+        layout = markdown_table if as_md else format_table
+        click.echo(comparison_text(new, old, found, max_regression, layout), nl=False)
+    regressed = max_regression is not None and len(found.worse(max_regression))
+    return Exit.WORSE if regressed else Exit.COMPLETE

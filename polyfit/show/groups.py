@@ -1,0 +1,106 @@
+"""A run summed up per group: for ``polyfit results --by``, and after ``polyfit run``."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from polyfit.show.text import format_cell, format_number, format_statuses
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Layout", "group_heads", "group_keys", "groups_facts", "groups_table"]
+
+Layout = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
+"""Makes a table of heads and cells."""
+
+_NUMBERS: Final = {
+    "best_loss": "best loss",
+    "p10_loss": "10% below",
+    "median_loss": "median loss",
+    "p90_loss": "90% below",
+    "median_max_error": "median\nmax error",
+    "median_steps": "median\nsteps",
+    "median_steps_to_1pct": "median\nto 1%",
+}
+"""Columns of numbers, and their heads."""
+
+_SHORT: Final = ("best_loss", "median_loss")
+_FIXED: Final = ("fits", *_NUMBERS, "with_optimum", "above_optimum")
+
+
+def groups_facts(groups: "pl.DataFrame") -> list[dict[str, Any]]:
+    """Each group as JSON: all columns, with the counts per status in one object."""
+    statuses = _status_columns(groups)
+    return [
+        {
+            **{name: value for name, value in group.items() if name not in statuses},
+            "statuses": _statuses(group, statuses),
+        }
+        for group in groups.to_dicts()
+    ]
+
+
+def groups_table(groups: "pl.DataFrame", layout: Layout, short: bool = False) -> str:
+    """A line per group; fewer columns if ``short``."""
+    by = groups.columns[: groups.columns.index("fits")]
+    numbers = _SHORT if short else tuple(_NUMBERS)
+    heads = [
+        *group_heads(by),
+        "fits",
+        *(_NUMBERS[name] for name in numbers),
+        ">1% above\noptimum",
+        "statuses",
+    ]
+    statuses = _status_columns(groups)
+    return layout(heads, [_cells(group, by, numbers, statuses) for group in groups.to_dicts()])
+
+
+def _cells(
+    group: dict[str, Any], by: list[str], numbers: Sequence[str], statuses: list[str]
+) -> list[str]:
+    return [
+        *group_keys(group, by),
+        f"{group['fits']:,}",
+        *(format_number(group[name]) for name in numbers),
+        _above_optimum(group),
+        format_statuses(_statuses(group, statuses)),
+    ]
+
+
+def group_heads(by: Sequence[str]) -> list[str]:
+    """The heads of the columns that make a group."""
+    both = {"range_low", "range_high"} <= {*by}
+    return ["range" if both and name == "range_low" else name for name in _shown(by)]
+
+
+def group_keys(group: dict[str, Any], by: Sequence[str]) -> list[str]:
+    """The cells of the columns that make a group."""
+    return [_key(group, name) for name in _shown(by)]
+
+
+def _shown(by: Sequence[str]) -> list[str]:
+    """The columns, with both ends of a range in one."""
+    both = {"range_low", "range_high"} <= {*by}
+    return [name for name in by if not (both and name == "range_high")]
+
+
+def _key(group: dict[str, Any], name: str) -> str:
+    if name == "range_low" and "range_high" in group:
+        return f"[{group['range_low']:.5g}, {group['range_high']:.5g}]"
+    return format_cell(group[name])
+
+
+def _above_optimum(group: dict[str, Any]) -> str:
+    """How many fits are above the optimum; of how many, if some have no known optimum."""
+    if group["above_optimum"] is None:
+        return "-"
+    of = "" if group["with_optimum"] == group["fits"] else f" of {group['with_optimum']:,}"
+    return f"{group['above_optimum']:,}{of}"
+
+
+def _statuses(group: dict[str, Any], names: list[str]) -> dict[str, int]:
+    return {name: group[name] for name in names if group[name]}
+
+
+def _status_columns(groups: "pl.DataFrame") -> list[str]:
+    return groups.columns[groups.columns.index("above_optimum") + 1 :]

@@ -1,0 +1,80 @@
+"""``polyfit compare``."""
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import TEXT, Command
+
+from polyfit.run.reader import Run
+
+KEYS = [
+    "run", "endpoint_url", "plan_hash", "before", "common", "only_here", "only_before", "identical",
+    "other_bits", "tolerance", "beyond", "statuses", "largest", "groups", "max_regression",
+    "worse", "better",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shorter(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The small run with fewer updates, so that its losses are larger."""
+    import polyfit
+
+    folder = tmp_path_factory.mktemp("store")
+    text = TEXT.replace("steps: 12", "steps: 3")
+    return polyfit.execute(polyfit.Spec.parse(text), store=folder, executor="inline")
+
+
+def test_a_run_compared_with_itself_is_the_same(command: Command, small_run: Run) -> None:
+    ended = command("compare", small_run.uri, small_run.uri, "--max-regression", "0")
+    assert (ended.code, ended.err) == (0, "")
+    lines = ended.out.splitlines()
+    assert "fits       20 in both, 0 only here, 0 only before" in lines
+    assert "same bits  20 of 20 in both" in lines
+    assert "status     the same" in lines
+    assert lines[-1].endswith("2 in both; by their median loss 0 worse, 0 better (by more than 0)")
+
+
+@pytest.mark.parametrize(("share", "code"), [("1%", 8), ("0.01", 8), ("1e9", 0), (None, 0)])
+def test_a_run_that_is_worse_ends_with_8_if_that_is_asked_for(
+    command: Command, small_run: Run, shorter: Run, share: str | None, code: int
+) -> None:
+    options = () if share is None else ("--max-regression", share)
+    ended = command("compare", small_run.uri, shorter.uri, *options)
+    assert ended.code == code
+    assert "20 only here, 20 only before" in ended.out
+    assert ("\nWorse:\n" in ended.out) == (share != "1e9")
+    assert command("compare", shorter.uri, small_run.uri, *options).code == 0
+
+
+def test_a_comparison_comes_as_json_and_markdown(
+    command: Command, small_run: Run, shorter: Run
+) -> None:
+    found = command("compare", small_run.uri, shorter.uri, "--by", "degree,basis", "--json")
+    facts = json.loads(found.out)
+    assert list(facts) == KEYS
+    assert (facts["run"], facts["before"]["run"], facts["worse"]) == (shorter.uri, small_run.uri, 2)
+    lines = command("compare", small_run.uri, shorter.uri, "--md").out.splitlines()
+    assert "| degree | median loss before | median loss | change |" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--max-regression", "5%%"), "allowed: a share from 0, such as 0.05 or 5%"),
+        (("--tolerance", "nan"), "allowed: a share from 0"),
+        (("--by", "degre"), "no column 'degre'"),
+        (("--json", "--md"), "--json and --md exclude each other"),
+    ],
+)
+def test_what_cannot_be_compared_ends_with_2(
+    command: Command, small_run: Run, arguments: tuple[str, ...], error: str
+) -> None:
+    ended = command("compare", small_run.uri, small_run.uri, *arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert error in ended.err
+
+
+def test_a_run_that_is_not_there_is_named(command: Command, small_run: Run, tmp_path: Path) -> None:
+    ended = command("compare", "none@-1", small_run.uri)
+    assert (ended.code, "there is no run 'none@-1'" in ended.err) == (2, True)
