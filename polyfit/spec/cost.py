@@ -10,6 +10,7 @@ from itertools import chain, product
 from math import prod
 from typing import Any, Final
 
+from polyfit.spec.axis import Values
 from polyfit.spec.fit import SQUARED
 from polyfit.spec.optimizer import Optimizer, OptimizerTraits
 from polyfit.spec.parameter_grid import ParameterGrid
@@ -27,6 +28,8 @@ __all__ = [
 
 COST_FIELDS: Final = ("degree", "points", "objective", "optimizer", "steps")
 """The fields that a fit's nominal time depends on."""
+
+_Rows = Counter[tuple[int, tuple[tuple[str, Any], ...]]]
 
 _MAX_GROUPS: Final = 200_000
 _NEWTON_STEPS: Final = 30
@@ -151,13 +154,18 @@ def cost_groups(sweep: Sweep) -> Iterator[tuple[tuple[Any, ...], int]]:
 
 
 def _grid_groups(grid: ParameterGrid) -> Iterator[tuple[tuple[Any, ...], int]]:
-    involved = [k for k, axis in enumerate(grid.axes) if set(axis.fields) & set(COST_FIELDS)]
-    choices: list[Counter[tuple[int, tuple[tuple[str, Any], ...]]]] = []
-    for number in involved:
-        many = prod(len(choice) for choice in choices) * len(grid.axes[number]) > _MAX_GROUPS
-        choices.append(_axis_groups(grid, number, many))
-    rest = grid.kept.counts(involved)
     fixed = {name: getattr(grid.base, name) for name in COST_FIELDS}
+    involved: list[int] = []
+    choices: list[_Rows] = []
+    for number, axis in enumerate(grid.axes):
+        columns = [values for values in axis.values if values.field in COST_FIELDS]
+        if prod(len(choice) for choice in choices) * len(axis) > _MAX_GROUPS:
+            for values in columns:
+                fixed[values.field] = max(_range_ends(values.items), key=_cost_rank)
+        elif columns:
+            involved.append(number)
+            choices.append(_rows(columns, grid.kept.segments(number)))
+    rest = grid.kept.counts(involved)
     for parts in product(*(choice.items() for choice in choices)):
         others = rest[tuple(segment for (segment, _), _ in parts)]
         if others:
@@ -167,25 +175,15 @@ def _grid_groups(grid: ParameterGrid) -> Iterator[tuple[tuple[Any, ...], int]]:
             yield tuple(merged.values()), others * prod(count for _, count in parts)
 
 
-def _axis_groups(
-    grid: ParameterGrid, number: int, many: bool
-) -> Counter[tuple[int, tuple[tuple[str, Any], ...]]]:
-    """The rows of COST_FIELDS on an axis, with the segment that each stands in, and their number.
-
-    Of ``many`` only the costliest row of each segment.
-    """
-    columns = [values for values in grid.axes[number].values if values.field in COST_FIELDS]
+def _rows(columns: list[Values], segments: list[range]) -> _Rows:
+    """The rows of an axis' columns, with the segment that each stands in, and their number."""
     names = [values.field for values in columns]
-    groups: Counter[tuple[int, tuple[tuple[str, Any], ...]]] = Counter()
-    for segment, places in enumerate(grid.kept.segments(number)):
-        items = [values.items[places.start : places.stop] for values in columns]
-        if many:
-            costliest = tuple(max(_range_ends(own), key=_cost_rank) for own in items)
-            groups[segment, tuple(zip(names, costliest, strict=True))] += len(places)
-        else:
-            for row in zip(*items, strict=True):
-                groups[segment, tuple(zip(names, row, strict=True))] += 1
-    return groups
+    found: _Rows = Counter()
+    for segment, places in enumerate(segments):
+        items = (values.items[places.start : places.stop] for values in columns)
+        for row in zip(*items, strict=True):
+            found[segment, tuple(zip(names, row, strict=True))] += 1
+    return found
 
 
 def _range_ends(items: Sequence[Any]) -> Sequence[Any]:

@@ -20,6 +20,9 @@ __all__ = ["MAX_COMBINATIONS", "ExclusionError", "Kept"]
 MAX_COMBINATIONS: Final = 1_000_000
 """Combinations of values that a condition is tried on."""
 
+MAX_TRIED: Final = 4_000_000
+"""The same for all conditions together: half a minute."""
+
 
 class ExclusionError(ValueError):
     """Condition ``number`` cannot be used; the message says what is allowed."""
@@ -42,7 +45,7 @@ class Kept:
         Raises:
             ExclusionError: one does not suit the values, or tells too many of them apart.
         """
-        self._axes = axes
+        self._axes, self._tried = axes, 0
         starts = [np.zeros(1, dtype=np.int64) for _ in axes]
         mask = np.ones((1,) * len(axes), dtype=np.bool_)
         for number, condition in enumerate(exclude):
@@ -79,6 +82,9 @@ class Kept:
         """The segments that ``condition`` may tell apart, and where it holds."""
         starts = [_starts(axis, condition) for axis in self._axes]
         combinations = prod(len(one) for one in starts)
+        self._tried += combinations
+        if self._tried > MAX_TRIED:
+            raise ValueError(f"conditions that are tried on at most {MAX_TRIED:,} combinations")
         if combinations > MAX_COMBINATIONS:
             raise ValueError(
                 f"a condition on axes with at most {MAX_COMBINATIONS:,} combinations of values, "

@@ -7,7 +7,7 @@ that nothing is rounded. Rows of a run are compared in the same way.
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -149,9 +149,12 @@ def _computed(operation: Operation) -> Operation:
     return compute
 
 
+_quotient: Final = _computed(operator.truediv)
+
+
 def _divided(left: Any, right: Any) -> Any:
     """As rows of a run: beyond float64 or by zero there is no number."""
     try:
-        return _computed(operator.truediv)(left, right)
+        return _quotient(left, right)
     except ArithmeticError:
         return None

@@ -123,6 +123,10 @@ def test_the_fits_are_the_combinations_that_no_condition_excludes_in_order(
     assert len(set(expected)) == len(expected)
     every = np.arange(sweep.size)
     assert Overlap(sweep, sweep).indices(every).tolist() == every.tolist()
+    other = Sweep.of(alone[-1])
+    places = {fit: place for place, fit in enumerate(expected)}
+    shared = [places.get(other.fit(i), -1) for i in range(other.size)]
+    assert Overlap(other, sweep).indices(np.arange(other.size)).tolist() == shared
     for name in CANONICAL_ORDER:
         values = [getattr(fit, name) for fit in expected]
         for column in (sweep.column(name, every), sweep.column(name, every).compact()):
