@@ -107,3 +107,24 @@ def test_compiled_data_have_the_bits_of_numpys(
     for name in ("optimum_loss", "coefficients", "power_coefficients", "status"):
         assert compiled[name].to_pylist() == eager[name].to_pylist(), name
     assert pc.is_null(eager["optimum_loss"]).to_pylist().count(False) >= 8
+
+
+def test_grids_and_conditions_change_no_bit_of_a_fit() -> None:
+    whole = rows_of(
+        "fit: {steps: 20, points: 51}\n"
+        "sweep: {degree: [1, 3, 5], lr: {of_limit: [0.1, 0.5]}, seed: {count: 40}}"
+    )
+    text = (
+        "fit: {steps: 20, points: 51}\n"
+        "sweep:\n"
+        "- {degree: [3, 5], lr: {of_limit: [0.1, 0.5]}, seed: {count: 40}}\n"
+        "- {degree: [1], lr: {of_limit: {linspace: [0.1, 0.5, 2]}}, seed: {count: 40}}\n"
+        "exclude: ['seed in [3, 7] and degree == 3', 'seed >= 30']\n"
+    )
+    kept = rows_of(text).drop_columns("fit")
+    degree, seed = whole["degree"].to_numpy(), whole["seed"].to_numpy()
+    left = (seed < 30) & ~(np.isin(seed, [3, 7]) & (degree == 3))
+    order = np.concatenate(
+        [np.flatnonzero(left & (degree > 1)), np.flatnonzero(left & (degree == 1))]
+    )
+    assert kept.equals(whole.drop_columns("fit").take(order))
