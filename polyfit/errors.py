@@ -154,7 +154,7 @@ class StoreError(PolyfitError):
 
 
 class OutputError(PolyfitError):
-    """Standard output cannot be written, for example because the disk is full."""
+    """Standard output, or a file that a user named, cannot be written: a full disk, no right."""
 
     exit_code = Exit.STORAGE
 

@@ -12,6 +12,8 @@ from polyfit.cli.init import write_spec
 from polyfit.cli.list import list_runs
 from polyfit.cli.output import ClosedPipe, guarded_stdout
 from polyfit.cli.plan import show_plan
+from polyfit.cli.plot import plot_run
+from polyfit.cli.report import write_report
 from polyfit.cli.results import show_results
 from polyfit.cli.run import run_specs
 from polyfit.cli.schema import show_schema
@@ -63,6 +65,8 @@ for command in (
     show_results,
     show_fit,
     compare_runs,
+    write_report,
+    plot_run,
     verify_run,
 ):
     cli.add_command(command)

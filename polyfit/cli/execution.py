@@ -8,6 +8,7 @@ import click
 
 from polyfit.cli.error_handler import explain, report_error
 from polyfit.cli.output import ClosedPipe, write_line
+from polyfit.cli.report import write_report_of
 from polyfit.errors import Drained
 from polyfit.show.progress import ProgressDisplay
 from polyfit.show.summary import summary_facts, summary_text
@@ -19,9 +20,10 @@ __all__ = ["run_all"]
 
 
 def run_all(
-    specs: list[Spec], execution: dict[str, Any], as_json: bool, debug: bool
+    specs: list[Spec], execution: dict[str, Any], as_json: bool, debug: bool, report: bool
 ) -> list[dict[str, Any]]:
-    """Run ``specs`` with the keywords ``execution`` of ``polyfit.execute``.
+    """Run ``specs`` with the keywords ``execution`` of ``polyfit.execute``; with a ``report`` of
+    each if wanted.
 
     Returns:
         For each spec its summary if ``as_json``, else an empty one, since it was printed. The
@@ -31,7 +33,7 @@ def run_all(
     for spec in specs:
         display = ProgressDisplay(spec.name, write_line)
         try:
-            summaries.append(_run(spec, execution, display, as_json))
+            summaries.append(_run(spec, execution, display, as_json, report))
         except (Drained, ClosedPipe, BrokenPipeError):
             raise
         except Exception as error:
@@ -47,7 +49,7 @@ def run_all(
 
 
 def _run(
-    spec: Spec, execution: dict[str, Any], display: ProgressDisplay, as_json: bool
+    spec: Spec, execution: dict[str, Any], display: ProgressDisplay, as_json: bool, report: bool
 ) -> dict[str, Any]:
     """Run one spec; its summary is printed, or returned if ``as_json``."""
     # Ray prints events of its nodes to stdout, which is for the summary.
@@ -58,6 +60,9 @@ def _run(
     with display.reading_results():
         if not as_json:
             click.echo(summary_text(run))
+        if report:
+            write_report_of(run)
+        if not as_json:
             return {}
         summary = summary_facts(spec.name, run)
     if execution["reuse"] is not None:

@@ -7,13 +7,21 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
 from typing import Any
 
 import click
 
 from polyfit.errors import OutputError
 
-__all__ = ["ClosedPipe", "discard_stdout", "guarded_stdout", "stderr_may_fail", "write_line"]
+__all__ = [
+    "ClosedPipe",
+    "discard_stdout",
+    "guarded_stdout",
+    "stderr_may_fail",
+    "write_file",
+    "write_line",
+]
 
 
 class ClosedPipe(Exception):
@@ -44,6 +52,19 @@ def write_line(line: str) -> None:
     """Write one line to stderr."""
     with stderr_may_fail():
         click.echo(line, err=True)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that a user named, with the folders that it is in.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from None
 
 
 @contextmanager

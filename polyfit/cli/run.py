@@ -49,6 +49,9 @@ __all__ = ["run_specs"]
     help="Another run, whose rows are taken instead of fitting them again.",
 )
 @options.settings
+@click.option(
+    "--report", is_flag=True, help="Write the run as an HTML page at its end, into the run."
+)
 @options.strict
 @options.as_json
 @click.pass_obj
@@ -57,6 +60,7 @@ def run_specs(
     /,
     paths: tuple[str, ...],
     settings: tuple[str, ...],
+    report: bool,
     strict: bool,
     as_json: bool,
     **execution: Any,
@@ -77,7 +81,7 @@ def run_specs(
     from polyfit.cli.execution import run_all
     from polyfit.show.data import to_json
 
-    summaries = run_all(specs, execution, as_json, debug)
+    summaries = run_all(specs, execution, as_json, debug, report)
     if as_json:
         click.echo(to_json(summaries[0] if len(summaries) == 1 else {"runs": summaries}))
     return next((one["exit_code"] for one in summaries if "exit_code" in one), 0)

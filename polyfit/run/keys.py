@@ -7,14 +7,17 @@ from polyfit.spec.plan import Plan
 
 __all__ = [
     "ATTEMPT",
+    "ATTEMPT_PREFIX",
     "FAILED_PREFIX",
     "LEASE_PREFIX",
     "MANIFEST",
     "PLAN",
+    "REPORT",
     "SHARD_PREFIX",
     "SPEC",
     "STATUS",
     "attempt_key",
+    "attempt_name",
     "failed_key",
     "failed_number",
     "lease_generation",
@@ -30,6 +33,8 @@ MANIFEST: Final = "manifest.json"
 SHARD_PREFIX: Final = "shards/"
 LEASE_PREFIX: Final = "lease/"
 FAILED_PREFIX: Final = "failed/"
+ATTEMPT_PREFIX: Final = "attempts/"
+REPORT: Final = "report.html"
 
 ATTEMPT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 """What names an attempt."""
@@ -55,7 +60,13 @@ def shard_number(plan: Plan, key: str) -> int | None:
 
 def attempt_key(attempt: str) -> str:
     """The key of what a driver notes about its attempt."""
-    return f"attempts/{attempt}.json"
+    return f"{ATTEMPT_PREFIX}{attempt}.json"
+
+
+def attempt_name(key: str) -> str | None:
+    """The attempt whose driver's notes have this key; None if it is another key."""
+    name = key.removeprefix(ATTEMPT_PREFIX).removesuffix(".json")
+    return name if ATTEMPT.fullmatch(name) and key == attempt_key(name) else None
 
 
 def lease_key(generation: int) -> str:

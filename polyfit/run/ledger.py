@@ -6,12 +6,13 @@ finds, whichever driver wrote it.
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from polyfit.errors import DamagedRun, PlanMismatch, RunNotFound, StoreError
 from polyfit.run.clock import now
 from polyfit.run.keys import (
     ATTEMPT,
+    ATTEMPT_PREFIX,
     FAILED_PREFIX,
     MANIFEST,
     PLAN,
@@ -19,6 +20,7 @@ from polyfit.run.keys import (
     SPEC,
     STATUS,
     attempt_key,
+    attempt_name,
     failed_key,
     failed_number,
     shard_number,
@@ -28,6 +30,8 @@ from polyfit.spec.plan import Plan, dump_json, unreadable_advice
 from polyfit.store.base import Entry, NoSuchKey, Store
 
 __all__ = ["Ledger", "plan_at"]
+
+KNOWN_ATTEMPTS: Final = 20
 
 
 def plan_at(store: Store) -> Plan:
@@ -86,6 +90,13 @@ class Ledger:
         same store through two servers, and must seal the same bytes.
         """
         return not self.store.create(PLAN, self.store.get(PLAN))
+
+    def spec_text(self) -> str:
+        """The spec as it was submitted; empty where it is not stored."""
+        try:
+            return self.store.get(SPEC).decode("utf-8", "replace")
+        except NoSuchKey:
+            return ""
 
     def _stored_hash(self) -> str:
         """The hash of the stored plan."""
@@ -185,6 +196,12 @@ class Ledger:
         except (NoSuchKey, ValueError):
             return {}
         return facts if isinstance(facts, dict) else {}
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """What is known of the latest attempts, at most ``KNOWN_ATTEMPTS``, the latest last."""
+        keys = [entry.key for entry in self.store.list(ATTEMPT_PREFIX)]
+        names = sorted(name for key in keys if (name := attempt_name(key)) is not None)
+        return [facts for name in names[-KNOWN_ATTEMPTS:] if (facts := self.attempt(name))]
 
     def note_lost_driver(self, attempt: str, found_by: str) -> bool:
         """Note with an attempt that its driver has died; False where it noted its own end, or

@@ -16,7 +16,7 @@ import pyarrow as pa
 from polyfit.errors import DamagedRun, UsageError
 from polyfit.run.columns import check_names, default_groups, expand, swept_columns
 from polyfit.run.condition import condition, condition_columns, filter_rows
-from polyfit.run.keys import shard_key
+from polyfit.run.keys import REPORT, shard_key
 from polyfit.run.last_attempt import describe_last_attempt
 from polyfit.run.ledger import Ledger, plan_at
 from polyfit.run.manifest import Manifest
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from polyfit.run.compare import Comparison
+    from polyfit.run.plot import Plots
 
 __all__ = ["READ_AHEAD", "Run"]
 
@@ -425,6 +426,79 @@ class Run:
         if isinstance(fits, int):
             return predict(rows[0], x)
         return np.array([predict(row, x) for row in rows]).reshape(len(rows), *np.shape(x))
+
+    @property
+    def plot(self) -> "Plots":
+        """The run as charts, which show themselves in a notebook; see ``Plots``.
+
+        >>> run.plot.loss("degree").to_dict()["layer"][0]["encoding"]["x"]["field"]
+        'x'
+        """
+        return self.charts()
+
+    def charts(self, theme: str = "light") -> "Plots":
+        """``plot`` in the colours of a page that is "light" or "dark".
+
+        >>> run.charts("dark").distribution().to_dict()["config"]["background"]
+        '#14171a'
+        """
+        from polyfit.run.plot import Plots  # altair: only where a chart is wanted
+
+        return Plots(self, theme)
+
+    def store_report(self, page: bytes) -> None:
+        """Store an HTML page in the run, in place of an earlier one.
+
+        >>> run.store_report(b"<!doctype html>")
+
+        Raises:
+            StoreError: the store cannot be used, or refuses.
+        """
+        self._ledger.store.put(REPORT, page)
+
+    def shard_numbers(self) -> list[int]:
+        """The numbers of the shards that are stored, rising.
+
+        >>> run.shard_numbers()
+        [0, 1, 2]
+        """
+        return list(range(self.plan.shards)) if self.manifest else sorted(self._ledger.done())
+
+    def shard_rows(self, number: int, columns: Sequence[str]) -> pa.Table:
+        """One shard's rows.
+
+        >>> run.shard_rows(2, ["fit"]).to_pydict()
+        {'fit': [10, 11]}
+
+        Raises:
+            DamagedRun: it is missing or cannot be read.
+        """
+        return self._shards.read(number, columns)
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """What is known of the latest attempts at the run, the latest last.
+
+        >>> [facts["exit_code"] for facts in run.attempts()]
+        [0]
+        """
+        return self._ledger.attempts()
+
+    def failed(self) -> dict[int, list[str]]:
+        """The shards that failed and are not stored, with the causes.
+
+        >>> run.failed()
+        {}
+        """
+        numbers = sorted(self._ledger.failed_shards() - set(self.shard_numbers()))
+        return {number: self._ledger.causes(number) for number in numbers}
+
+    def spec_text(self) -> str:
+        """The spec as it was submitted.
+
+        >>> run.spec_text().splitlines()[0]
+        'name: documented'
+        """
+        return self._ledger.spec_text()
 
     def groups(
         self, by: str | Sequence[str] | None = None, where: str | None = None

@@ -12,7 +12,7 @@ from polyfit.numerics.basis import functions_at
 from polyfit.numerics.grid import Grid
 from polyfit.spec.plan import Shard
 
-__all__ = ["StoredFit", "predict", "warn_if_outside"]
+__all__ = ["StoredFit", "grid_of_row", "predict", "warn_if_outside"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,15 @@ def warn_if_outside(rows: Sequence[dict[str, Any]], x: npt.ArrayLike) -> None:
             return
 
 
+def grid_of_row(row: dict[str, Any]) -> Grid:
+    """The grid of a fit, from the columns of its row."""
+    return Grid(row["range_low"], row["range_high"], row["points"], row["degree"], row["basis"])
+
+
 def predict(row: dict[str, Any], x: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """The polynomial of a row at ``x`` (any shape): same shape, float64."""
     points = np.asarray(x, dtype=np.float64)
-    grid = Grid(row["range_low"], row["range_high"], row["points"], row["degree"], row["basis"])
+    grid = grid_of_row(row)
     coefficients = np.array(row["coefficients"], dtype=np.float64)
     total = np.zeros(points.size)
     for value, function in zip(coefficients, functions_at(grid, points.ravel()), strict=True):

@@ -1,6 +1,6 @@
 """What a person or a program reads of plans and runs: tables, progress, one fit, JSON and CSV.
 
-Third parties: rich for tables and the progress bar, numpy for the curve.
+Third parties: rich for tables and the progress bar, numpy for the curve, jinja2 for the report.
 """
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "markdown",
     "plan",
     "progress",
+    "report",
     "rows",
     "runs",
     "state",

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from polyfit.numerics.arrays import Array
-from polyfit.numerics.observations import noisy, target_values
-from polyfit.run.stored_fit import predict
-from polyfit.show.equation import grid_of_row
+from polyfit.run.fit_curves import data_of_row
+from polyfit.run.stored_fit import grid_of_row, predict
 
 __all__ = ["HEIGHT", "WIDTH", "curve"]
 
@@ -37,7 +36,7 @@ def curve(row: dict[str, Any]) -> list[str]:
     low, high = row["range_low"], row["range_high"]
     x = np.linspace(low, high, SAMPLES_PER_COLUMN * WIDTH)
     with np.errstate(all="ignore"):
-        data = (grid_of_row(row).x(), _data(row))
+        data = (grid_of_row(row).x(), data_of_row(row)[0])
         polynomial = (x, predict(row, x))
         bottom, top = _y_limits(np.concatenate([data[1], polynomial[1]]))
         cells = _cells([data, polynomial], (low, high), (bottom, top))
@@ -47,14 +46,6 @@ def curve(row: dict[str, Any]) -> list[str]:
         f"{'':{LABEL_WIDTH + 2}}o {'target with noise' if row['noise'] else 'target'}"
         "   * polynomial   # both",
     ]
-
-
-def _data(row: dict[str, Any]) -> Array:
-    """What was fitted, at the points: the target with its noise."""
-    target = target_values(row["target"], grid_of_row(row))
-    seeds = np.array([row["noise_seed"]], dtype=np.uint64)
-    data = noisy(target[None], np.zeros(1, dtype=np.int64), np.array([row["noise"]]), seeds)
-    return data.reshape(-1)
 
 
 def _y_limits(values: Array) -> tuple[float, float]:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from polyfit.numerics.grid import Grid
+from polyfit.run.stored_fit import grid_of_row
 
-__all__ = ["equations", "grid_of_row"]
+__all__ = ["equations"]
 
 
 def equations(row: dict[str, Any]) -> tuple[str, str | None]:
@@ -17,11 +17,6 @@ def equations(row: dict[str, Any]) -> tuple[str, str | None]:
     letter = {"chebyshev": "T", "legendre": "P"}[grid.basis]
     names = [f" {letter}{k}(t)" for k in range(len(coefficients))]
     return f"y = {_sum(coefficients, names)}, t = (x - {grid.middle}) / {grid.half}", in_x
-
-
-def grid_of_row(row: dict[str, Any]) -> Grid:
-    """The grid of a fit, from the columns of its row."""
-    return Grid(row["range_low"], row["range_high"], row["points"], row["degree"], row["basis"])
 
 
 def _sum_of_powers(coefficients: list[float | None]) -> str:

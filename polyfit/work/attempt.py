@@ -21,6 +21,7 @@ from polyfit.work.retry import STORE_BUDGET_S, RetryPolicy
 from polyfit.work.signals import Signals
 from polyfit.work.tally import Tally
 from polyfit.work.task import Executor, Job, Task, TaskResult
+from polyfit.work.timeline import Timeline
 from polyfit.work.workplace import Workplace
 
 __all__ = ["Attempt"]
@@ -53,6 +54,7 @@ class Attempt:
     stop_on_failure: bool
     tally: Tally = field(init=False)
     retries: RetryPolicy = field(default_factory=RetryPolicy)
+    timeline: Timeline = field(default_factory=Timeline)
     stopping: bool = False
     _refused: set[str] = field(default_factory=set)  # causes that have been reported
 
@@ -89,28 +91,34 @@ class Attempt:
             self.signals.raise_at_once()
 
     def _run(self, workplace: Workplace, retry_failed: bool) -> None:
-        self.heartbeat.set_stage("listing what is stored")
+        self._set_stage("listing what is stored")
         todo = self.list_tasks(retry_failed)
         if any(task.kind == "compute" for task in todo) or not self.tally.failed:
-            self.heartbeat.set_stage(workplace.opening_stage())
+            self._set_stage(workplace.opening_stage())
             with workplace.open(self.job) as executor:
                 self.signals.watch()
                 self.signals.defer()
                 self.on_message(f"running {executor.describe()}")
+                self.timeline.note_stage("fitting")
                 self.heartbeat.set_stage(partial(self._stage, executor), executor.actors)
                 self._dispatch(executor, todo)
                 self._report_reused()
-                self.heartbeat.set_stage("ending the actors")
+                self._set_stage("ending the actors")
         if self.tally.failed:
             raise FailedShards(self._failures())
-        self.heartbeat.set_stage("sealing")
+        self._set_stage("sealing")
         self.ledger.seal(self.tally.receipts)
         self.heartbeat.set_stage("sealed")
+
+    def _set_stage(self, stage: str) -> None:
+        self.timeline.note_stage(stage)
+        self.heartbeat.set_stage(stage)
 
     def _note_end(self, facts: dict[str, Any], exit_code: Exit) -> None:
         """Write how the attempt ended; a store that has failed cannot take it."""
         try:
             ended = {**facts, "ended_at": now(), "exit_code": int(exit_code)}
+            ended |= self.timeline.facts()
             if self.job.reuse:
                 ended["reuse"] = {**facts["reuse"], "fits": self.tally.fits_reused}
             self.ledger.note_attempt(self.job.attempt, ended)
@@ -157,6 +165,7 @@ class Attempt:
 
     def _handle(self, result: TaskResult, todo: deque[Task]) -> None:
         """Count a result; put its task back into ``todo`` if it is tried again."""
+        self.timeline.note_result(result)
         if result.fatal is not None:
             self._wait_for_store(result.fatal)
             todo.append(result.task)

@@ -50,6 +50,8 @@ class TaskResult:
         fatal: an error that every other task would meet too.
         reused: how many of the shard's fits were taken from another run.
         refused: by cause, a line on why other rows of that run were not taken.
+        worker: which process did it, as host and process id.
+        seconds: how long it took.
     """
 
     task: Task
@@ -60,6 +62,8 @@ class TaskResult:
     fatal: PolyfitError | None = None
     reused: int = 0
     refused: dict[str, str] = field(default_factory=dict)
+    worker: str = ""
+    seconds: float = 0.0
 
 
 class Executor(Protocol):

@@ -5,7 +5,9 @@ import os
 import secrets
 import socket
 import threading
+import time
 import traceback
+from dataclasses import replace
 
 import torch
 
@@ -89,6 +91,12 @@ class ShardWorker:
 
     def run(self, task: Task) -> TaskResult:
         """Do one task; an exception becomes part of the result."""
+        begin = time.monotonic()
+        result = self._run(task)
+        worker = f"{socket.gethostname()} {os.getpid()}"
+        return replace(result, worker=worker, seconds=time.monotonic() - begin)
+
+    def _run(self, task: Task) -> TaskResult:
         try:
             return self._inspect(task) if task.kind == "inspect" else self._compute(task)
         except (StoreError, ClusterError) as error:

@@ -1,0 +1,168 @@
+"""A number of each fit by what was swept: median, the middle 90%, best and worst."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import altair as alt
+
+from polyfit.charts.marks import AnyChart, data, lines, log_axis, numbers, positive, series, size
+
+__all__ = ["ByGroup", "Metric", "group_chart", "quantile_chart"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A column as a chart names it; ``unit`` belongs to the axis."""
+
+    column: str
+    title: str
+    unit: str
+    log: bool = True
+
+
+METRICS: Final = {
+    "loss": Metric("loss", "Final loss", "loss"),
+    "max_error": Metric("max_error", "Largest error", "largest distance to the target"),
+    "steps": Metric("steps_taken", "Updates done", "updates", log=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ByGroup:
+    """A metric by one or two swept fields.
+
+    Attributes:
+        metric: what is shown.
+        x_title: of the field along x.
+        x_kind: whether its values are numbers on a scale, or labels in order.
+        x_labels: the labels in order; of no use for numbers.
+        series_title: of the second field, "" where there is none.
+        series_labels: its values in order, eight at most.
+        records: ``x``, ``series``, ``fits``, ``diverged``, and ``best``, ``q05``, ``median``,
+            ``q95``, ``worst`` of the fits that did not diverge, None where there are none.
+        note: what is pooled, below the title.
+    """
+
+    metric: Metric
+    x_title: str
+    x_kind: Literal["number", "label"]
+    x_labels: Sequence[str]
+    series_title: str
+    series_labels: Sequence[str]
+    records: Sequence[dict[str, Any]]
+    note: str = ""
+
+
+def group_chart(found: ByGroup, width: int | str | None = None, titled: bool = True) -> AnyChart:
+    """Medians as points and lines, the middle 90% of the fits as bars behind them."""
+    metric = found.metric
+    shown = [record for record in found.records if record["median"] is not None]
+    gone = [record for record in found.records if record["median"] is None]
+    floored = _floored(shown) if metric.log else shown
+    base = alt.Chart(data(floored)).encode(x=_x(found))
+    tips, middle = _tooltips(found), alt.Y("median:Q")
+    color, shape = series("series", found.series_title, found.series_labels)
+    colored = {"color": color} if found.series_title else {}
+    shaped = {**colored, "shape": shape} if found.series_title else {}
+    spread = base.mark_rule(strokeWidth=5, opacity=0.28, strokeCap="round").encode(
+        y=_y(metric, floored), y2="q95:Q", **colored, tooltip=tips
+    )
+    drawn = [base.mark_line().encode(y=middle)]
+    if found.series_title:
+        drawn = lines(base, middle, color, found.series_labels, floored)
+    if found.x_kind == "label" and not _ordered(found):
+        drawn = []
+    points = base.mark_point(size=46, filled=True, opacity=1).encode(
+        y=middle, **shaped, tooltip=tips
+    )
+    layers = [spread, *drawn, points]
+    if gone:
+        crosses = alt.Chart(data(gone)).mark_point(size=60, shape="cross", filled=True, opacity=0.8)
+        layers.append(crosses.encode(x=_x(found), y=alt.value(6), **colored, tooltip=tips))
+    chart: AnyChart = alt.layer(*layers).properties(
+        **size(width),
+        **({"title": _title(found)} if titled else {}),
+        description=f"{metric.title} by {found.x_title}: median and middle 90% of the fits",
+    )
+    return chart
+
+
+def _title(found: ByGroup) -> Any:
+    text = "median; the bar holds the middle 90% of the fits"
+    return alt.Title(
+        f"{found.metric.title} by {found.x_title}",
+        subtitle=f"{text}; {found.note}" if found.note else text,
+    )
+
+
+def _ordered(found: ByGroup) -> bool:
+    """Whether labels are numbers in order, so that a line between them has a meaning."""
+    return all(label.lstrip("-").replace(".", "", 1).isdigit() for label in found.x_labels)
+
+
+def _floored(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Zeros moved to a tenth of the least number above 0: a logarithm has none."""
+    names = ("best", "q05", "median", "q95", "worst")
+    known = positive(record[name] for record in records for name in names)
+    least = min(known, default=1.0) / 10
+    return [{**r, **{name: max(r[name], least) for name in names}} for r in records]
+
+
+def _x(found: ByGroup) -> alt.X:
+    if found.x_kind == "number":
+        return numbers("x", found.x_title, [record["x"] for record in found.records])
+    return alt.X("x:O", title=found.x_title, sort=list(found.x_labels))
+
+
+def _y(metric: Metric, records: Sequence[dict[str, Any]]) -> alt.Y:
+    if metric.log:
+        return log_axis("q05", metric.unit, [r[n] for r in records for n in ("q05", "q95")])
+    return alt.Y("q05:Q", title=metric.unit, scale=alt.Scale(zero=True))
+
+
+def _tooltips(found: ByGroup) -> list[alt.Tooltip]:
+    kind = "Q" if found.x_kind == "number" else "N"
+    tips = [alt.Tooltip(f"x:{kind}", title=found.x_title)]
+    if found.series_title:
+        tips.append(alt.Tooltip("series:N", title=found.series_title))
+    for name, title in (
+        ("best", "least"), ("q05", "5%"), ("median", "median"), ("q95", "95%"), ("worst", "largest")
+    ):  # fmt: skip
+        tips.append(alt.Tooltip(f"{name}:Q", title=title, format=".4~g"))
+    return [
+        *tips,
+        alt.Tooltip("fits:Q", title="fits", format=","),
+        alt.Tooltip("diverged:Q", title="diverged", format=","),
+    ]
+
+
+def quantile_chart(
+    metric: Metric, points: Sequence[dict[str, Any]], width: int | str | None = None,
+    titled: bool = True,
+) -> AnyChart:  # fmt: skip
+    """All fits in the order of the metric: ``points`` have ``share`` (0 to 1) and ``value``."""
+    known = positive(point["value"] for point in points)
+    least = min(known, default=1.0) / 10
+    shown = [{**point, "value": max(point["value"], least)} for point in points]
+    y = (
+        log_axis("value", metric.unit, [point["value"] for point in shown])
+        if metric.log
+        else alt.Y("value:Q", title=metric.unit, scale=alt.Scale(zero=False))
+    )
+    title = alt.Title(f"{metric.title} of all fits", subtitle="from the best to the worst")
+    return (
+        alt.Chart(data(shown))
+        .mark_line(point=alt.OverlayMarkDef(size=18, filled=True))
+        .encode(
+            x=alt.X("share:Q", title="share of the fits", axis=alt.Axis(format="%")),
+            y=y,
+            tooltip=[
+                alt.Tooltip("share:Q", title="share of the fits", format=".0%"),
+                alt.Tooltip("value:Q", title=metric.unit, format=".4~g"),
+            ],
+        )
+        .properties(
+            **size(width), **({"title": title} if titled else {}), description=title["text"]
+        )
+    )

@@ -1,0 +1,66 @@
+"""``polyfit report``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from polyfit.cli import options
+from polyfit.cli.output import write_file, write_line
+
+if TYPE_CHECKING:
+    from polyfit.run.reader import Run
+
+__all__ = ["write_report", "write_report_of"]
+
+
+@click.command("report", short_help="Write a run as one HTML page: words, charts, tables.")
+@click.argument("uri", metavar="RUN")
+@click.option("--vs", "other_uri", metavar="RUN", help="Another run to show this one beside.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="File to write as well, for example report.html.",
+)
+@options.run_store
+@options.endpoint_url
+def write_report(
+    uri: str, other_uri: str | None, out: Path | None, store: str | None, endpoint_url: str | None
+) -> None:
+    """Write a run as one HTML page, which needs no network.
+
+    RUN is a folder, a name, an id or a spec; the run need not be complete. The page is stored
+    in it as report.html, and in FILE where one is named.
+    """
+    from polyfit.run.reader import Run
+    from polyfit.show.report import report_html
+
+    run = Run.open(uri, endpoint_url, store)
+    other = Run.open(other_uri, endpoint_url, store) if other_uri else None
+    page = report_html(run, other)
+    if out is not None:
+        write_file(out, page)
+        write_line(f"report: {out}")
+    _store(run, page, must=out is None)
+
+
+def write_report_of(run: "Run") -> None:
+    """Store the page of a run in it, at the end of ``polyfit run``."""
+    from polyfit.show.report import report_html
+
+    _store(run, report_html(run), must=False)
+
+
+def _store(run: "Run", page: bytes, must: bool) -> None:
+    """Store a page in its run; a store that refuses is an error only if it ``must``."""
+    from polyfit.errors import StoreError
+
+    try:
+        run.store_report(page)
+    except StoreError as error:
+        if must:
+            raise
+        write_line(f"the report is not stored in the run: {error}")
+    else:
+        write_line(f"report: {run.uri}/report.html")
