@@ -49,7 +49,7 @@ settings: Final = click.option(
     help="Set a key of the specs, as in fit.degree=5; of several the last one counts.",
 )
 strict: Final = click.option(
-    "--strict", is_flag=True, help="Fits that cannot start are an error, not a warning."
+    "--strict", is_flag=True, help="Whatever would be a warning is an error."
 )
 
 

@@ -5,7 +5,7 @@ import os
 import click
 
 from polyfit.cli import options
-from polyfit.cli.specs import check_fits_can_start
+from polyfit.cli.specs import warn_or_refuse
 
 __all__ = ["show_plan"]
 
@@ -16,23 +16,26 @@ __all__ = ["show_plan"]
 @options.strict
 @options.as_json
 def show_plan(path: str, settings: tuple[str, ...], strict: bool, as_json: bool) -> None:
-    """Show what a spec would run: fits, axes, shards, engine, projected cost, plan hash.
+    """Show what a spec would run: fits, axes, shards, engine, projected cost, plan hash; and what
+    is predicted of its fits.
 
     SPEC is a YAML or JSON file, or - for standard input.
     """
     from polyfit.show.data import to_json
     from polyfit.show.plan import plan_facts, plan_text
     from polyfit.spec.plan import Plan
+    from polyfit.spec.prediction import Prediction
     from polyfit.spec.spec import Spec
 
     spec = Spec.load(path, settings)
     plan = Plan.of(spec)
-    precheck = check_fits_can_start(spec, plan, strict)
+    prediction = Prediction.of(plan.sweep)
+    precheck = warn_or_refuse(spec, plan, strict, prediction)
     num_cores = _num_usable_cores()
     if as_json:
-        click.echo(to_json(plan_facts(spec, plan, precheck, num_cores)))
+        click.echo(to_json(plan_facts(spec, plan, precheck, prediction, num_cores)))
     else:
-        click.echo(plan_text(spec, plan, num_cores))
+        click.echo(plan_text(spec, plan, prediction, num_cores))
 
 
 def _num_usable_cores() -> int:

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from polyfit.cli import options
-from polyfit.cli.specs import load_specs, refuse_fits_that_cannot_start
+from polyfit.cli.specs import load_specs, refuse
 
 __all__ = ["run_specs"]
 
@@ -77,7 +77,7 @@ def run_specs(
     """
     specs = load_specs(paths, settings)
     if strict:
-        refuse_fits_that_cannot_start(specs)
+        refuse(specs)
     from polyfit.cli.execution import run_all
     from polyfit.show.data import to_json
 

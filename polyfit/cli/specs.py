@@ -1,4 +1,4 @@
-"""Reading specs, and the check of which fits can start, for the commands that take specs."""
+"""Reading specs, and what in them deserves a warning, for the commands that take specs."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -9,9 +9,10 @@ from polyfit.errors import SpecError
 if TYPE_CHECKING:
     from polyfit.spec.plan import Plan
     from polyfit.spec.precheck import Precheck
+    from polyfit.spec.prediction import Prediction
     from polyfit.spec.spec import Spec
 
-__all__ = ["check_fits_can_start", "load_specs", "refuse_fits_that_cannot_start"]
+__all__ = ["load_specs", "refuse", "warn_or_refuse"]
 
 
 def load_specs(paths: Iterable[str], settings: Sequence[str] = ()) -> "list[Spec]":
@@ -36,36 +37,41 @@ def load_specs(paths: Iterable[str], settings: Sequence[str] = ()) -> "list[Spec
     return specs
 
 
-def check_fits_can_start(spec: "Spec", plan: "Plan", strict: bool) -> "Precheck":
-    """Warn of fits that cannot start.
+def warn_or_refuse(
+    spec: "Spec", plan: "Plan", strict: bool, prediction: "Prediction | None" = None
+) -> "Precheck":
+    """Warn of fits that cannot start, and of what is surely not meant.
 
     Raises:
-        SpecError: there are some, and ``strict``.
+        SpecError: there is such a thing, and ``strict``.
     """
+    from polyfit.spec.advice import advice
     from polyfit.spec.precheck import Precheck
 
     found = Precheck.of(plan.sweep)
-    lines = found.lines(spec)
-    if strict and found.cannot_start:
+    more = advice(spec, plan.sweep, prediction)
+    lines = found.lines(spec) + more
+    if strict and (found.cannot_start or more):
         raise SpecError(lines)
     for line in lines:
         write_line(f"warning: {line}")
     return found
 
 
-def refuse_fits_that_cannot_start(specs: "list[Spec]") -> None:
+def refuse(specs: "list[Spec]") -> None:
     """Check all specs, without a warning: a run warns by itself.
 
     Raises:
-        SpecError: one or more specs have fits that cannot start.
+        SpecError: one or more specs have fits that cannot start, or what is surely not meant.
     """
+    from polyfit.spec.advice import advice
     from polyfit.spec.plan import Plan
     from polyfit.spec.precheck import Precheck
 
     problems: list[str] = []
     for spec in specs:
-        found = Precheck.of(Plan.of(spec).sweep)
-        if found.cannot_start:
-            problems += found.lines(spec)
+        sweep = Plan.of(spec).sweep
+        found, more = Precheck.of(sweep), advice(spec, sweep)
+        problems += found.lines(spec) + more if found.cannot_start or more else []
     if problems:
         raise SpecError(problems)

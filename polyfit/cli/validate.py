@@ -3,7 +3,7 @@
 import click
 
 from polyfit.cli import options
-from polyfit.cli.specs import check_fits_can_start
+from polyfit.cli.specs import warn_or_refuse
 from polyfit.errors import PolyfitError, SpecError
 
 __all__ = ["validate_specs"]
@@ -42,5 +42,5 @@ def _check(path: str, settings: tuple[str, ...], strict: bool) -> str:
 
     spec = Spec.load(path, settings)
     plan = Plan.of(spec)
-    check_fits_can_start(spec, plan, strict)
+    warn_or_refuse(spec, plan, strict)
     return f"{spec.source}: {format_count(plan.fits, 'fit')}"

@@ -15,7 +15,7 @@ from polyfit.numerics.arrays import Array, Index
 from polyfit.numerics.basis import functions_on
 from polyfit.numerics.dtypes import holds_problem, holds_rate
 from polyfit.numerics.grid import Grid
-from polyfit.spec.fit import SQUARED, Stop
+from polyfit.spec.fit import LOSS_GROWTH, SQUARED, Stop
 from polyfit.spec.optimizer import Optimizer
 
 __all__ = [
@@ -42,9 +42,6 @@ COMPLETED, CONVERGED, DIVERGED = range(3)
 
 CHECK_EVERY: Final = 10
 """Updates between two tests of finiteness and of the stop rule."""
-
-LOSS_GROWTH: Final = 10.0
-"""A fit has diverged if its loss ends above this many times its loss at the start."""
 
 
 @dataclass(frozen=True, slots=True)

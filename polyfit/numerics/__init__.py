@@ -6,6 +6,7 @@ Everything is float64 numpy on one thread. Imports nothing of polyfit but ``erro
 __all__ = [
     "arrays",
     "basis",
+    "convergence",
     "design",
     "dtypes",
     "elementary",

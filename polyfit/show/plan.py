@@ -2,10 +2,12 @@
 
 from typing import Any, Final
 
-from polyfit.show.text import format_bytes, format_duration, format_pairs
+from polyfit.show.prediction import prediction_facts, prediction_text
+from polyfit.show.text import format_bytes, format_count, format_duration, format_pairs
 from polyfit.spec.parameter_grid import ParameterGrid
 from polyfit.spec.plan import Plan
 from polyfit.spec.precheck import Precheck
+from polyfit.spec.prediction import Prediction
 from polyfit.spec.spec import Spec
 
 __all__ = ["plan_facts", "plan_text"]
@@ -14,8 +16,11 @@ _WIDTH: Final = 10
 """Of the names in the text."""
 
 
-def plan_facts(spec: Spec, plan: Plan, precheck: Precheck, num_cores: int) -> dict[str, Any]:
-    """The plan as JSON: its size, its projected cost, and which fits cannot start."""
+def plan_facts(
+    spec: Spec, plan: Plan, precheck: Precheck, prediction: Prediction, num_cores: int
+) -> dict[str, Any]:
+    """The plan as JSON: its size, its projected cost, which fits cannot start, and what will come
+    of the others."""
     return {
         "name": spec.name,
         "fits": plan.fits,
@@ -27,6 +32,7 @@ def plan_facts(spec: Spec, plan: Plan, precheck: Precheck, num_cores: int) -> di
         "projected_bytes": plan.projected_bytes,
         "projected_core_seconds": plan.seconds,
         "projected_seconds": plan.wall_seconds(num_cores),
+        "projected_actors": plan.actors(num_cores),
         "plan_hash": plan.hash,
         "run_id": plan.run_id,
         "cannot_start": {
@@ -34,6 +40,7 @@ def plan_facts(spec: Spec, plan: Plan, precheck: Precheck, num_cores: int) -> di
             "unchecked": precheck.unchecked,
             "causes": [{"cause": cause.message, "fits": cause.fits} for cause in precheck.causes],
         },
+        "prediction": prediction_facts(prediction, plan.sweep.varied),
     }
 
 
@@ -52,8 +59,13 @@ def _grid_text(grid: ParameterGrid) -> str:
     return (axes or "none") + (f", less {excluded:,} excluded" if excluded else "")
 
 
-def plan_text(spec: Spec, plan: Plan, num_cores: int) -> str:
-    """The plan in words."""
+def _workers(plan: Plan, num_cores: int) -> str:
+    actors = plan.actors(num_cores)
+    return f"by {format_count(actors, 'actor')}" if actors else "in one process"
+
+
+def plan_text(spec: Spec, plan: Plan, prediction: Prediction, num_cores: int) -> str:
+    """The plan in words, and a table of what will come of its fits."""
     # Two digits: more would promise what a projection cannot know.
     time_s = float(f"{plan.wall_seconds(num_cores):.2g}")
     pairs = [
@@ -62,9 +74,10 @@ def plan_text(spec: Spec, plan: Plan, num_cores: int) -> str:
         ("shards", f"{plan.shards:,} of {plan.shard_fits:,} fits"),
         ("engine", plan.engine),
         ("work", f"{format_duration(plan.seconds)} on one core, nominal"),
-        ("time", f"about {format_duration(time_s)} here, on {num_cores} cores"),
+        ("time", f"about {format_duration(time_s)} here, {_workers(plan, num_cores)}"),
         ("bytes", f"{format_bytes(plan.projected_bytes)} projected, before compression"),
         ("plan hash", plan.hash),
         ("run id", plan.run_id),
     ]
-    return format_pairs(pairs, width=_WIDTH)
+    predicted = prediction_text(prediction, plan.sweep.varied)
+    return f"{format_pairs(pairs, width=_WIDTH)}\n\n{predicted}"

@@ -11,7 +11,7 @@ __all__ = ["format_table"]
 
 TEXT_COLUMNS: Final = {
     "range", "statuses", "status", "basis", "target", "optimizer", "objective", "name", "run",
-    "state", "changed", "last written",
+    "state", "changed", "last written", "predicted", "remedy",
 }  # fmt: skip
 """Columns of words, aligned to the left; numbers are aligned to the right."""
 

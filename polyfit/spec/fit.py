@@ -6,12 +6,25 @@ from typing import Final
 
 from polyfit.spec.optimizer import GD, Optimizer
 
-__all__ = ["BASES", "CANONICAL_ORDER", "DTYPES", "OBJECTIVES", "SQUARED", "Fit", "Rate", "Stop"]
+__all__ = [
+    "BASES",
+    "CANONICAL_ORDER",
+    "DTYPES",
+    "LOSS_GROWTH",
+    "OBJECTIVES",
+    "SQUARED",
+    "Fit",
+    "Rate",
+    "Stop",
+]
 
 BASES: Final = ("chebyshev", "legendre", "power")
 OBJECTIVES: Final = ("sse", "mse", "huber", "log_cosh", "l1")
 SQUARED: Final = ("sse", "mse")
 DTYPES: Final = ("float32", "float64")
+
+LOSS_GROWTH: Final = 10.0
+"""A fit has diverged if its loss ends above this many times its loss at the start."""
 
 
 @dataclass(frozen=True, slots=True)

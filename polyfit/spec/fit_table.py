@@ -1,4 +1,4 @@
-"""Some fits of a grid as columns: what decides whether each of them can start."""
+"""Some fits of a grid as columns, such as what decides whether each of them can start."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,14 +14,16 @@ __all__ = ["FitTable"]
 
 
 class FitTable:
-    """The deciding fields of ``fits``, which are numbered from 0 here.
+    """The ``fields`` of ``fits``, which are numbered from 0 here.
 
     ``path`` is where the spec states their axes; ``smallest`` and ``largest``, shape (fits,), bound
     the normal numbers of each fit's dtype.
     """
 
-    def __init__(self, grid: ParameterGrid, fits: Index) -> None:
-        columns = {name: grid.column(name, fits) for name in DECIDING_FIELDS}
+    def __init__(
+        self, grid: ParameterGrid, fits: Index, fields: Sequence[str] = DECIDING_FIELDS
+    ) -> None:
+        columns = {name: grid.column(name, fits) for name in fields}
         self.num_fits, self.path = len(fits), grid.path
         self.places = {name: column.codes for name, column in columns.items()}
         self.columns = {name: column.compact() for name, column in columns.items()}

@@ -126,6 +126,10 @@ class Plan:
         """Whether starting Ray takes longer than it could save."""
         return self.seconds < INLINE_BELOW_S
 
+    def actors(self, cores: int) -> int:
+        """How many actors share the work on this many cores; 0 where one process does it."""
+        return 0 if self.inline else min(cores, self.shards)
+
     def wall_seconds(self, cores: int) -> float:
         """Nominal time of a whole run that chooses its executor itself, from its start to its end.
 
@@ -133,7 +137,7 @@ class Plan:
         """
         if self.inline:
             return INLINE_START_S + self.seconds
-        return RAY_START_S + self.seconds / min(cores, self.shards)
+        return RAY_START_S + self.seconds / self.actors(cores)
 
     @cached_property
     def projected_bytes(self) -> int:

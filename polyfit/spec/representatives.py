@@ -1,11 +1,11 @@
-"""A few fits that stand for all: one of each kind that can start or not for its own reasons.
+"""A few fits that stand for all: one of each kind.
 
 Seeds, steps and stop rules do not decide whether a fit can start, nor does noise of an ordinary
 size: fits that differ in those alone are of one kind.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +16,7 @@ from polyfit.spec.axis import Axis
 from polyfit.spec.fit import Rate
 from polyfit.spec.parameter_grid import ParameterGrid
 
-__all__ = ["DECIDING_FIELDS", "LOUD_NOISE", "representatives"]
+__all__ = ["DECIDING_FIELDS", "LOUD_NOISE", "first_of_each_kind", "representatives"]
 
 DECIDING_FIELDS: Final = (
     "degree", "points", "basis", "range", "objective", "dtype", "target", "noise", "noise_seed",
@@ -28,10 +28,24 @@ LOUD_NOISE: Final = 1e20
 
 
 def representatives(grid: ParameterGrid, most: int) -> tuple[Index, Index]:
-    """The first fit of each kind, at most ``most``, and how many fits it stands for."""
+    """The first fit of each kind that can start or not for its own reasons, at most ``most``, and
+    how many fits it stands for."""
     loud = any(float(value) >= LOUD_NOISE for value in grid.values("noise"))
+    return first_of_each_kind(grid, most, lambda field: _decides(field, loud), _deciding_part)
+
+
+def first_of_each_kind(
+    grid: ParameterGrid,
+    most: int,
+    decides: Callable[[str], bool],
+    part: Callable[[Any], Any] = lambda value: value,
+) -> tuple[Index, Index]:
+    """The first fit of each kind, at most ``most``, and how many fits it stands for.
+
+    Fits are of one kind where ``part`` of each field that ``decides`` is the same.
+    """
     choices = [
-        _kinds(axis, grid.kept.segments(number), loud, most)
+        _kinds(axis, grid.kept.segments(number), decides, part, most)
         for number, axis in enumerate(grid.axes)
     ]
     count = min(math.prod(len(places) for places, _, _ in choices), most)
@@ -51,11 +65,15 @@ def representatives(grid: ParameterGrid, most: int) -> tuple[Index, Index]:
 
 
 def _kinds(
-    axis: Axis, segments: Sequence[range], loud: bool, most: int
+    axis: Axis,
+    segments: Sequence[range],
+    decides: Callable[[str], bool],
+    part: Callable[[Any], Any],
+    most: int,
 ) -> tuple[Index, Index, Index]:
     """The first place of each kind of value in each segment of an axis, how many places are of
     that kind, and the segment."""
-    columns = [values.items for values in axis.values if _decides(values.field, loud)]
+    columns = [values.items for values in axis.values if decides(values.field)]
     kinds: dict[tuple[Any, ...], list[int]] = {}
     for number, segment in enumerate(segments):
         if not columns:
@@ -63,7 +81,7 @@ def _kinds(
             continue
         rows = zip(*(items[segment.start : segment.stop] for items in columns), strict=True)
         for place, row in enumerate(rows, segment.start):
-            kind = (number, *(_deciding_part(value) for value in row))
+            kind = (number, *(part(value) for value in row))
             if kind in kinds:
                 kinds[kind][1] += 1
             elif len(kinds) < most:

@@ -20,6 +20,7 @@ from polyfit.run.lease import TIME_TO_LIVE_S, Lease
 from polyfit.run.ledger import Ledger
 from polyfit.run.reader import Run
 from polyfit.run.renewal import LeaseRenewer
+from polyfit.spec.advice import advice
 from polyfit.spec.plan import Plan, dump_json
 from polyfit.spec.precheck import Precheck
 from polyfit.spec.spec import Spec
@@ -95,7 +96,7 @@ def execute(
         heartbeat = Heartbeat(plan, attempt, on_progress, lambda: signals.number)
         stack.callback(heartbeat.close)
         heartbeat.set_stage("checking which fits can start")
-        for line in Precheck.of(plan.sweep).lines(spec):
+        for line in Precheck.of(plan.sweep).lines(spec) + advice(spec, plan.sweep):
             on_message(f"warning: {line}")
         heartbeat.set_stage("opening the store")
         ledger = Ledger(run.open(), plan)

@@ -19,11 +19,11 @@ from polyfit.engine.batch import (
     BatchConfig,
     BatchInputs,
     BatchResult,
-    Problems,
 )
 from polyfit.engine.batch_data import BatchData
 from polyfit.engine.evaluation import Evaluation
 from polyfit.numerics.arrays import Array, Index, Mask, chunks
+from polyfit.numerics.convergence import NEAR, rounding_loss
 from polyfit.numerics.dtypes import holds_problem, holds_rate
 from polyfit.run.schema import REASONS, STALLED
 
@@ -33,9 +33,6 @@ ROW_STATUSES: Final = (*STATUSES, STALLED)
 """The statuses of rows: an engine's, and one that it cannot know."""
 
 _STALLED: Final = len(STATUSES)
-
-NEAR: Final = 0.01
-"""A fit is near the optimum if its loss is above it by this share at most, and rounding."""
 
 _CHUNK: Final = 1 << 20
 """Recorded numbers that are compared at a time."""
@@ -115,9 +112,10 @@ class Outcome:
     @cached_property
     def _allowed(self) -> Array:
         """The excess over the optimum that counts as near it, shape (B,)."""
-        rounding_P = _rounding(self.inputs.config, self.inputs.problems)
+        config, problems = self.inputs.config, self.inputs.problems
+        rounding_P = rounding_loss(config.numpy_dtype, problems.R_PMM, problems.q_PM)
         with np.errstate(all="ignore"):
-            return NEAR * self._optimum + rounding_P[self.inputs.problems.of_B]
+            return NEAR * self._optimum + rounding_P[problems.of_B] / _divisor(config)
 
     def _unstarted(self, fits: Mask) -> Iterator[tuple[Index, str]]:
         """Why ``fits`` could not start; the first of several reasons."""
@@ -152,27 +150,3 @@ class Outcome:
 
 def _divisor(config: BatchConfig) -> int:
     return config.points if config.objective == "mse" else 1
-
-
-def _rounding(config: BatchConfig, problems: Problems) -> Array:
-    """The loss that rounding in the dtype of the iteration can explain at the optimum, (P,).
-
-    A residual is a sum of M + 1 terms, so its error is at most M + 1 units of rounding of the sum
-    of their sizes (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1);
-    the loss is the sum of its squares.
-    """
-    R, q = problems.R_PMM, problems.q_PM
-    size, squares, total = config.size, np.zeros(len(q)), np.zeros(len(q))
-    best: list[Array] = []
-    with np.errstate(all="ignore"):
-        for k in reversed(range(size)):  # R best = q
-            rest, column = q[:, k], np.zeros(len(q))
-            for j, value in enumerate(best):
-                rest = rest - R[:, k, size - 1 - j] * value
-            best.append(rest / R[:, k, k])
-            for i in range(k + 1):
-                column += R[:, i, k] * R[:, i, k]
-            total += np.sqrt(column) * np.abs(best[-1])
-            squares += q[:, k] * q[:, k]
-        error = (size + 1) * np.finfo(config.numpy_dtype).eps * (total + np.sqrt(squares))
-        return np.asarray(error * error / _divisor(config))

@@ -1,0 +1,156 @@
+"""What is predicted of a sweep's fits, for ``polyfit plan``."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from polyfit.show.table import format_table
+from polyfit.spec.fit import SQUARED
+from polyfit.spec.prediction import Future, Kind, Prediction, two_digits
+
+__all__ = ["prediction_facts", "prediction_text"]
+
+MAX_LINES: Final = 20
+"""Kinds of fits that the table shows; those that deserve a look first."""
+
+_SEEDS: Final = ("seed", "noise_seed", "stop")
+
+_WITHOUT_A_LINE: Final = (Future.ENDS, Future.UNKNOWN, Future.CANNOT_START)
+
+_URGENCY: Final = (
+    Future.DIVERGES, Future.UNSTABLE, Future.TOO_SLOW, Future.CONVERGES, Future.STABLE,
+)  # fmt: skip
+"""What deserves a look comes first."""
+
+
+def prediction_facts(prediction: Prediction, varied: Sequence[str]) -> dict[str, Any]:
+    """The prediction as JSON: how many fits have each future, and all kinds."""
+    names = _swept(varied)
+    return {
+        "fits": {f.value: n for f in Future if (n := prediction.count(f))},
+        "unchecked": prediction.unchecked,
+        "kinds": [
+            {
+                "fits": kind.fits,
+                "fields": {name: _plain(kind.values[name]) for name in names},
+                "steps": kind.steps,
+                "lr_limit": kind.limit,
+                "lr_share": kind.share,
+                "condition": kind.condition,
+                "predicted": kind.future.value,
+                "updates": kind.updates,
+                "remedy": kind.remedy,
+            }
+            for kind in prediction.kinds
+        ],
+    }
+
+
+def prediction_text(prediction: Prediction, varied: Sequence[str]) -> str:
+    """A table of the kinds of fits of which something is predicted, and how many fits have which
+    future."""
+    known = [kind for kind in prediction.kinds if kind.future not in _WITHOUT_A_LINE]
+    shown = _most_urgent(known)
+    names = _swept(varied)
+    remedies = any(kind.remedy for kind in shown)
+    heads = [*names, "fits", "lr limit", "lr share", "condition", "predicted"]
+    rows = [_cells(kind, names, remedies) for kind in shown]
+    table = format_table([*heads, "remedy"] if remedies else heads, rows) if shown else ""
+    lines = [line.rstrip() for line in table.splitlines() if line.strip()]
+    if len(known) > len(shown):
+        left_out = len(known) - len(shown)
+        lines.append(f" and {left_out:,} kinds of fits that are no worse than these")
+    return "\n".join([*lines, *([""] if lines else []), f"in all     {_totals(prediction)}"])
+
+
+def _most_urgent(kinds: list[Kind]) -> list[Kind]:
+    """As many as the table shows, in the order of the fits."""
+    ranked = sorted(kinds, key=lambda kind: (_URGENCY.index(kind.future), -(kind.updates or 0)))
+    return sorted(ranked[:MAX_LINES], key=lambda kind: kind.fit)
+
+
+def _cells(kind: Kind, names: list[str], remedies: bool) -> list[str]:
+    cells = [
+        *(_word(kind.values[name]) for name in names),
+        f"{kind.fits:,}",
+        _short(kind.limit),
+        _short(kind.share),
+        _short(kind.condition),
+        _future(kind),
+    ]
+    return [*cells, kind.remedy or ""] if remedies else cells
+
+
+def _future(kind: Kind) -> str:
+    updates = "" if kind.updates is None else f"~{two_digits(kind.updates):,}"
+    match kind.future:
+        case Future.CONVERGES:
+            return f"converges in {updates} updates"
+        case Future.TOO_SLOW:
+            return f"not within {kind.steps:,}" + (f" (needs {updates})" if updates else "")
+        case Future.UNSTABLE:
+            squared = kind.values["objective"] in SQUARED
+            return f"above the limit, {'not yet diverged' if squared else 'may diverge'}"
+        case Future.STABLE:
+            return "does not diverge"
+        case Future.UNKNOWN:
+            return "-"
+    return kind.future.value
+
+
+def _totals(prediction: Prediction) -> str:
+    """``400 fits diverge, 350 converge in ~9 to ~780 updates``."""
+    parts = []
+    for future, words in _IN_ALL.items():
+        number = prediction.count(future)
+        if number:
+            parts.append(f"{number:,} {words}{_span(prediction, future)}")
+    if prediction.unchecked:
+        parts.append(f"{prediction.unchecked:,} were not looked at, which would take longer")
+    return "; ".join(parts)
+
+
+_IN_ALL: Final = {
+    Future.CANNOT_START: "cannot start",
+    Future.DIVERGES: "diverge",
+    Future.UNSTABLE: "are above the limit",
+    Future.TOO_SLOW: "do not come near the optimum in their steps",
+    Future.CONVERGES: "converge",
+    Future.STABLE: "do not diverge",
+    Future.ENDS: "end by themselves (newton)",
+    Future.UNKNOWN: "are not predicted (adam, l1)",
+}
+
+
+def _span(prediction: Prediction, future: Future) -> str:
+    counts = [
+        two_digits(kind.updates)
+        for kind in prediction.kinds
+        if kind.future == future and kind.updates is not None
+    ]
+    if not counts:
+        return ""
+    least, most = min(counts), max(counts)
+    verb = "in" if future == Future.CONVERGES else "but in"
+    return f" {verb} ~{least:,}{f' to ~{most:,}' if most > least else ''} updates"
+
+
+def _swept(varied: Sequence[str]) -> list[str]:
+    return [name for name in varied if name not in _SEEDS]
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _word(value: Any) -> str:
+    """A field's value in a table."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(f'{end:.5g}' for end in value)}]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """A field's value as JSON."""
+    if isinstance(value, tuple):
+        return list(value)
+    return value if isinstance(value, int | float | str) else str(value)

@@ -1,0 +1,76 @@
+"""What in a spec is surely not meant, though it can be run."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from polyfit.spec.document import Path
+from polyfit.spec.parameter_grid import ParameterGrid
+from polyfit.spec.prediction import Future, Kind, Prediction, two_digits
+from polyfit.spec.spec import Spec
+from polyfit.spec.sweep import Sweep
+
+__all__ = ["advice"]
+
+TINY_SHARE: Final = 1e-3
+"""A rate of at most this share of the stability limit is called tiny."""
+
+MANY_STEPS: Final = 1000
+
+
+def advice(spec: Spec, sweep: Sweep, prediction: Prediction | None = None) -> list[str]:
+    """A line for each thing that is surely not meant; empty where there is none.
+
+    Without a prediction one is made where rates are stated: those of ``lr: auto`` are sound.
+    """
+    lines = [line for grid in sweep.grids for line in _about_noise(spec, grid)]
+    if any(rate.kind != "auto" for rate in sweep.values("lr")):
+        lines += _about_rates(spec, sweep, prediction or Prediction.of(sweep))
+    return lines
+
+
+def _about_noise(spec: Spec, grid: ParameterGrid) -> Iterator[str]:
+    noises, starts, draws = (grid.items(name) for name in ("noise", "seed", "noise_seed"))
+    if len(draws) > 1 and not any(noises):
+        where = spec.where(*_places(spec, grid, "noise_seed"))
+        yield f"{where}: noise is 0, so all {len(draws):,} noise seeds give the same data"
+    stated = any(path[-1:] == ("noise_seed",) for path in spec.lines)
+    if all(noises) and len(starts) > 1 and not stated:
+        yield (
+            f"{spec.where(*_places(spec, grid, 'seed'))}: all {len(starts):,} seeds have the same "
+            "noise, because seed is of the start values; sweep noise_seed, or state it in fit if "
+            "one noise is meant"
+        )
+
+
+def _about_rates(spec: Spec, sweep: Sweep, prediction: Prediction) -> Iterator[str]:
+    kinds = prediction.kinds
+    if prediction.unchecked or not kinds:
+        return
+    where = spec.where(*_places(spec, sweep.grids[0], "lr"))
+    shares = [kind.share for kind in kinds if kind.share is not None]
+    of_all = f"all {prediction.fits:,} fits" if prediction.fits > 1 else "the fit"
+    if all(kind.future == Future.DIVERGES for kind in kinds):
+        yield (
+            f"{where}: {of_all} will diverge: lr is {min(shares):.3g} times the stability limit or "
+            "more; lr: auto is half of it"
+        )
+    elif all(_tiny(kind) for kind in kinds):
+        needed = two_digits(min(kind.updates for kind in kinds if kind.updates is not None))
+        yield (
+            f"{where}: {of_all} will end far from the optimum: lr is {max(shares):.2g} of the "
+            f"stability limit or less, which takes ~{needed:,} updates or more; lr: auto is half "
+            "of the limit"
+        )
+
+
+def _tiny(kind: Kind) -> bool:
+    tiny = kind.share is not None and kind.share <= TINY_SHARE
+    late = kind.future == Future.TOO_SLOW and kind.updates is not None
+    return tiny and late and kind.steps >= MANY_STEPS
+
+
+def _places(spec: Spec, grid: ParameterGrid, name: str) -> list[Path]:
+    """Where the spec may state ``name``, as the first fits have it."""
+    inside = (*grid.path, "zip")
+    zipped = [p for p in spec.lines if p[: len(inside)] == inside and p[-1:] == (name,)]
+    return [*zipped, (*grid.path, name), ("fit", name), grid.path]
