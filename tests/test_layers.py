@@ -157,6 +157,7 @@ WINGS = {
         "verify": "",
         "overlap": "numpy",
         "reuse": "pyarrow numpy",
+        "reusable": "",
         "columns": "",
         "condition": "pyarrow",
         "top": "pyarrow",

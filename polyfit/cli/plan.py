@@ -13,9 +13,12 @@ __all__ = ["show_plan"]
 @click.command("plan", short_help="Show what a spec would run, without running it.")
 @click.argument("path", metavar="SPEC")
 @options.settings
+@click.option("--reuse", metavar="RUN", help="Say how many of the fits another run has already.")
 @options.strict
 @options.as_json
-def show_plan(path: str, settings: tuple[str, ...], strict: bool, as_json: bool) -> None:
+def show_plan(
+    path: str, settings: tuple[str, ...], reuse: str | None, strict: bool, as_json: bool
+) -> None:
     """Show what a spec would run: fits, axes, shards, engine, projected cost, plan hash; and what
     is predicted of its fits.
 
@@ -31,11 +34,16 @@ def show_plan(path: str, settings: tuple[str, ...], strict: bool, as_json: bool)
     plan = Plan.of(spec)
     prediction = Prediction.of(plan.sweep)
     precheck = warn_or_refuse(spec, plan, strict, prediction)
+    reusable = None
+    if reuse is not None:
+        from polyfit.run.reusable import Reusable
+
+        reusable = Reusable.of(spec, plan, reuse)
     num_cores = _num_usable_cores()
     if as_json:
-        click.echo(to_json(plan_facts(spec, plan, precheck, prediction, num_cores)))
+        click.echo(to_json(plan_facts(spec, plan, precheck, prediction, num_cores, reusable)))
     else:
-        click.echo(plan_text(spec, plan, prediction, num_cores))
+        click.echo(plan_text(spec, plan, prediction, num_cores, reusable))
 
 
 def _num_usable_cores() -> int:

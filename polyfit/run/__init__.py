@@ -23,6 +23,7 @@ __all__ = [
     "reader",
     "renewal",
     "resolve",
+    "reusable",
     "reuse",
     "rows",
     "schema",

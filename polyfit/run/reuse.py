@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from polyfit.errors import PlanMismatch, StoreError
 from polyfit.numerics.arrays import Index
 from polyfit.run.keys import PLAN, shard_key
-from polyfit.run.ledger import plan_at
+from polyfit.run.ledger import Ledger, plan_at
 from polyfit.run.overlap import Overlap
 from polyfit.run.parquet import READ_ERRORS, check_columns, open_parquet, read_footer, to_numpy
 from polyfit.run.rows import Ragged, Rows, Words, to_arrow
@@ -26,6 +26,9 @@ from polyfit.store.base import NoSuchKey
 from polyfit.store.object_file import ObjectFile
 
 __all__ = ["NothingAlike", "Reuse", "ReusedRows", "difference"]
+
+MAX_COUNTED: Final = 1 << 22
+"""Fits that are looked for one by one, to say how many the other run has."""
 
 
 class NothingAlike(Exception):
@@ -98,6 +101,21 @@ class Reuse:
             *SCALARS,
             *("coefficients", "power_coefficients", *histories),
         ]
+
+    def num_stored(self, most: int = MAX_COUNTED) -> tuple[int, bool]:
+        """How many of the plan's fits are in shards that the other run has stored.
+
+        Of a plan of more than ``most`` fits every second, third, ... is looked for.
+
+        Returns:
+            The number, and whether it is exact.
+        """
+        stride = -(-self._plan.fits // most)
+        fits = self._overlap.indices(np.arange(0, self._plan.fits, stride, dtype=np.int64))
+        stored = np.zeros(self.source.shards, dtype=np.bool_)
+        stored[sorted(Ledger(self._store, self.source).done())] = True
+        found = int(stored[fits[fits >= 0] // self.source.shard_fits].sum())
+        return round(found / len(fits) * self._plan.fits), stride == 1
 
     def _check_versions(self) -> None:
         """Raise NothingAlike where another ENGINE or row schema is why its plan is unreadable."""

@@ -1,6 +1,7 @@
 """A plan before it is run, for ``polyfit plan``."""
 
-from typing import Any, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
 
 from polyfit.show.prediction import prediction_facts, prediction_text
 from polyfit.show.text import format_bytes, format_count, format_duration, format_pairs
@@ -10,6 +11,9 @@ from polyfit.spec.precheck import Precheck
 from polyfit.spec.prediction import Prediction
 from polyfit.spec.spec import Spec
 
+if TYPE_CHECKING:  # it needs pyarrow
+    from polyfit.run.reusable import Reusable
+
 __all__ = ["plan_facts", "plan_text"]
 
 _WIDTH: Final = 10
@@ -17,7 +21,12 @@ _WIDTH: Final = 10
 
 
 def plan_facts(
-    spec: Spec, plan: Plan, precheck: Precheck, prediction: Prediction, num_cores: int
+    spec: Spec,
+    plan: Plan,
+    precheck: Precheck,
+    prediction: Prediction,
+    num_cores: int,
+    reusable: "Reusable | None" = None,
 ) -> dict[str, Any]:
     """The plan as JSON: its size, its projected cost, which fits cannot start, and what will come
     of the others."""
@@ -41,6 +50,7 @@ def plan_facts(
             "causes": [{"cause": cause.message, "fits": cause.fits} for cause in precheck.causes],
         },
         "prediction": prediction_facts(prediction, plan.sweep.varied),
+        "reusable": None if reusable is None else asdict(reusable),
     }
 
 
@@ -64,7 +74,20 @@ def _workers(plan: Plan, num_cores: int) -> str:
     return f"by {format_count(actors, 'actor')}" if actors else "in one process"
 
 
-def plan_text(spec: Spec, plan: Plan, prediction: Prediction, num_cores: int) -> str:
+def _reuse_text(plan: Plan, reusable: "Reusable") -> str:
+    if reusable.obstacle is not None:
+        return f"nothing of {reusable.uri}: {reusable.obstacle}"
+    about = "" if reusable.exact else "about "
+    return f"{about}{reusable.fits:,} of {plan.fits:,} fits are stored in {reusable.uri}"
+
+
+def plan_text(
+    spec: Spec,
+    plan: Plan,
+    prediction: Prediction,
+    num_cores: int,
+    reusable: "Reusable | None" = None,
+) -> str:
     """The plan in words, and a table of what will come of its fits."""
     # Two digits: more would promise what a projection cannot know.
     time_s = float(f"{plan.wall_seconds(num_cores):.2g}")
@@ -78,6 +101,7 @@ def plan_text(spec: Spec, plan: Plan, prediction: Prediction, num_cores: int) ->
         ("bytes", f"{format_bytes(plan.projected_bytes)} projected, before compression"),
         ("plan hash", plan.hash),
         ("run id", plan.run_id),
+        *([("reuse", _reuse_text(plan, reusable))] if reusable else []),
     ]
     predicted = prediction_text(prediction, plan.sweep.varied)
     return f"{format_pairs(pairs, width=_WIDTH)}\n\n{predicted}"

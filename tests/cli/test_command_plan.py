@@ -28,14 +28,76 @@ def test_plan_as_json_is_one_object(command: Command, small_spec: Path) -> None:
 
 def test_plan_says_in_words_what_it_says_in_json(command: Command, small_spec: Path) -> None:
     facts = json.loads(command("plan", small_spec, "--json").out)
-    lines = dict(line.split(None, 1) for line in command("plan", small_spec).out.splitlines())
+    text, _, table = command("plan", small_spec).out.partition("\n\n")
+    lines = dict(line.split(None, 1) for line in text.splitlines())
     assert lines["fits"] == "20"
     assert lines["axes"] == "degree 2 x seed 10"
     assert lines["shards"] == "2 of 10 fits"
     assert lines["engine"] == facts["engine"]
     work, time = (facts[f"projected_{name}seconds"] for name in ("core_", ""))
     assert lines["work"] == f"{work:.3g} s on one core, nominal"
-    assert re.fullmatch(rf"about {time:.2g} s here, on \d+ cores", lines["time"])
+    assert lines["time"] == f"about {time:.2g} s here, in one process"
+    for kind in facts["prediction"]["kinds"]:
+        predicted = f" {kind['lr_limit']:.3g} .* {kind['predicted'].split()[0]} .*{kind['updates']}"
+        assert re.search(rf"^ +{kind['fields']['degree']} +10 .*{predicted}", table, re.MULTILINE)
+
+
+def test_plan_says_what_diverges_and_what_would_help(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "name: edge\nfit: {basis: power, steps: 1000, points: 200}\n"
+        "sweep: {degree: [1, 3], lr: [{of_limit: 0.5}, {of_limit: 1.1}], seed: {count: 50}}\n"
+    )
+    ended = command("plan", path)
+    assert (ended.code, ended.err) == (0, "")
+    lines = [line.split() for line in ended.out.partition("\n\n")[2].splitlines()]
+    assert " ".join(lines[0]) == "degree lr fits lr limit lr share condition predicted remedy"
+    assert [" ".join(line[7:]) for line in lines[2:6]] == [
+        "converges in ~9 updates",
+        "diverges lr: auto (~9)",
+        "not within 1,000 (needs ~1,600) basis: chebyshev (~22)",
+        "diverges basis: chebyshev (~22)",
+    ]
+    assert ended.out.splitlines()[-1] == (
+        "in all     100 diverge; 50 do not come near the optimum in their steps but in ~1,600 "
+        "updates; 50 converge in ~9 updates"
+    )
+    facts = json.loads(command("plan", path, "--json").out)["prediction"]
+    assert facts["fits"] == {"diverges": 100, "converges": 50, "not within its steps": 50}
+    assert [kind["lr_share"] for kind in facts["kinds"]] == [0.5, 1.1, 0.5, 1.1]
+
+
+def test_plan_shows_what_deserves_a_look_and_counts_the_rest(
+    command: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "name: many\nfit: {points: 50, steps: 100}\n"
+        "sweep: {degree: {start: 0, stop: 31}, optimizer: [gd, adam]}\n"
+    )
+    out = command("plan", path).out
+    assert out.count(" not within 100 ") + out.count(" converges in ") == 20
+    assert "\n and 11 kinds of fits that are no worse than these\n" in out
+    assert "31 are not predicted (adam, l1)" in out
+
+
+def test_plan_says_how_many_fits_another_run_has(command: Command, tmp_path: Path) -> None:
+    text = "name: r\nshard: 5\nfit: {steps: 9, points: 20}\nsweep: {seed: {count: 10}}\n"
+    first, more, other = (tmp_path / f"{name}.yaml" for name in ("first", "more", "other"))
+    first.write_text(text)
+    more.write_text(text.replace("10", "16"))
+    other.write_text(text + "engine: eager\n")
+    assert command("run", first, "--store", tmp_path / "runs").code == 0
+    (run,) = (tmp_path / "runs" / "r").iterdir()
+    out = command("plan", more, "--reuse", run).out
+    assert f"\nreuse      10 of 16 fits are stored in {run}\n" in out
+    next((run / "shards").iterdir()).unlink()
+    facts = json.loads(command("plan", more, "--reuse", run, "--json").out)["reusable"]
+    assert facts == {"uri": str(run), "fits": 5, "exact": True, "obstacle": None}
+    assert f"nothing of {run}: its engine is compiled" in command("plan", other, "--reuse", run).out
+    missing = command("plan", more, "--reuse", tmp_path / "nowhere")
+    assert missing.code != 0
+    assert "nowhere" in missing.err
 
 
 def test_plan_writes_nothing(command: Command, small_spec: Path, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ RUN = ["run", "endpoint_url", "plan_hash"]
 KEYS = {
     "plan": [
         "name", "fits", "shards", "fits_per_shard", "axes", "grids", "engine", "projected_bytes",
-        "projected_core_seconds", "projected_seconds", "plan_hash", "run_id", "cannot_start",
+        "projected_core_seconds", "projected_seconds", "projected_actors", "plan_hash", "run_id",
+        "cannot_start", "prediction", "reusable",
     ],
     "run": ["name", *RUN, "fits", "shards", "statuses", "groups"],
     "status": [
@@ -56,6 +57,7 @@ def test_plan_has_its_keys(command: Command, small_spec: Path) -> None:
     planned = facts(command, "plan", small_spec)
     assert list(planned) == KEYS["plan"]
     assert list(planned["cannot_start"]) == ["fits", "unchecked", "causes"]
+    assert list(planned["prediction"]) == ["fits", "unchecked", "kinds"]
 
 
 def test_run_has_its_keys(command: Command, small_spec: Path) -> None:

@@ -11,7 +11,6 @@ from polyfit.engine.initial import initial_values
 from polyfit.numerics.arrays import Array, Index
 from polyfit.spec.plan import Plan
 from polyfit.spec.prediction import Future, Kind, Prediction
-from polyfit.spec.sweep import Sweep
 
 FITS, STEPS = 2000, 2000
 
@@ -112,8 +111,8 @@ def test_without_its_start_a_kind_is_predicted_as_its_median_seed() -> None:
     assert 0.9 < min(ratios) <= max(ratios) < 1.5
 
 
-def of(text: str, **limits: int) -> Prediction:
-    return Prediction.of(Sweep(plan_of(text, "auto").sweep.grids), **limits)
+def of(text: str, **limits: Any) -> Prediction:
+    return Prediction.of(plan_of(text, "auto").sweep, **limits)
 
 
 @pytest.mark.parametrize(
