@@ -21,9 +21,11 @@ SOUND := $(shell [ "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" ] && [ ! -e .
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-run: serve-s3 ## Run jobs/sweep.yaml on Ray, into a local S3 server
+run: serve-s3 ## Run jobs/sweep.yaml on Ray, into a local S3 server, and write its report
 	@. $(S3)/env && env -u RAY_ADDRESS $(BIN)/polyfit run jobs/sweep.yaml --executor ray --store $(STORE) $(ARGS)
+	@. $(S3)/env && $(BIN)/polyfit report sweep --store $(STORE) --out .local/report.html
 	@echo
+	@echo 'To see the run, open .local/report.html in a browser.'
 	@echo 'The run is in a local S3 server, which stays up. To look at it, with the address above:'
 	@echo '  . $(S3)/env && $(BIN)/polyfit results sweep --store $(STORE) --sort -max_error'
 	@echo '  . $(S3)/env && $(BIN)/polyfit verify sweep --store $(STORE)'

@@ -1,0 +1,75 @@
+"""A run in few numbers: counts and extremes of all fits, quantiles of a sample."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from polyfit.run import digest as module
+from polyfit.run.digest import Digest, digest, digest_columns, sampled
+from polyfit.run.grouping import Grouping
+from polyfit.run.reader import Run
+from polyfit.spec.plan import Plan
+from polyfit.spec.spec import Spec
+
+pytest_plugins = ["small_run_fixtures"]
+
+
+def made(run: Run) -> Digest:
+    names = run.to_arrow().schema.names
+    return digest(run.plan, run.batches(digest_columns(names)))
+
+
+def test_counts_and_extremes_are_those_of_all_rows(run: Run) -> None:
+    found, rows = made(run), run.to_polars()
+    finished = rows.filter((pl.col("status") != "diverged") & pl.col("loss").is_not_null())
+
+    assert (found.rows, len(found.sample)) == (48, 48)
+    assert found.total("fits") == 48
+    assert found.total("diverged") == len(rows.filter(pl.col("status") == "diverged"))
+    assert found.best["loss"][0] == finished["loss"].min()
+    assert found.worst["loss"][0] == finished["loss"].max()
+    for row in found.groups.drop_nulls("best").to_dicts():
+        fit = rows.row(row["best_fit"], named=True)
+        assert fit["loss"] == row["best"]
+
+
+def test_a_group_is_what_its_labels_say(run: Run) -> None:
+    grouping, rows = Grouping.of(run.plan), run.to_polars()
+    codes = grouping.codes(rows["fit"].to_numpy())
+
+    for code, row in zip(codes.tolist(), rows.to_dicts(), strict=True):
+        labels = grouping.labels(code)
+        assert labels["degree"] == str(row["degree"])
+        assert labels["basis"] == row["basis"]
+        assert labels["range"] == f"[{row['range_low']:g}, {row['range_high']:g}]"
+
+
+def test_a_sample_is_about_as_large_as_wanted_and_not_in_step_with_seeds() -> None:
+    fits = np.arange(1_000_000)
+    kept = fits[sampled(fits, len(fits), 10_000)]
+
+    assert 9_500 < len(kept) < 10_500
+    assert np.bincount(kept % 100).min() > 50
+
+
+def test_many_values_become_bins_and_groups_stay_few() -> None:
+    plan = Plan.of(
+        Spec.parse(
+            "name: many\nfit: {basis: power}\n"
+            "sweep: {lr: {logspace: [-6, -1, 5000]}, noise: {linspace: [0, 1, 300]}, "
+            "degree: [1, 2, 3], range: [[-1, 1], [0, 1]], seed: {count: 10000}}"
+        )
+    )
+    grouping = Grouping.of(plan)
+    codes = grouping.codes(np.linspace(0, plan.fits - 1, 10_000).astype(np.int64))
+
+    assert np.prod(grouping.sizes) <= 2_000
+    assert {"degree", "range"} <= {field.name for field in grouping.fields}
+    assert (codes.min(), codes.max()) == (0, np.prod(grouping.sizes) - 1)
+
+
+def test_a_digest_of_nothing_is_empty(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAMPLE_FITS", 10)
+    found = digest(run.plan, iter([]))
+
+    assert (found.rows, len(found.groups), found.statuses) == (0, 0, {})
