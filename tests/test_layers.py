@@ -225,6 +225,7 @@ WINGS = {
         "runs": "",
         "state": "",
         "verdict": "",
+        "notebook": "IPython",
         "progress": "rich",
         "findings": "polars",
         "report_tables": "polars",
@@ -253,7 +254,7 @@ WINGS = {
         "app": "click",
     },
 }
-ENTRANCES = {"__init__", "__main__"}  # of the package: they may import every module
+ENTRANCES = {"__init__", "__main__", "api"}  # of the package: they may import every module
 ORDER = ["errors", *(f"{wing}.{module}" for wing in WINGS for module in WINGS[wing])]
 FOR_TYPES = {
     "show.rows": {"pyarrow"},

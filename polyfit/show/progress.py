@@ -1,4 +1,5 @@
-"""Progress of a run: a live display of two lines on a terminal, plain lines in a log.
+"""Progress of a run: a live display of two lines on a terminal or in a notebook, plain lines in a
+log.
 
 The lines are ours because rich draws nothing useful without a terminal. A log needs few lines,
 each with the time, and never a long silence in which a run that hangs looks like one that works.
@@ -18,14 +19,21 @@ from rich.table import Table
 from rich.text import Text
 
 from polyfit.run.clock import now
+from polyfit.show.notebook import NotebookLine, in_notebook
 from polyfit.show.text import format_count, format_duration
 from polyfit.work.heartbeat import Ticker
 from polyfit.work.progress import QUIET_AFTER_S, Progress
 from polyfit.work.throughput import Throughput
 
-__all__ = ["ProgressDisplay"]
+__all__ = ["ProgressDisplay", "is_shown"]
 
 LINE_EVERY_S: Final = 10.0
+DRAWN_EVERY_S: Final = 0.1
+
+
+def is_shown() -> bool:
+    """Whether somebody watches: stderr is a terminal, or this is a notebook."""
+    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
 
 
 class ProgressDisplay:
@@ -44,8 +52,11 @@ class ProgressDisplay:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name, self._write_line, self._clock = name, write_line, clock
-        self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._notebook = NotebookLine() if in_notebook() else None
+        self._on_terminal = self._notebook is None and is_shown()
         self._live: Live | None = None
+        self._drawn_at = -math.inf
+        self._not_drawn: Progress | None = None
         self._begun_at = clock()
         self._line_at, self._counts = -math.inf, ""
         self._throughput = Throughput()
@@ -56,6 +67,8 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self._not_drawn is not None:
+            self._draw(self._not_drawn)
         if self._live is not None:
             self._live.stop()
 
@@ -68,10 +81,12 @@ class ProgressDisplay:
         """Show how far the run is."""
         self.fits_reused, self.signal = progress.fits_reused, progress.signal
         self._throughput.add(self._clock(), progress)
-        if self._on_terminal:
-            self._update_live(progress)
-        else:
+        if not (self._on_terminal or self._notebook):
             self._write_if_due(progress)
+        elif self._clock() - self._drawn_at >= DRAWN_EVERY_S:
+            self._draw(progress)
+        else:
+            self._not_drawn = progress
 
     @contextmanager
     def reading_results(self) -> Iterator[None]:
@@ -84,25 +99,24 @@ class ProgressDisplay:
         with closing(Ticker(look)):
             yield
 
-    def _update_live(self, progress: Progress) -> None:
+    def _draw(self, progress: Progress) -> None:
+        """A bar with how far it is; below it what it does, and what has happened."""
+        self._drawn_at, self._not_drawn = self._clock(), None
+        share = f"{progress.fits_done / progress.fits:.0%}"
+        done = f"{progress.fits_done:,} of {format_count(progress.fits, 'fit')}"
+        elapsed = format_duration(round(self._clock() - self._begun_at))
+        facts = ", ".join((_stage(progress), *_counts(progress), f"{elapsed} so far"))
+        if self._notebook is not None:
+            head = ", ".join((f"{self._name}: {share}", done, *self._speed()))
+            self._notebook.show(progress.fits_done, progress.fits, head, facts)
+            return
+        bar = Table.grid(padding=(0, 1))
+        drawn = ProgressBar(progress.fits, progress.fits_done, width=30)
+        bar.add_row(Text(self._name, style="bold"), drawn, share, done, *self._speed())
         if self._live is None:
             self._live = Live(console=Console(stderr=True), auto_refresh=False)
             self._live.start()
-        self._live.update(self._drawn(progress), refresh=True)
-
-    def _drawn(self, progress: Progress) -> Group:
-        """Two lines: how far it is; what it does, and what has happened."""
-        bar = Table.grid(padding=(0, 1))
-        bar.add_row(
-            Text(self._name, style="bold"),
-            ProgressBar(progress.fits, progress.fits_done, width=30),
-            f"{progress.fits_done / progress.fits:.0%}",
-            f"{progress.fits_done:,} of {format_count(progress.fits, 'fit')}",
-            *self._speed(),
-        )
-        elapsed = format_duration(round(self._clock() - self._begun_at))
-        facts = ", ".join((_stage(progress), *_counts(progress), f"{elapsed} so far"))
-        return Group(bar, Text(f"  {facts}", style="dim"))
+        self._live.update(Group(bar, Text(f"  {facts}", style="dim")), refresh=True)
 
     def _speed(self) -> list[str]:
         """Fits a second and time left, as far as they are known."""

@@ -1,0 +1,116 @@
+"""``import polyfit`` as a program or a notebook uses it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from servers import ROOT
+
+import polyfit
+from polyfit.errors import SpecError
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def small(**values: Any) -> polyfit.Run:
+    return polyfit.sweep(**{"points": 20, "steps": 10, "executor": "inline", **values})
+
+
+def axes(run: polyfit.Run) -> dict[str, list[Any]]:
+    """The fields that vary, with their values."""
+    frame = run.to_polars(["degree", "range_low", "range_high", "lr", "optimizer", "seed"])
+    return {name: frame[name].unique().sort().to_list() for name in frame.columns}
+
+
+def test_a_list_is_swept_and_a_value_is_not() -> None:
+    run = small(degree=range(1, 4), range=[(-1, 1), ("-pi", "pi")], seed=np.arange(5), lr=0.001)
+    assert len(run) == 3 * 2 * 5
+    assert axes(run)["degree"] == [1, 2, 3]
+    assert axes(run)["range_high"] == [1.0, np.pi]
+    assert axes(run)["lr"] == [0.001]
+
+
+@pytest.mark.parametrize(
+    ("values", "fits"),
+    [
+        ({}, 1),
+        ({"range": (-3, 3)}, 1),
+        ({"range": ["0", "2 * pi"]}, 1),
+        ({"range": [(-3, 3)]}, 1),
+        ({"range": np.array([[-1.0, 1.0], [0.0, 2.0]])}, 2),
+        ({"range": np.array([-1.0, 1.0])}, 1),
+        ({"lr": {"of_limit": 0.9}}, 1),
+        ({"lr": {"of_limit": [0.5, 0.9]}}, 2),
+        ({"lr": {"logspace": [-4, -3, 4]}}, 4),
+        ({"lr": np.logspace(-4, -3, 5)}, 5),
+        ({"seed": {"count": 7}}, 7),
+        ({"optimizer": {"momentum": {"beta": 0.5}}}, 1),
+        ({"optimizer": ["gd", {"momentum": {"beta": 0.5}}]}, 2),
+        ({"stop": {"gradient": 0.1}}, 1),
+        ({"target": ["sin(x)", "cos(x)"], "basis": ("power", "chebyshev")}, 4),
+        ({"zip": [{"optimizer": ["gd", "adam"], "lr": ["auto", 0.01]}], "seed": [1, 2]}, 4),
+        ({"degree": [1, 2], "seed": [1, 2], "exclude": ["degree == 2 and seed == 1"]}, 3),
+    ],
+)
+def test_what_is_an_axis(values: dict[str, Any], fits: int) -> None:
+    assert len(small(**values)) == fits
+
+
+def test_what_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        small(degree=[1, 99], basis="chebychev", range=(1,), shards=3)
+    message = str(caught.value)
+    assert "spec: sweep.degree" in message
+    assert "did you mean chebyshev?" in message
+    assert "spec: sweep.range" in message or "spec: fit.range" in message
+    assert "shards" in message
+
+
+def test_the_same_call_finds_its_own_run(capsys: pytest.CaptureFixture[str]) -> None:
+    first = small(seed=[1, 2])
+    assert small(seed=[1, 2], progress=True).uri == first.uri
+    assert "is complete already" in capsys.readouterr().err
+
+
+def test_nobody_watches_a_script(capsys: pytest.CaptureFixture[str]) -> None:
+    small()
+    assert capsys.readouterr().err == ""
+
+
+def test_the_module_says_what_there_is() -> None:
+    assert dir(polyfit) == ["Plan", "Run", "Spec", "__version__", "execute", "sweep"]
+
+
+NOTEBOOK = """\
+import polyfit
+run = polyfit.sweep("exp(-x**2)", range=(-3, 3), degree=range(4), seed=range(5), executor="inline")
+===
+run
+===
+run.best(by="degree").select("degree", "loss")
+===
+run.plot.loss("degree")
+"""
+
+
+def test_a_sweep_in_a_notebook_shows_its_progress_its_table_and_its_chart(tmp_path: Path) -> None:
+    cells = [nbformat.v4.new_code_cell(text) for text in NOTEBOOK.split("===\n")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": ROOT}}).execute(
+        env=os.environ | {"IPYTHONDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}, cwd=tmp_path
+    )
+    swept, run, best, chart = (cell["outputs"] for cell in notebook.cells)
+    shown = [output["data"] for output in swept if output["output_type"] == "display_data"]
+    assert len(shown) == 1
+    assert "100%, 20 of 20 fits" in shown[0]["text/plain"]
+    assert '<progress value="20" max="20"' in shown[0]["text/html"]
+    assert "<table" in run[-1]["data"]["text/html"]
+    assert "0.0" in best[-1]["data"]["text/html"]
+    assert any("vega" in kind for kind in chart[-1]["data"])
