@@ -1,12 +1,11 @@
 """``polyfit.sweep``: a spec from keywords, run at once, with its progress shown."""
 
+import builtins
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
-
-import numpy as np
+from typing import Any
 
 from polyfit.run.reader import Run
 from polyfit.show.progress import ProgressDisplay, is_shown
@@ -15,8 +14,6 @@ from polyfit.spec.spec import Spec
 from polyfit.work.driver import execute
 
 __all__ = ["sweep"]
-
-_LISTS: Final = (list, tuple, range, np.ndarray)
 
 
 def sweep(
@@ -100,14 +97,18 @@ def _write_line(line: str) -> None:
 def _is_axis(field: str, value: Any) -> bool:
     """Whether ``value`` is a list of values or a generator of them, and not one value."""
     if field == "range":
-        return isinstance(value, _LISTS) and not _is_pair(value)
+        return _is_list(value) and not _is_pair(value)
     if isinstance(value, Mapping):
         numeric = FIELDS[field].integer or FIELDS[field].real
         share = field == "lr" and set(value) == {"of_limit"}
         return _is_axis("noise", value["of_limit"]) if share else numeric
-    return isinstance(value, _LISTS)
+    return _is_list(value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | builtins.range) or getattr(value, "ndim", 0) > 0
 
 
 def _is_pair(value: Any) -> bool:
     """Whether ``value`` is one range of x: two ends."""
-    return len(value) == 2 and not any(isinstance(end, _LISTS) for end in value)
+    return len(value) == 2 and not any(_is_list(end) for end in value)

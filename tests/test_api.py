@@ -68,7 +68,7 @@ def test_what_is_wrong_is_said_at_once() -> None:
         small(degree=[1, 99], basis="chebychev", range=(1,), shards=3)
     message = str(caught.value)
     assert "spec: sweep.degree" in message
-    assert "did you mean chebyshev?" in message
+    assert "did you mean 'chebyshev'?" in message
     assert "spec: sweep.range" in message or "spec: fit.range" in message
     assert "shards" in message
 
