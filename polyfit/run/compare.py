@@ -35,9 +35,9 @@ class Rows(Protocol):
     plan: Plan
     schema: pa.Schema
 
-    def stored_shards(self) -> Sequence[int]: ...
+    def shard_numbers(self) -> Sequence[int]: ...
 
-    def shard(self, number: int, columns: Sequence[str]) -> pa.Table: ...
+    def shard_rows(self, number: int, columns: Sequence[str]) -> pa.Table: ...
 
     def groups(self, by: Sequence[str]) -> pl.DataFrame: ...
 
@@ -109,7 +109,7 @@ def compare(
     for pairs in _pairs(run, before):
         _count(found, pairs)
     found.only_here, found.only_before = (
-        sum(one.plan.shard(number).fits for number in one.stored_shards()) - found.common
+        sum(one.plan.shard(number).fits for number in one.shard_numbers()) - found.common
         for one in (run, before)
     )
     found.groups = _groups(run, before, columns)
@@ -119,14 +119,14 @@ def compare(
 def _pairs(run: Rows, before: Rows) -> Iterator[pl.DataFrame]:
     """The rows of the fits that both runs have stored, shard by shard."""
     overlap = Overlap(run.plan.sweep, before.plan.sweep)
-    there = set(before.stored_shards())
+    there = set(before.shard_numbers())
 
     @lru_cache(_CACHED_SHARDS)
     def shard_before(number: int) -> pl.DataFrame:
-        return to_polars(before.shard(number, _COLUMNS))
+        return to_polars(before.shard_rows(number, _COLUMNS))
 
-    for own in run.stored_shards():
-        rows = to_polars(run.shard(own, _COLUMNS))
+    for own in run.shard_numbers():
+        rows = to_polars(run.shard_rows(own, _COLUMNS))
         old = overlap.indices(rows["fit"].to_numpy())
         shards = old // before.plan.shard_fits
         for number in np.unique(shards[old >= 0]).tolist():

@@ -7,8 +7,9 @@ import pyarrow as pa
 
 from polyfit.run.columns import check_names, default_groups, expand
 from polyfit.run.groups import GROUP_COLUMNS, group_rows
-from polyfit.run.reader import READ_AHEAD, Run
+from polyfit.run.reader import Run
 from polyfit.run.scan import to_polars
+from polyfit.run.stored_rows import READ_AHEAD
 from polyfit.run.top import first_rows, parse_sort
 
 __all__ = ["RUN", "SeveralRuns"]

@@ -84,7 +84,7 @@ def test_changes_of_a_fit_are_counted_and_the_largest_kept(run: Run, copy: Run) 
         pl.when(pl.col("fit") == 8).then(pl.lit("diverged")).otherwise(pl.col("status").cast(str))
         .alias("status"),
     )  # fmt: skip
-    copy.shard = lambda number, columns: (  # type: ignore[method-assign]
+    copy.shard_rows = lambda number, columns: (  # type: ignore[method-assign]
         changed.slice(10 * number, 10).select(columns).to_arrow()
     )
     found = copy.compare(run)

@@ -177,7 +177,7 @@ def test_reading_and_verifying_import_neither_torch_nor_ray(run: Run) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", script, run.uri], capture_output=True, text=True, check=True
     )
-    assert ended.stdout.strip() == f"[] {FITS} 4 []"
+    assert ended.stdout.strip() == f"[] {FITS} 24 []"
 
 
 def test_shards_are_read_in_few_requests_and_in_the_callers_thread(

@@ -15,9 +15,9 @@ from small_run import FITS, file, shard
 
 import polyfit
 from polyfit.errors import DamagedRun, UsageError
-from polyfit.run import reader
 from polyfit.run.keys import MANIFEST, shard_key
 from polyfit.run.reader import Run
+from polyfit.run.stored_rows import StoredRows
 from polyfit.spec.spec import Spec
 
 pytest_plugins = ["small_run_fixtures"]
@@ -37,11 +37,11 @@ sweep: {degree: [1, 3, 5], seed: {count: 4}}
 
 
 def test_every_example_of_a_run_gives_what_it_says(documented: Run) -> None:
-    examples = doctest.DocTestFinder().find(
-        Run, "Run", reader, globs={"run": documented, "Run": Run}
-    )
-    methods = [name for name, value in vars(Run).items() if inspect.isroutine(value)]
-    public = [name for name in methods if not name.startswith("_")]
+    names = {"run": documented, "Run": Run}
+    finder = doctest.DocTestFinder()
+    examples = [*finder.find(StoredRows, globs=names), *finder.find(Run, globs=names)]
+    members = [*vars(StoredRows).items(), *vars(Run).items()]
+    public = [n for n, value in members if inspect.isroutine(value) and not n.startswith("_")]
     shown = {example.name.rpartition(".")[2] for example in examples if example.examples}
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     for example in examples:
