@@ -113,4 +113,4 @@ def test_a_sweep_in_a_notebook_shows_its_progress_its_table_and_its_chart(tmp_pa
     assert '<progress value="20" max="20"' in shown[0]["text/html"]
     assert "<table" in run[-1]["data"]["text/html"]
     assert "243.211687" in best[-1]["data"]["text/html"]
-    assert any("vega" in kind for kind in chart[-1]["data"])
+    assert "vegaEmbed" in chart[-1]["data"]["text/html"]
