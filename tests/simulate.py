@@ -288,7 +288,9 @@ class S3:
     def get_paginator(self, name: str) -> "S3":
         return self
 
-    def paginate(self, Bucket: str, Prefix: str) -> Iterator[dict[str, Any]]:
+    def paginate(
+        self, Bucket: str, Prefix: str, PaginationConfig: dict[str, int]
+    ) -> Iterator[dict[str, Any]]:
         world = self._arrive("ListObjectsV2")
         found = sorted(key for key in world.objects if key.startswith(Prefix))
         for first in range(0, len(found) or 1, 2):
