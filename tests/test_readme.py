@@ -27,6 +27,7 @@ import polyfit
 from polyfit.errors import Exit
 
 FENCE = re.compile(r"^```(.*)\n((?:(?!```).*\n)*)```$", re.MULTILINE)
+FILE = re.compile(r"As `([\w-]+\.yaml)`:\n\n$")  # before a block that the reader saves
 TABLE_OR_HTML = ("|", "<", "  <")
 FOR_DEVELOPERS = ("polyfit", "tests")  # folders whose pages speak of the checkout itself
 
@@ -35,13 +36,15 @@ FOR_DEVELOPERS = ("polyfit", "tests")  # folders whose pages speak of the checko
 class Block:
     """A fenced block of a page; ``info`` is its first line, less the fence.
 
-    ``output`` is the text that the page shows directly below it.
+    ``output`` is the text that the page shows directly below it, ``file`` the name under which the
+    page says to save it.
     """
 
     page: str
     info: str
     text: str
     output: str = ""
+    file: str = ""
 
     @property
     def title(self) -> str:
@@ -72,7 +75,8 @@ class Page:
                 info = "sh needs=developer"
             below = FENCE.match(self.text, match.end() + 2)
             output = below[2] if below and below[1] == "text" else ""
-            yield Block(self.name, info, text, output)
+            named = FILE.search(self.text[: match.start()])
+            yield Block(self.name, info, text, output, named[1] if named else "")
 
 
 def _pages() -> list[Page]:
@@ -233,8 +237,9 @@ def checkout(
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy2(ROOT / name, folder)
     install(folder)
-    spec = blocks("yaml")[0]  # the front page's
-    (folder / "my.yaml").write_text(spec.text, encoding="utf-8")
+    for block in BLOCKS:
+        if block.file:
+            (folder / block.file).write_text(block.text, encoding="utf-8")
     seaweed.client().create_bucket(Bucket="bucket")
     cluster = {name: value for name, value in ray_cluster.env.items() if "AUTH" in name}
     path = f"{folder / '.venv' / 'bin'}:{os.environ['PATH']}"
@@ -287,6 +292,22 @@ def test_the_pictures_are_those_of_the_run(name: str, checkout: Checkout) -> Non
     drawn = (checkout.folder / "jobs" / name).read_bytes()
 
     assert drawn == (ROOT / "jobs" / name).read_bytes(), "`make picture` draws them anew"
+
+
+TUTORIAL = sorted((ROOT / "jobs" / "tutorial").glob("*.svg"))
+MARK = re.compile(r"<path (?!class)[^>]*>")  # less what surrounds text: fonts differ by machine
+
+
+@pytest.mark.parametrize("path", TUTORIAL, ids=lambda path: path.name)
+def test_the_pictures_of_the_tutorial_have_the_marks_of_its_runs(
+    path: Path, checkout: Checkout
+) -> None:
+    drawn = (checkout.folder / "jobs" / "tutorial" / path.name).read_text(encoding="utf-8")
+    shown = path.read_text(encoding="utf-8")
+
+    assert len(MARK.findall(shown)) > 3
+    assert MARK.findall(drawn) == MARK.findall(shown), "jobs/tutorial_pictures.py draws them anew"
+    assert len(shown) < 40 * 1024
 
 
 # Elsewhere ---------------------------------------------------------------------------------------
