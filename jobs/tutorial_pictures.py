@@ -47,7 +47,7 @@ PICTURES: dict[str, Callable[[polyfit.Run], Any]] = {
     "edge": lambda run: run.plot.edge(),
     "outliers": robust_fits,
     "million": lambda run: run.plot.history(),
-    "degrees": lambda run: run.plot.fit(80),
+    "degrees": lambda run: run.plot.fit(30),
 }
 """The picture of each run, which has its name."""
 
