@@ -1,7 +1,10 @@
 """``import polyfit`` as a program or a notebook uses it."""
 
+import doctest
 import os
+import re
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import nbformat
@@ -12,6 +15,8 @@ from servers import ROOT
 
 import polyfit
 from polyfit.errors import SpecError
+from polyfit.run.plot import Plots
+from polyfit.run.stored_rows import StoredRows
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +91,53 @@ def test_nobody_watches_a_script(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_module_says_what_there_is() -> None:
     assert dir(polyfit) == ["Plan", "Run", "Spec", "__version__", "execute", "sweep"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        polyfit.sweep,
+        polyfit.execute,
+        polyfit.Spec.of,
+        polyfit.Spec.load,
+        polyfit.Spec.parse,
+        polyfit.Plan.of,
+    ],
+    ids=lambda call: call.__qualname__,
+)
+def test_a_call_has_an_example_that_gives_what_it_says(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("name: mine", encoding="utf-8")
+    names = {name: getattr(polyfit, name) for name in dir(polyfit)}
+    (example,) = doctest.DocTestFinder().find(call, globs={**names, "polyfit": polyfit})
+
+    result = doctest.DocTestRunner().run(example)
+
+    assert result.failed == 0
+    assert result.attempted > 0
+
+
+def methods(*kinds: type) -> list[str]:
+    """The public methods of classes."""
+    members = [member for kind in kinds for member in vars(kind).items()]
+    return [name for name, it in members if isinstance(it, FunctionType) and name[0] != "_"]
+
+
+def test_the_page_of_jobs_names_every_call() -> None:
+    page = (ROOT / "jobs" / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:[A-Za-z]+\.)*\w+)\(", page.partition("\n## Python\n")[2]))
+    of_a_run = methods(polyfit.Run, StoredRows)
+
+    assert {
+        "sweep",
+        "execute",
+        "Spec.of",
+        "Spec.load",
+        "Spec.parse",
+        "Plan.of",
+        "Run.open",
+    } <= named
+    assert [name for name in of_a_run if f"run.{name}" not in named] == []
+    assert [name for name in methods(Plots) if f"run.plot.{name}" not in named] == []
 
 
 NOTEBOOK = """\

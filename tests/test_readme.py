@@ -18,12 +18,14 @@ import venv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import click
 import pytest
 from deployed import ROOT
 from limits import HANG_S
 from servers import RayHead, S3Server
 
 import polyfit
+from polyfit.cli.app import cli
 from polyfit.errors import Exit
 
 FENCE = re.compile(r"^```(.*)\n((?:(?!```).*\n)*)```$", re.MULTILINE)
@@ -187,6 +189,42 @@ def test_the_modules_and_names_that_the_page_of_the_code_names_are_there() -> No
 
     assert [it for it in modules if not (ROOT / "polyfit" / f"{it}.py").exists()] == []
     assert [it for it in names if not words >= {*it.split(".")} and not it.endswith(".py")] == []
+
+
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+CALL = re.compile(r"\bpolyfit (\w+)([^\n`|&;#]*)")
+COMMANDS = sorted(cli.commands)
+
+
+def options(command: click.Command) -> set[str]:
+    """The long options of a command, less --help, which each has."""
+    return {name for it in command.params for name in it.opts if name.startswith("--")}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_page_of_jobs_lists_each_command_with_its_options(name: str) -> None:
+    (jobs,) = (page for page in PAGES if page.name == "jobs/README.md")
+    table = jobs.text.partition("### Options\n")[2].partition("\n#")[0]
+    (listed,) = re.findall(rf"^\| `{name}` \| (.*) \|$", table, re.MULTILINE)
+
+    assert re.search(rf"^\| `polyfit {name}\b", jobs.text, re.MULTILINE)
+    assert set(OPTION.findall(listed)) == options(cli.commands[name])
+
+
+@pages
+def test_the_commands_and_options_that_a_page_names_are_there(page: Page) -> None:
+    known = {"--help"}.union(*map(options, [cli, *cli.commands.values()]))
+    calls = [(name, {*OPTION.findall(rest)}) for name, rest in CALL.findall(joined(page.text))]
+    calls = [(name, given) for name, given in calls if name in cli.commands]
+    alone = set(re.findall(r"`(--[a-z][\w-]*)", page.prose))
+
+    assert [it for it in calls if not it[1] <= options(cli.commands[it[0]]) | {"--help"}] == []
+    assert alone - known == set()
+
+
+def joined(text: str) -> str:
+    """Lines that a backslash continues, as one."""
+    return text.replace("\\\n", " ")
 
 
 @pages

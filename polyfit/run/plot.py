@@ -69,35 +69,63 @@ class Plots:
     # --- charts -------------------------------------------------------------------------------
 
     def loss(self, *by: str) -> Any:
-        """The final loss by one or two swept fields, chosen here if none are named."""
+        """The final loss by one or two swept fields, chosen here if none are named.
+
+        >>> run.plot.loss("degree")
+        alt.LayerChart(...)
+        """
         return self._metric("loss", by)
 
     def max_error(self, *by: str) -> Any:
-        """The largest distance to the target by swept fields; see ``loss``."""
+        """The largest distance to the target by swept fields; see ``loss``.
+
+        >>> run.plot.max_error("degree")
+        alt.LayerChart(...)
+        """
         return self._metric("max_error", by)
 
     def steps(self, *by: str) -> Any:
-        """Updates until within 1% of the optimum, or updates done; see ``loss``."""
+        """Updates until within 1% of the optimum, or updates done; see ``loss``.
+
+        >>> run.plot.steps("degree")
+        alt.LayerChart(...)
+        """
         return self._metric("steps", by)
 
     def distribution(self) -> Any:
-        """The final losses of all fits, in order."""
+        """The final losses of all fits, in order.
+
+        >>> run.plot.distribution()
+        alt.Chart(...)
+        """
         return themed(quantile_chart(self.digest.metric("loss"), self.quantiles), self._theme)
 
     def history(self) -> Any:
-        """The loss over the updates: median, quantiles, best and worst."""
+        """The loss over the updates: median, quantiles, best and worst.
+
+        >>> run.plot.history()
+        alt.ConcatChart(...)
+        """
         found = self.histories
         if not found:
             raise UsageError("this run recorded no loss; see `record` in the spec")
         return themed(histories_chart(found), self._theme)
 
     def fit(self, fit: int | None = None) -> Any:
-        """One fit over its target, with its residual below; the best one if none is named."""
+        """One fit over its target, with its residual below; the best one if none is named.
+
+        >>> run.plot.fit(3)
+        alt.VConcatChart(...)
+        """
         curve = self.curve(self.best(), "Best fit") if fit is None else self.curve(fit, "Fit")
         return themed(fit_chart(curve), self._theme)
 
     def edge(self) -> Any:
-        """The rate as a share of the stability limit against the final loss."""
+        """The rate as a share of the stability limit against the final loss.
+
+        >>> run.plot.edge()
+        alt.LayerChart(...)
+        """
         found = self.shares
         if not found:
             raise UsageError(
@@ -106,14 +134,22 @@ class Plots:
         return themed(edge_chart(found), self._theme)
 
     def coefficients(self) -> Any:
-        """The coefficients of the best fit and of those that differ from it in their seeds."""
+        """The coefficients of the best fit and of those that differ from it in their seeds.
+
+        >>> run.plot.coefficients()
+        alt.VConcatChart(...)
+        """
         found = self.spread
         if not found:
             raise UsageError("no other fit of this run differs from the best one in its seed alone")
         return themed(coefficients_chart(found, self.sibling_note), self._theme)
 
     def paths(self) -> Any:
-        """The way of two coefficients over the loss, where coefficients were recorded."""
+        """The way of two coefficients over the loss, where coefficients were recorded.
+
+        >>> run.plot.paths()
+        alt.LayerChart(...)
+        """
         found = self.ways
         if found is None:
             raise UsageError(
@@ -122,7 +158,11 @@ class Plots:
         return themed(paths_chart(found), self._theme)
 
     def timeline(self) -> Any:
-        """Stages of the run, and the shards of each actor, over time."""
+        """Stages of the run, and the shards of each actor, over time.
+
+        >>> run.plot.timeline()
+        alt.Chart(...)
+        """
         found = timeline(self._run.attempts())
         if not found:
             raise UsageError("no attempt at this run has noted a time line yet")
@@ -130,6 +170,9 @@ class Plots:
 
     def chart(self, kind: str, fit: int | None = None, by: Sequence[str] = ()) -> Any:
         """The chart that ``kind``, one of KINDS, names.
+
+        >>> run.plot.chart("loss", by=["degree"])
+        alt.LayerChart(...)
 
         Raises:
             UsageError: the run has nothing to show there; with the reason.
@@ -182,7 +225,11 @@ class Plots:
         return loss_histories(plan, parts, fits, *self.digest.axes())
 
     def curve(self, fit: int, name: str) -> FitCurve:
-        """The curves of a fit that is called ``name``."""
+        """The curves of a fit that is called ``name``.
+
+        >>> run.plot.curve(3, "Fit").title
+        'Fit: fit 3'
+        """
         return fit_curve(self._run.row(fit), name)
 
     @property
@@ -233,6 +280,9 @@ class Plots:
 
     def best(self) -> int:
         """The fit of the least loss.
+
+        >>> run.row(run.plot.best())["degree"]
+        5
 
         Raises:
             UsageError: every fit diverged, or none is stored.

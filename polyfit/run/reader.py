@@ -140,7 +140,7 @@ class Run(StoredRows):
             DamagedRun: a shard is not stored or cannot be read.
 
         >>> run.history([0, 4]).columns
-        ['fit', 'step', 'loss']
+        ['fit', 'step', 'loss', 'coefficients']
         """
         from polyfit.run.history import history_columns, long_history
         from polyfit.run.scan import to_polars

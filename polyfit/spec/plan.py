@@ -84,6 +84,9 @@ class Plan:
     def of(cls, spec: Spec) -> "Plan":
         """The plan of ``spec``.
 
+        >>> Plan.of(Spec.of(name="a", sweep={"degree": [1, 3], "seed": range(100)})).fits
+        200
+
         Raises:
             SpecError: the spec asks for engine affine where the iteration is no affine map.
             LimitExceeded: more fits, work or bytes than the spec's limits, or than a run can hold.

@@ -77,8 +77,10 @@ class Spec:
     ) -> "Spec":
         """A spec as it is, or read from a mapping, from the file at a path, or from keywords.
 
-        ``Spec.of(name="a", sweep={"seed": range(100), "lr": numpy.logspace(-3, -1, 5)})``: values
-        are as in a file; ranges, tuples, and numpy's arrays and numbers are taken too.
+        Values are as in a file; ranges, tuples, and numpy's arrays and numbers are taken too.
+
+        >>> Spec.of(name="a", fit={"degree": 5}, sweep={"seed": range(100)}).fit.degree
+        5
 
         Raises:
             SpecError: all that is wrong in it, a line each.
@@ -102,6 +104,9 @@ class Spec:
 
         ``settings`` are texts KEY=VALUE that change it, such as ``fit.degree=5``.
 
+        >>> Spec.load("my.yaml", ["fit.degree=5"]).fit.degree
+        5
+
         Raises:
             SpecError: the file cannot be read, or all that is wrong in it, a line each.
         """
@@ -115,6 +120,9 @@ class Spec:
         settings: Sequence[str] = (),
     ) -> "Spec":
         """Read a spec from YAML or JSON text, or a mapping; ``source`` names it in messages.
+
+        >>> Spec.parse("{name: a, fit: {degree: 5}}").fit.degree
+        5
 
         Raises:
             SpecError: all that is wrong in it, a line each.

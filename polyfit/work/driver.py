@@ -52,6 +52,10 @@ def execute(
 ) -> Run:
     """Run ``spec`` to its end, from wherever an earlier attempt left it.
 
+    >>> run = execute({"name": "a", "fit": {"points": 20}}, store="runs")
+    >>> run.complete
+    True
+
     Args:
         spec: what to run; a path is read as ``Spec.load`` does, a mapping as ``Spec.parse``.
         store: a folder or ``s3://bucket/prefix``; if None the spec's own, else ``POLYFIT_STORE``,

@@ -1,10 +1,10 @@
 """Rows through Polars: lazily, as histories, the best of each group."""
 
 import doctest
-import inspect
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from small_run import FITS, file, shard
 import polyfit
 from polyfit.errors import DamagedRun, UsageError
 from polyfit.run.keys import MANIFEST, shard_key
+from polyfit.run.plot import Plots
 from polyfit.run.reader import Run
 from polyfit.run.stored_rows import StoredRows
 from polyfit.spec.spec import Spec
@@ -31,23 +32,22 @@ name: documented
 shard: 5
 fit: {points: 100, steps: 2000}
 sweep: {degree: [1, 3, 5], seed: {count: 4}}
+record: {at: auto, of: [loss, coefficients]}
 """
     folder = str(tmp_path_factory.mktemp("store"))
     return polyfit.execute(Spec.parse(text), store=folder, executor="inline")
 
 
-def test_every_example_of_a_run_gives_what_it_says(documented: Run) -> None:
-    names = {"run": documented, "Run": Run}
-    finder = doctest.DocTestFinder()
-    examples = [*finder.find(StoredRows, globs=names), *finder.find(Run, globs=names)]
-    members = [*vars(StoredRows).items(), *vars(Run).items()]
-    public = [n for n, value in members if inspect.isroutine(value) and not n.startswith("_")]
+@pytest.mark.parametrize("kind", [StoredRows, Run, Plots])
+def test_every_method_has_an_example_that_gives_what_it_says(kind: type, documented: Run) -> None:
+    calls = [n for n, it in vars(kind).items() if isinstance(it, FunctionType | classmethod)]
+    examples = doctest.DocTestFinder().find(kind, globs={"run": documented, "Run": Run})
     shown = {example.name.rpartition(".")[2] for example in examples if example.examples}
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     for example in examples:
         runner.run(example)
     assert runner.summarize().failed == 0
-    assert [name for name in public if name not in shown] == []
+    assert [name for name in calls if name[0] != "_" and name not in shown] == []
 
 
 QUERIES: dict[str, Callable[[pl.LazyFrame], pl.LazyFrame]] = {
