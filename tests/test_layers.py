@@ -229,6 +229,7 @@ WINGS = {
         "notebook": "IPython",
         "progress": "rich",
         "findings": "polars",
+        "conclusion": "polars",
         "report_tables": "polars",
         "report_charts": "",
         "report": "jinja2",

@@ -16,6 +16,7 @@ from polyfit.errors import OutputError
 
 __all__ = [
     "ClosedPipe",
+    "check_folder",
     "discard_stdout",
     "guarded_stdout",
     "stderr_may_fail",
@@ -55,16 +56,25 @@ def write_line(line: str) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file that a user named, with the folders that it is in.
+    """Write a file that a user named, into a folder that exists.
 
     Raises:
         OutputError: it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror or error}") from None
+
+
+def check_folder(path: Path) -> None:
+    """Before the work for a file is done: whether the folder is there.
+
+    Raises:
+        OutputError: it is not.
+    """
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: there is no folder {path.parent}")
 
 
 @contextmanager

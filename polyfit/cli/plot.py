@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from polyfit.cli import options
-from polyfit.cli.output import write_file
+from polyfit.cli.output import check_folder, write_file, write_line
 
 __all__ = ["plot_run"]
 
@@ -61,7 +61,9 @@ def plot_run(
     from polyfit.charts.files import chart_bytes
     from polyfit.run.reader import Run
 
+    check_folder(out)
     run = Run.open(uri, endpoint_url, store)
     fields = [name.strip() for name in by.split(",")] if by else []
     chart = run.charts("dark" if dark else "light").chart(kind, fit, fields)
     write_file(out, chart_bytes(chart, out))
+    write_line(f"chart: {out}")

@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING
 import click
 
 from polyfit.cli import options
-from polyfit.cli.output import write_file, write_line
+from polyfit.cli.output import check_folder, write_file, write_line
 
 if TYPE_CHECKING:
     from polyfit.run.reader import Run
 
 __all__ = ["write_report", "write_report_of"]
+
+
+def _checked(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None and path.suffix.lower() not in (".html", ".htm"):
+        raise click.BadParameter(f"{path}; a report is HTML: allowed is a name that ends in .html")
+    return path
 
 
 @click.command("report", short_help="Write a run as one HTML page: words, charts, tables.")
@@ -20,6 +26,7 @@ __all__ = ["write_report", "write_report_of"]
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
+    callback=_checked,
     metavar="FILE",
     help="File to write as well, for example report.html.",
 )
@@ -36,6 +43,8 @@ def write_report(
     from polyfit.run.reader import Run
     from polyfit.show.report import report_html
 
+    if out is not None:
+        check_folder(out)
     run = Run.open(uri, endpoint_url, store)
     other = Run.open(other_uri, endpoint_url, store) if other_uri else None
     page = report_html(run, other)

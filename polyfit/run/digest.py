@@ -17,7 +17,7 @@ from polyfit.numerics.arrays import Index
 from polyfit.run.grouping import Grouping, SweptField
 from polyfit.spec.plan import Plan
 
-__all__ = ["Digest", "digest", "digest_columns", "sampled"]
+__all__ = ["Digest", "above_limit", "at_limit", "digest", "digest_columns", "sampled"]
 
 SAMPLE_FITS: Final = 400_000
 """Fits that quantiles are taken of; all of a smaller run."""
@@ -35,6 +35,19 @@ _WHERE_THERE: Final = ("lr_share", "steps_to_1pct")
 
 DIVERGED: Final = pl.col("status") == "diverged"
 FINISHED: Final = ~DIVERGED & pl.col("loss").is_not_null()
+
+AT: Final = 1e-9
+"""Shares of the stability limit so close to 1 are rates at the limit: they differ by rounding."""
+
+
+def at_limit(share: pl.Expr) -> pl.Expr:
+    """Which rates are at the stability limit, by their shares of it."""
+    return (share - 1).abs() <= AT
+
+
+def above_limit(share: pl.Expr) -> pl.Expr:
+    """Which rates are above the stability limit, by their shares of it."""
+    return share > 1 + AT
 
 
 def digest_columns(names: Sequence[str]) -> list[str]:
@@ -67,8 +80,10 @@ class Digest:
         rows: how many rows were read.
         groups: a row per group with fits: ``group``, ``fits``, ``diverged``, ``stalled``,
             ``with_optimum``, of these ``near_optimum`` (within 1%) and ``above_optimum`` (others
-            that did not diverge), ``above_limit``, and of the fits that did not diverge ``best``,
-            ``worst`` (loss), ``best_fit``, ``worst_fit``.
+            that did not diverge), ``at_limit`` and ``above_limit`` (rates), of these
+            ``above_diverged``; and of the fits that did not diverge ``arrived`` (those with a
+            ``steps_to_1pct``), ``best``, ``worst`` (loss), ``best_fit``, ``worst_fit`` and
+            ``worst_error``, the largest distance to the target.
         sample: the columns read, and ``group``, of sampled fits.
         best, worst: the fits of the least and the largest loss, as ``sample`` has them.
         statuses: fits per status.
@@ -93,24 +108,27 @@ class Digest:
 
     @cached_property
     def by_group(self) -> pl.DataFrame:
-        """``groups`` with ``q05``, ``median``, ``q95`` of the loss, and medians of ``max_error``
-        and ``steps_taken``, sorted by the group."""
+        """``groups`` with ``q05``, ``median``, ``q95`` of the loss, and medians of ``max_error``,
+        ``steps_taken`` and, where it is known, ``steps_to_1pct``, sorted by the group."""
+        known = [pl.col("steps_to_1pct").median()] if self.knows_steps_to_optimum else []
         found = self.sample.filter(FINISHED).group_by("group").agg(
             *(pl.col("loss").quantile(q, "linear").alias(name) for name, q in QUANTILES.items()),
             pl.col("max_error").median(),
             pl.col("steps_taken").median(),
+            *known,
         )  # fmt: skip
         return self.groups.join(found, on="group", how="left").sort("group")
 
     def metric(self, kind: str) -> Metric:
         """The metric that ``kind``, a key of METRICS, stands for in this run."""
-        if kind == "steps" and self._knows_steps_to_optimum:
+        if kind == "steps" and self.knows_steps_to_optimum:
             title = "Updates until within 1% of the optimum"
-            return Metric("steps_to_1pct", title, "updates", log=False)
+            return Metric("steps_to_1pct", title, "first recorded update there", log=False)
         return METRICS[kind]
 
     @property
-    def _knows_steps_to_optimum(self) -> bool:
+    def knows_steps_to_optimum(self) -> bool:
+        """Whether some fit is known to have come near the optimum."""
         name = "steps_to_1pct"
         return name in self.sample.columns and self.sample[name].null_count() < len(self.sample)
 
@@ -140,7 +158,7 @@ class Digest:
         value = pl.col(metric.column).filter(FINISHED)
         table = frame.group_by("x", "series").agg(
             pl.len().alias("fits"), DIVERGED.sum().alias("diverged"),
-            value.min().alias("best"), value.max().alias("worst"),
+            value.count().alias("counted"), value.min().alias("best"), value.max().alias("worst"),
             *(value.quantile(q, "linear").alias(name) for name, q in QUANTILES.items()),
         ).sort("x", "series")  # fmt: skip
         records = [_named(record, x, series) for record in table.to_dicts()]
@@ -240,7 +258,8 @@ def _tally(frame: pl.DataFrame) -> pl.DataFrame:
     near = pl.col("loss") <= pl.col("optimum_loss") * (1 + ABOVE_OPTIMUM)
     known = pl.col("optimum_loss").is_not_null()
     finished = frame.with_columns(pl.when(FINISHED).then(pl.col("loss")).alias("kept"))
-    above = (pl.col("lr_share") >= 1).sum() if "lr_share" in frame.columns else pl.lit(0)
+    share = pl.col("lr_share") if "lr_share" in frame.columns else pl.lit(None, pl.Float64)
+    arrived = pl.col("steps_to_1pct") if "steps_to_1pct" in frame.columns else pl.lit(None)
     return finished.group_by("group").agg(
         pl.len().alias("fits").cast(pl.Int64),
         DIVERGED.sum().alias("diverged").cast(pl.Int64),
@@ -248,7 +267,11 @@ def _tally(frame: pl.DataFrame) -> pl.DataFrame:
         known.sum().alias("with_optimum").cast(pl.Int64),
         (known & near & FINISHED).sum().alias("near_optimum").cast(pl.Int64),
         (known & ~near & FINISHED).sum().alias("above_optimum").cast(pl.Int64),
-        above.alias("above_limit").cast(pl.Int64),
+        at_limit(share).sum().alias("at_limit").cast(pl.Int64),
+        above_limit(share).sum().alias("above_limit").cast(pl.Int64),
+        (above_limit(share) & DIVERGED).sum().alias("above_diverged").cast(pl.Int64),
+        (arrived.is_not_null() & FINISHED).sum().alias("arrived").cast(pl.Int64),
+        pl.col("max_error").filter(FINISHED).max().alias("worst_error"),
         pl.col("kept").min().alias("best"),
         pl.col("kept").max().alias("worst"),
         pl.col("fit").sort_by("kept", nulls_last=True).first().alias("best_fit"),
@@ -264,7 +287,10 @@ def _merge(tallies: Sequence[pl.DataFrame]) -> pl.DataFrame:
         "with_optimum",
         "near_optimum",
         "above_optimum",
+        "at_limit",
         "above_limit",
+        "above_diverged",
+        "arrived",
     )
     best = pl.col("best_fit").sort_by("best", nulls_last=True).first()
     worst = pl.col("worst_fit").sort_by("worst", descending=True, nulls_last=True).first()
@@ -272,6 +298,6 @@ def _merge(tallies: Sequence[pl.DataFrame]) -> pl.DataFrame:
         pl.concat(tallies)
         .group_by("group")
         .agg(*(pl.col(name).sum() for name in sums), pl.col("best").min(), pl.col("worst").max(),
-             best, worst)
+             best, worst, pl.col("worst_error").max())
         .sort("group")
     )  # fmt: skip

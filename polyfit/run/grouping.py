@@ -147,8 +147,8 @@ def _of_values(name: str, title: str, values: list[Any]) -> SweptField:
     are_numbers = len(known) == len(values) and len({_kind(value) for value in values}) == 1
     if len(values) <= MAX_VALUES:
         bins = {value: place for place, value in enumerate(values)}
-        short = tuple(_label(value, 4) for value in values)
-        labels = short if len(set(short)) == len(values) else tuple(map(_label, values))
+        short, full = (tuple(_among(v, values, digits) for v in values) for digits in (4, 17))
+        labels = short if len(set(short)) == len(values) else full
         return SweptField(name, title, labels, tuple(known) if are_numbers else None, bins)
     order = np.argsort(known, kind="stable") if are_numbers else np.arange(len(values))
     per_bin = -(-len(values) // MAX_VALUES)
@@ -160,6 +160,13 @@ def _of_values(name: str, title: str, values: list[Any]) -> SweptField:
     labels = tuple(f"~{_label(value, 4)}" for value in middles)
     found = tuple(float(_number(value) or 0.0) for value in middles) if are_numbers else None
     return SweptField(name, title, labels, found, bins)
+
+
+def _among(value: Any, values: Sequence[Any], digits: int) -> str:
+    """The label of a value; of a share of the stability limit where others are none, too."""
+    label = _label(value, digits)
+    mixed = isinstance(value, Rate) and len(set(map(_kind, values))) > 1
+    return f"{label} of the limit" if mixed and value.kind == "of_limit" else label
 
 
 def _kind(value: Any) -> str:

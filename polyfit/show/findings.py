@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import polars as pl
 
-from polyfit.run.digest import DIVERGED, Digest
-from polyfit.run.grouping import MAX_LISTED, field_values, in_pi, swept_fields
+from polyfit.run.digest import DIVERGED, Digest, above_limit, at_limit
+from polyfit.run.grouping import MAX_LISTED, SweptField, field_values, in_pi, swept_fields
 from polyfit.show.text import format_count, format_number
 from polyfit.spec.fit import CANONICAL_ORDER, Rate
 from polyfit.spec.plan import Plan
@@ -21,28 +21,29 @@ WIDE: Final = 10.0
 
 
 def headline(plan: Plan) -> str:
-    """The run in one sentence."""
+    """The run in one sentence, with what was swept."""
     targets = field_values(plan, "target")
     of = targets[0] if len(targets) == 1 else f"{len(targets)} targets"
     degrees = field_values(plan, "degree")
     degree = (
         f"degree {degrees[0]}" if len(degrees) == 1 else f"degrees {degrees[0]} to {degrees[-1]}"
     )
-    return f"{format_count(plan.fits, 'polynomial fit')} of {of}, {degree}"
+    swept = [name for name in swept_fields(plan) if name not in ("target", "degree")]
+    over = f", over {_and([_many(plan, name) for name in swept])}" if swept else ""
+    return f"{format_count(plan.fits, 'polynomial fit')} of {of}, {degree}{over}"
 
 
 def asked(plan: Plan) -> list[str]:
     """What was swept, and what all fits share."""
     swept = swept_fields(plan)
-    lines = [f"{_name(name)}: {_values(plan, name)}" for name in swept]
+    lines = [f"Swept {_name(name)}: {_values(plan, name)}." for name in swept]
     shared = [
-        f"{_name(name)} {_text(name, field_values(plan, name)[0])}"
-        for name in CANONICAL_ORDER
+        _in_words(name, field_values(plan, name)[0])
+        for name in _READING_ORDER
         if name not in swept and not _says_nothing(plan, name)
     ]
-    head = [f"Swept were {_and([_name(name) for name in swept])}."] if len(swept) > 1 else []
-    same = "The same for all" if swept else "One fit"
-    return [*head, *lines, f"{same}: {', '.join(shared)}.", _recorded(plan.record.of)]
+    same = "The same for all fits" if swept else "One fit"
+    return [*lines, f"{same}: {', '.join(shared)}.", _recorded(plan.record.of)]
 
 
 def outcome(found: Digest) -> list[str]:
@@ -74,7 +75,8 @@ def outcome(found: Digest) -> list[str]:
     if steps.column == "steps_to_1pct":
         values = found.sample[steps.column].drop_nulls()
         lines.append(
-            f"Half of those that came there needed {values.quantile(0.5):,.0f} updates or fewer."
+            f"Half of the fits that came within 1% of it did so by update "
+            f"{values.quantile(0.5):,g}, the first one recorded there, or before."
         )
     return lines
 
@@ -93,7 +95,13 @@ def _one(found: Digest) -> list[str]:
 def to_look_at(found: Digest, notes: Sequence[str] = ()) -> list[str]:
     """What a reader should know before trusting the numbers; ``notes`` come first."""
     lines = [*notes, *_divergence(found), *_stalled(found), *_optimum(found), *_groups(found)]
-    return lines or ["Nothing: no fit diverged, stalled or ended far from where it could be."]
+    if not found.rows:
+        return [*notes, "Nothing is known yet: no fit is stored."]
+    if lines:
+        return lines
+    of = "no fit" if found.rows == found.grouping.plan.fits else "no fit that is stored so far"
+    far = ", stalled or ended more than 1% above the optimum" if found.total("with_optimum") else ""
+    return [f"Nothing: {of} diverged{far or ' or stalled'}."]
 
 
 def _divergence(found: Digest) -> list[str]:
@@ -104,18 +112,31 @@ def _divergence(found: Digest) -> list[str]:
     elif diverged:
         lines.append(f"{format_count(diverged, 'fit')} diverged{_most(found, 'diverged')}.")
     if "lr_share" in found.sample.columns:
-        above = found.total("above_limit")
-        if above:
-            lines.append(
-                f"{format_count(above, 'fit')} had a rate at or above the stability limit, and "
-                f"{'was' if above == 1 else 'were'} bound to diverge given enough updates."
-            )
-        below = found.sample.filter(DIVERGED & (pl.col("lr_share") < 1))
+        lines += _at_and_above_limit(found)
+        share = pl.col("lr_share")
+        below = found.sample.filter(DIVERGED & ~at_limit(share) & ~above_limit(share))
         if len(below):
             lines.append(
                 f"{_about(found, len(below))} diverged below the stability limit, for example fit "
                 f"{below['fit'][0]:,}."
             )
+    return lines
+
+
+def _at_and_above_limit(found: Digest) -> list[str]:
+    lines = []
+    above, gone, at = map(found.total, ("above_limit", "above_diverged", "at_limit"))
+    if above:
+        of = "all" if gone == above else f"{gone:,}" if gone else "none"
+        lines.append(
+            f"{format_count(above, 'fit')} had a rate above the stability limit: {of} diverged"
+            f"{'' if gone == above else ' in the updates done'}."
+        )
+    if at:
+        lines.append(
+            f"{format_count(at, 'fit')} had a rate at the stability limit, where a fit may neither "
+            "diverge nor come near the optimum."
+        )
     return lines
 
 
@@ -148,9 +169,9 @@ def _groups(found: Digest) -> list[str]:
         middle = float(table["median"].median() or 0.0)  # type: ignore[arg-type]
         if middle > 0 and worst["median"] > WIDE * middle:
             lines.append(
-                f"The group {_group(found, worst['group'])} has the largest median loss, "
-                f"{format_number(worst['median'])}; the median over the "
-                f"groups is {format_number(middle)}."
+                f"The largest median loss of a group is {format_number(worst['median'])} "
+                f"({_group(found, worst['group'])}); half of the groups have "
+                f"{format_number(middle)} or less."
             )
     wide = table.filter(
         (pl.col("median") > 0) & (pl.col("worst") > WIDE * pl.col("median")) & (pl.col("fits") > 2)
@@ -167,17 +188,30 @@ def _groups(found: Digest) -> list[str]:
 
 
 def _most(found: Digest, name: str) -> str:
-    """The value of a swept field with the largest share of fits that ``name`` counts."""
-    whole = found.total(name)
-    best: tuple[float, int, str] = (whole / found.rows, 0, "")
+    """The values of a swept field with the largest share of fits that ``name`` counts."""
+    best: tuple[float, int, str] = (found.total(name) / found.rows, 0, "")
     for field in found.grouping.fields:
         table = found.groups.group_by(found.digit(field).alias("value")).agg(
             pl.col(name).sum(), pl.col("fits").sum()
         )
-        for value, count, fits in table.sort("value").iter_rows():
-            text = f"; most of all with {field.title} {field.labels[value]}: {count:,} of {fits:,}"
-            best = max(best, (count / fits, count, text), key=lambda one: one[:2])
+        top = table.with_columns(share=pl.col(name) / pl.col("fits"))
+        most = float(top["share"].max() or 0.0)  # type: ignore[arg-type]
+        top = top.filter(pl.col("share") == most).sort("value")
+        count, fits = int(top[name].sum()), int(top["fits"].sum())
+        names = _some_labels(field, top["value"].to_list())
+        text = f"; most of all with {field.title} {names}: {count:,} of {fits:,}"
+        best = max(best, (most, count, text), key=lambda one: one[:2])
     return best[2]
+
+
+def _some_labels(field: SweptField, values: Sequence[int]) -> str:
+    """The labels of a few values, or of the first and the last of many neighbours."""
+    labels = [field.labels[value] for value in values]
+    if len(labels) <= SHOWN_GROUPS:
+        return _and(labels)
+    if values[-1] - values[0] == len(values) - 1:
+        return f"{labels[0]} to {labels[-1]}"
+    return f"{', '.join(labels[:SHOWN_GROUPS])} and {len(labels) - SHOWN_GROUPS:,} more"
 
 
 def _about(found: Digest, count: int) -> str:
@@ -214,8 +248,7 @@ def _values(plan: Plan, name: str) -> str:
     values = field_values(plan, name)
     if len(values) <= SHOWN_VALUES:
         return ", ".join(_text(name, value) for value in values)
-    more = " or more" if len(values) == MAX_LISTED and isinstance(values, list) else ""
-    return f"{len(values):,}{more} values, {_text(name, values[0])} to {_text(name, values[-1])}"
+    return f"{_how_many(values)} values, {_text(name, values[0])} to {_text(name, values[-1])}"
 
 
 def _text(name: str, value: Any) -> str:
@@ -228,8 +261,58 @@ def _text(name: str, value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+_READING_ORDER: Final = (
+    "target", "range", "points", "noise", "noise_seed", "degree", "basis", "objective", "optimizer",
+    "lr", "steps", "stop", "dtype", "seed",
+)  # fmt: skip
+assert set(_READING_ORDER) == set(CANONICAL_ORDER)
+
+_WORDS: Final = {
+    "chebyshev": "basis of Chebyshev polynomials",
+    "legendre": "basis of Legendre polynomials",
+    "power": "basis of powers of x",
+    "sse": "sum of squared errors",
+    "mse": "mean squared error",
+    "huber": "Huber loss",
+    "log_cosh": "sum of log cosh of the errors",
+    "l1": "sum of absolute errors",
+    "gd": "gradient descent",
+    "adam": "Adam",
+    "newton": "Newton's method",
+}
+
+
+def _in_words(name: str, value: Any) -> str:
+    """A field with its value, as one says it."""
+    text = _text(name, value)
+    match name:
+        case "points":
+            return f"{value:,} points"
+        case "steps":
+            return f"{value:,} updates at most"
+        case "basis" | "objective" | "optimizer":
+            return _WORDS.get(text, text)
+        case "dtype":
+            return f"computed in {text}"
+        case "noise":
+            return f"noise of standard deviation {text}"
+    return f"{_name(name)} {text}"
+
+
 def _name(name: str) -> str:
     return {"lr": "learning rate", "noise_seed": "noise seed"}.get(name, name)
+
+
+def _many(plan: Plan, name: str) -> str:
+    """How many values of a field there are: ``17 learning rates``."""
+    names = {"basis": "bases", "noise": "values of noise", "points": "numbers of points",
+             "steps": "numbers of updates", "stop": "stop rules"}  # fmt: skip
+    return f"{_how_many(field_values(plan, name))} {names.get(name, f'{_name(name)}s')}"
+
+
+def _how_many(values: Sequence[Any]) -> str:
+    more = " or more" if len(values) == MAX_LISTED and isinstance(values, list) else ""
+    return f"{len(values):,}{more}"
 
 
 def _and(names: Sequence[str]) -> str:

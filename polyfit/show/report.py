@@ -18,6 +18,7 @@ from polyfit.charts.theme import DARK, LIGHT
 from polyfit.run.digest import Digest
 from polyfit.run.plot import Plots
 from polyfit.run.reader import Run
+from polyfit.show.conclusion import conclusion
 from polyfit.show.data import without_non_finite
 from polyfit.show.findings import asked, headline, outcome, share_text, to_look_at
 from polyfit.show.report_charts import (
@@ -30,8 +31,8 @@ from polyfit.show.report_charts import (
     versus_section,
     views_of,
 )
-from polyfit.show.report_tables import Table, fits_table, groups_table, versus_table
-from polyfit.show.text import format_count, format_duration, format_number
+from polyfit.show.report_tables import Table, fits_table, groups_table, versus_table, versus_words
+from polyfit.show.text import format_count, format_duration
 
 __all__ = ["report_html"]
 
@@ -62,6 +63,11 @@ class Page:
     @property
     def headline(self) -> str:
         return headline(self.run.plan)
+
+    @property
+    def conclusion(self) -> list[str]:
+        """What the sweep shows."""
+        return conclusion(self.found)
 
     @cached_property
     def plots(self) -> Plots:
@@ -176,21 +182,13 @@ class Page:
     def _versus_words(self) -> list[str]:
         if self._versus is None or self.other is None:
             return []
-        ratios = [row[-1] for row in self._versus[1].rows if row[-1] is not None]
-        if not ratios:
-            return [f"No group of this run has a counterpart in {_name(self.other)}."]
-        better, worse = sum(r < 0.99 for r in ratios), sum(r > 1.01 for r in ratios)
-        return [
-            f"Against {self.other.uri}: of {format_count(len(ratios), 'common group')}, {better:,} "
-            f"have a median loss more than 1% lower here, {worse:,} one more than 1% higher; the "
-            f"largest ratio is {format_number(max(ratios))}."
-        ]
+        return versus_words(self.found, self._versus[0], self.other.label)
 
     def _versus_section(self) -> Section | None:
         if self._versus is None or self.other is None:
             return None
         there, table = self._versus
-        return versus_section(self.found, there, str(self.other.address), table)
+        return versus_section(self.found, there, self.other.label, table)
 
     # --- how to reproduce it --------------------------------------------------------------------
 
@@ -199,9 +197,14 @@ class Page:
         return self.run.spec_text().strip() or "the spec is not stored"
 
     @property
+    def spec_file(self) -> str:
+        """The file that ``command`` reads; whatever name it had is not known."""
+        return f"{self.name}.yaml"
+
+    @property
     def command(self) -> str:
         store, _, _ = self.run.uri.rpartition(f"/{self.name}/")
-        words = ["polyfit", "run", f"{self.name}.yaml", "--store", store]
+        words = ["polyfit", "run", self.spec_file, "--store", store]
         if self.run.endpoint_url:
             words += ["--endpoint-url", self.run.endpoint_url]
         return f"{shlex.join(words)}\npolyfit report {self.run.address}"

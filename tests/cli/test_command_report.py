@@ -19,8 +19,8 @@ def test_the_names_of_kinds_and_formats_are_those_of_the_charts() -> None:
 def test_a_report_is_a_file_and_is_stored_in_the_run(
     command: Command, small_run: Run, tmp_path: Path
 ) -> None:
-    ended = command("report", small_run.uri, "--out", "new/page.html", "--vs", small_run.uri)
-    page = (tmp_path / "new" / "page.html").read_bytes()
+    ended = command("report", small_run.uri, "--out", "page.html", "--vs", small_run.uri)
+    page = (tmp_path / "page.html").read_bytes()
 
     assert (ended.code, ended.out) == (0, "")
     assert (Path(small_run.uri) / "report.html").read_bytes() == page
@@ -36,7 +36,7 @@ def test_a_chart_has_the_format_of_its_files_name(
     command: Command, small_run: Run, tmp_path: Path, name: str, begin: bytes
 ) -> None:
     ended = command("plot", small_run.uri, "--kind", "loss", "--out", name)
-    assert (ended.code, ended.err) == (0, "")
+    assert (ended.code, ended.err) == (0, f"chart: {name}\n")
     assert (tmp_path / name).read_bytes().startswith(begin)
 
 
@@ -60,6 +60,22 @@ def test_what_a_run_cannot_show_is_said(
     ended = command("plot", small_run.uri, *arguments)
     assert ended.code == 2
     assert message in ended.err
+
+
+@pytest.mark.parametrize(
+    ("out", "code", "message"),
+    [
+        ("a.pdf", 2, "a.pdf; a report is HTML: allowed is a name that ends in .html"),
+        ("new/a.html", 5, "new/a.html: there is no folder new"),
+    ],
+)
+def test_a_report_is_written_as_html_into_a_folder_that_exists(
+    command: Command, small_run: Run, tmp_path: Path, out: str, code: int, message: str
+) -> None:
+    ended = command("report", small_run.uri, "--out", out)
+    assert ended.code == code
+    assert message in ended.err
+    assert not (tmp_path / out).exists()
 
 
 def test_a_file_that_cannot_be_written_ends_with_5(command: Command, small_run: Run) -> None:

@@ -1,0 +1,94 @@
+"""What a report says in words: each sentence is true of the rows."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import polyfit
+from polyfit.run.digest import digest
+from polyfit.run.reader import Run
+from polyfit.show.conclusion import conclusion
+from polyfit.show.findings import headline, to_look_at
+from polyfit.show.report_tables import versus_table, versus_words
+from polyfit.spec.spec import Spec
+
+FIT = "fit: {target: sin(3*x) + x/2, degree: 5, points: 200, steps: 500, range: [-2, 2]}"
+RATES = "sweep: {lr: [0.00001, 0.0001, 0.001, 0.003, 0.01, 0.1], seed: {count: 3}}"
+SHARES = "sweep: {lr: {of_limit: [0.5, 0.9, 1, 1.01, 1.2]}, seed: {count: 3}}"
+DEGREES = "sweep: {degree: {start: 1, stop: 9}, seed: {count: 2}}"
+
+
+def ran(name: str, fit: str, sweep: str, folder: Path) -> Run:
+    text = f"name: {name}\n{fit}\n{sweep}\n"
+    return polyfit.execute(Spec.parse(text), store=str(folder), executor="inline")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def rates(folder: Path) -> Run:
+    return ran("rates", FIT, RATES, folder)
+
+
+def words(run: Run) -> str:
+    return " ".join(to_look_at(run.plot.digest))
+
+
+def test_rates_that_work_the_fastest_and_those_that_diverge(rates: Run) -> None:
+    assert conclusion(rates.plot.digest) == [
+        "Learning rates from 0.001 to 0.003 brought every fit within 1% of the least-squares "
+        "optimum; 0.003 was the fastest: median update 20, of those recorded. Smaller ones did not "
+        "bring every fit there in its updates.",
+        "From a learning rate of 0.01 on every fit diverged; up to 0.003 none did.",
+    ]
+    assert headline(rates.plan).endswith("degree 5, over 6 learning rates and 3 seeds")
+    assert "6 fits diverged; most of all with learning rate 0.01 and 0.1: 6 of 6." in words(rates)
+
+
+def test_a_rate_at_the_stability_limit_is_not_said_to_diverge(folder: Path) -> None:
+    run = ran("shares", FIT, SHARES, folder)
+    statuses = run.to_polars(columns=["lr_share", "status"])
+
+    assert (statuses.filter(statuses["status"] == "diverged")["lr_share"] > 1.001).all()
+    assert "6 fits had a rate above the stability limit: all diverged." in words(run)
+    assert "3 fits had a rate at the stability limit, where a fit may neither" in words(run)
+    assert conclusion(run.plot.digest)[-1] == (
+        "From 1.01 of the stability limit on every fit diverged; up to 1 none did."
+    )
+
+
+def test_degrees_that_are_good_enough(folder: Path) -> None:
+    fit = "fit: {target: exp(-x**2), range: [-3, 3], points: 100, dtype: float64}"
+    run = ran("degrees", fit, DEGREES, folder)
+    errors = run.to_polars().group_by("degree").agg(error=pl.col("max_error").max()).sort("degree")
+    best, thresholds = conclusion(run.plot.digest)
+
+    assert best == (
+        "Degree 8 has the least median loss, 0.03529; its largest error is "
+        f"{errors['error'][7]:.4g}."
+    )
+    assert thresholds == "The smallest degree with a largest error below 1 is 2, below 0.1 is 8."
+    assert [row["degree"] for row in errors.to_dicts() if row["error"] < 0.1] == [8]
+
+
+def test_of_a_run_without_rows_nothing_is_known(rates: Run) -> None:
+    nothing = digest(rates.plan, iter([]))
+    assert conclusion(nothing) == []
+    assert to_look_at(nothing) == ["Nothing is known yet: no fit is stored."]
+
+
+def test_how_many_groups_of_two_runs_are_compared_and_why_not_all(rates: Run, folder: Path) -> None:
+    other = ran("more", FIT, RATES.replace("0.00001, ", "").replace("count: 3", "count: 4"), folder)
+    here, there = rates.plot.digest, other.plot.digest
+
+    assert versus_words(here, there, "more") == [
+        "Against more: 5 groups are in both runs, and 1 group only here.",
+        "The median loss of 0 groups is more than 1% lower here, of 0 more than 1% higher, of 3 "
+        "within 1%.",
+        "2 groups in both are not compared: all fits of one run or of both diverged.",
+    ]
+    assert len(versus_table(here, there).rows) == 5
