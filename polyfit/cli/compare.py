@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from polyfit.cli import options
-from polyfit.errors import Exit
+from polyfit.errors import Exit, UsageError
 
 __all__ = ["compare_runs"]
 
@@ -43,7 +43,7 @@ class _Share(click.ParamType[float]):
     "--max-regression",
     type=_Share(),
     metavar="SHARE",
-    help="End with 8 if the median loss of a group is larger by more than this share, as 5%.",
+    help="End with 8 if a group is worse by more than this share, as 5%.",
 )
 @options.run_store
 @options.endpoint_url
@@ -63,17 +63,20 @@ def compare_runs(
     """Compare RUN with BEFORE: the fits that both have, and the groups that both have.
 
     BEFORE and RUN are a folder, a name, an id or a spec; see the page of jobs. A fit is the same
-    if all of its fields are.
+    if all of its fields are. A group is worse if its median loss is larger, or more of its fits
+    diverge; it is compared by the fits that both runs have, or by all if there are none.
     """
     from polyfit.run.reader import Run
-    from polyfit.show.comparison import comparison_facts, comparison_text
+    from polyfit.show.comparison import comparison_facts, comparison_text, nothing_common
     from polyfit.show.data import to_json, without_non_finite
     from polyfit.show.markdown import markdown_table
     from polyfit.show.table import format_table
 
     options.refuse_two({"--json": as_json, "--md": as_md})
     old, new = (Run.open(name, endpoint_url, store) for name in (before, run))
-    found = new.compare(old, None if by is None else options.columns(by), tolerance)
+    found = new.compare(old, by, tolerance)
+    if found.is_empty:
+        raise UsageError(f"nothing to compare: {nothing_common(new, old)}")
     if as_json:
         facts = comparison_facts(new, old, found, max_regression)
         click.echo(to_json(without_non_finite(facts)))

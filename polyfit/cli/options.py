@@ -66,6 +66,6 @@ def refuse_two(chosen: dict[str, bool]) -> None:
 
 def columns(text: str) -> list[str]:
     """The columns that a list with commas names; ``range`` stands for two."""
-    from polyfit.run.columns import expand
+    from polyfit.run.columns import expand, split_names
 
-    return expand(name.strip() for name in text.split(",") if name.strip())
+    return expand(split_names(text))

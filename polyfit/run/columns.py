@@ -5,9 +5,25 @@ from itertools import islice
 from typing import Final
 
 from polyfit.errors import UsageError
+from polyfit.spec.names import meant
 from polyfit.spec.plan import Plan
 
-__all__ = ["check_names", "default_groups", "expand", "swept_columns"]
+__all__ = [
+    "SWEPT",
+    "By",
+    "check_names",
+    "default_groups",
+    "expand",
+    "group_columns",
+    "split_names",
+    "swept_columns",
+]
+
+By = str | Iterable[str]
+"""Columns: their names, or a text in which commas separate them."""
+
+SWEPT: Final = "swept"
+"""Stands for the fields that make groups if nothing else is asked for."""
 
 MAX_GROUPS: Final = 1000
 """Groups into which a run is summed up if nothing else is asked for."""
@@ -24,7 +40,20 @@ def check_names(names: Sequence[str], columns: Sequence[str]) -> None:
     """
     for name in names:
         if name not in columns:
-            raise UsageError(f"no column {name!r}; the columns are {', '.join(columns)}")
+            near = meant(name, columns)
+            known = f"did you mean {near!r}?" if near else f"the columns are {', '.join(columns)}"
+            raise UsageError(f"no column {name!r}; {known}")
+
+
+def split_names(by: By) -> list[str]:
+    """The names that a list, or a text with commas, holds."""
+    names = by.split(",") if isinstance(by, str) else by
+    return [name.strip() for name in names if name.strip()]
+
+
+def group_columns(by: By | None, plan: Plan) -> list[str]:
+    """The columns that make groups: ``by``; those of the swept fields for None or "swept"."""
+    return default_groups(plan) if by is None or by == SWEPT else expand(split_names(by))
 
 
 def expand(names: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Final
 
 import polars as pl
 
-__all__ = ["GROUP_COLUMNS", "group_rows"]
+__all__ = ["GROUP_COLUMNS", "by_or_all", "group_rows", "is_sampled", "key_columns"]
 
 ABOVE_OPTIMUM: Final = 0.01
 """A fit is far from the optimum if its loss is above it by more than this share."""
@@ -50,10 +50,10 @@ def group_rows(parts: Iterable[pl.DataFrame], by: Sequence[str], num_fits: int) 
     """
     counts, statuses, samples = [], [], []
     for part in parts:
-        counts.append(part.group_by(_by_or_all(by)).agg(**_COUNTS))
+        counts.append(part.group_by(by_or_all(by)).agg(**_COUNTS))
         ended = pl.col("status").alias(_ENDED)
-        statuses.append(part.group_by(*_by_or_all(by), ended).agg(pl.len()))
-        samples.append(part.filter(_sampled(num_fits)).select(*by, *_SAMPLED))
+        statuses.append(part.group_by(*by_or_all(by), ended).agg(pl.len()))
+        samples.append(part.filter(is_sampled(num_fits)).select(*by, *_SAMPLED))
         if len(counts) == _MERGED_PARTS:
             counts, statuses = [_merged(counts, by)], [_added(statuses, by)]
     return _joined(_merged(counts, by), _added(statuses, by), pl.concat(samples), by)
@@ -73,7 +73,7 @@ _COUNTS: Final = {
 }
 
 
-def _by_or_all(by: Sequence[str]) -> list[pl.Expr]:
+def by_or_all(by: Sequence[str]) -> list[pl.Expr]:
     """The columns of a group, or a constant that puts all rows into one."""
     return [pl.col(name) for name in by] or [pl.lit(0).alias(_ALL)]
 
@@ -82,7 +82,7 @@ _ALL: Final = "all"
 _ENDED: Final = "ended"  # a copy of the status, which may make groups too
 
 
-def _sampled(num_fits: int) -> pl.Expr:
+def is_sampled(num_fits: int) -> pl.Expr:
     """Whether a fit is in the sample. Every second, third, ... one would be the same seed."""
     share = min(1.0, SAMPLED_FITS / max(num_fits, 1))
     if share == 1.0:
@@ -91,24 +91,25 @@ def _sampled(num_fits: int) -> pl.Expr:
     return spread < pl.lit(int(share * 2**64), dtype=pl.UInt64)
 
 
-def _keys(by: Sequence[str]) -> list[str]:
+def key_columns(by: Sequence[str]) -> list[str]:
+    """The names of the columns of ``by_or_all``."""
     return list(by) or [_ALL]
 
 
 def _merged(counts: list[pl.DataFrame], by: Sequence[str]) -> pl.DataFrame:
     sums = {name: pl.col(name).sum() for name in _COUNTS} | {"best_loss": pl.col("best_loss").min()}
-    return pl.concat(counts).group_by(_keys(by)).agg(**sums)
+    return pl.concat(counts).group_by(key_columns(by)).agg(**sums)
 
 
 def _added(statuses: list[pl.DataFrame], by: Sequence[str]) -> pl.DataFrame:
-    return pl.concat(statuses).group_by(*_keys(by), _ENDED).agg(pl.col("len").sum())
+    return pl.concat(statuses).group_by(*key_columns(by), _ENDED).agg(pl.col("len").sum())
 
 
 def _joined(
     counts: pl.DataFrame, statuses: pl.DataFrame, samples: pl.DataFrame, by: Sequence[str]
 ) -> pl.DataFrame:
     """The rows of ``group_rows``, from counts, counts per status, and samples."""
-    keys = _keys(by)
+    keys = key_columns(by)
     per_status = (
         statuses.with_columns(pl.col(_ENDED).cast(pl.String), pl.col("len").cast(pl.Int64))
         .sort(_ENDED)
@@ -116,7 +117,7 @@ def _joined(
         .with_columns(pl.exclude(keys).fill_null(0))
     )
     finite = pl.col("loss").drop_nulls()
-    quantiles = samples.group_by(_by_or_all(by)).agg(
+    quantiles = samples.group_by(by_or_all(by)).agg(
         finite.quantile(0.1, "linear").alias("p10_loss"),
         finite.quantile(0.5, "linear").alias("median_loss"),
         finite.quantile(0.9, "linear").alias("p90_loss"),

@@ -1,7 +1,7 @@
 """The charts of one run: what ``run.plot`` and ``polyfit plot`` show."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final, Protocol
 
@@ -15,6 +15,7 @@ from polyfit.charts.histories import History, histories_chart
 from polyfit.charts.theme import THEMES, themed
 from polyfit.charts.timeline import timeline_chart
 from polyfit.errors import UsageError
+from polyfit.run.columns import By, split_names
 from polyfit.run.digest import FINISHED, Digest, digest, digest_columns, sampled
 from polyfit.run.fit_curves import fit_curve
 from polyfit.run.histories import HISTORY_COLUMNS, history_shards, loss_histories
@@ -68,7 +69,7 @@ class Plots:
 
     # --- charts -------------------------------------------------------------------------------
 
-    def loss(self, *by: str) -> Any:
+    def loss(self, *by: By) -> Any:
         """The final loss by one or two swept fields, chosen here if none are named.
 
         >>> run.plot.loss("degree")
@@ -76,7 +77,7 @@ class Plots:
         """
         return self._metric("loss", by)
 
-    def max_error(self, *by: str) -> Any:
+    def max_error(self, *by: By) -> Any:
         """The largest distance to the target by swept fields; see ``loss``.
 
         >>> run.plot.max_error("degree")
@@ -84,7 +85,7 @@ class Plots:
         """
         return self._metric("max_error", by)
 
-    def steps(self, *by: str) -> Any:
+    def steps(self, *by: By) -> Any:
         """Updates until within 1% of the optimum, or updates done; see ``loss``.
 
         >>> run.plot.steps("degree")
@@ -185,14 +186,15 @@ class Plots:
             return self.fit(fit)
         return getattr(self, kind)(*by)
 
-    def _metric(self, kind: str, by: Sequence[str]) -> Any:
+    def _metric(self, kind: str, fields: Iterable[By]) -> Any:
+        by = [name for one in fields for name in split_names(one)]
         allowed = [field.name for field in self.digest.grouping.fields]
         if len(by) > 2 or any(name not in allowed for name in by):
             swept = ", ".join(allowed) or "none but seeds"
             raise UsageError(
                 f"by {', '.join(by)}: allowed are one or two of what is swept: {swept}"
             )
-        found = self.digest.by_field(self.digest.metric(kind), list(by) or None)
+        found = self.digest.by_field(self.digest.metric(kind), by or None)
         return themed(group_chart(found), self._theme)
 
     # --- numbers behind them --------------------------------------------------------------------

@@ -5,14 +5,15 @@ time, and of a shard only the columns asked for.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from polyfit.run.columns import check_names, default_groups, expand, swept_columns
+from polyfit.run.columns import By, check_names, group_columns
 from polyfit.run.keys import REPORT
 from polyfit.run.last_attempt import describe_last_attempt
 from polyfit.run.ledger import plan_at
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
-_SHOWN_IN_NOTEBOOK: Final = 10
-_RESULTS: Final = ("status", "steps_taken", "loss", "excess_loss", "max_error")
+_SHOWN_IN_NOTEBOOK: Final = 20
+_SUMMED_UP_IN_NOTEBOOK: Final = 1_000_000
+"""Fits up to which a run shows its groups by itself: it reads all rows for them."""
 
 
 class Run(StoredRows):
@@ -75,13 +77,15 @@ class Run(StoredRows):
         return self.plan.fits
 
     def _repr_html_(self) -> str:
-        """The view in a notebook: what it is, and its first rows."""
-        wanted = [*swept_columns(self.plan), *_RESULTS]
-        columns = list(dict.fromkeys(("fit", *wanted)))
-        rows = self.top(limit=_SHOWN_IN_NOTEBOOK, columns=columns).to_pylist()
+        """The view in a notebook: what it is, and its groups."""
         state = "complete" if self.complete else "not complete"
         caption = f"{self.uri}: {self.plan.fits:,} fits, {state}"
-        return html_table(caption, columns, [list(row.values()) for row in rows])
+        if self.plan.fits > _SUMMED_UP_IN_NOTEBOOK:
+            return html_table(f"{caption}; run.groups() sums it up", [], [])
+        groups = self.groups()
+        if len(groups) > _SHOWN_IN_NOTEBOOK:
+            caption += f"; {_SHOWN_IN_NOTEBOOK} of {len(groups):,} groups"
+        return html_table(caption, groups.columns, groups.head(_SHOWN_IN_NOTEBOOK).rows())
 
     def state(self) -> RunState:
         """How far it is and who drives it, without a look at its rows.
@@ -99,32 +103,31 @@ class Run(StoredRows):
         """
         return describe_last_attempt(self._ledger)
 
-    def best(
-        self, by: str | Sequence[str] | None = None, where: str | None = None
-    ) -> "pl.DataFrame":
+    def best(self, by: By = (), where: str | None = None) -> "pl.DataFrame":
         """The fit with the least loss, or the best of each group; without columns of lists.
 
         Args:
-            by: columns whose values make a group; ``range`` stands for its two.
+            by: the columns whose values make a group, as a list or as "degree, lr"; ``range``
+                stands for its two.
             where: a condition on the rows that count.
 
         >>> run.best(by="degree").select("degree", "status").rows()
         [(1, 'completed'), (3, 'completed'), (5, 'completed')]
         """
-        return self.extremes([by] if isinstance(by, str) else by or (), where)
+        return self.extremes(by, where)
 
     def extremes(
-        self, by: Sequence[str], where: str | None = None, worst: bool = False
+        self, by: By = (), where: str | None = None, worst: bool = False
     ) -> "pl.DataFrame":
         """The best fit of each group, or the worst; see ``best`` and ``extreme_fits``.
 
-        >>> run.extremes(["seed"], where="degree < 5", worst=True)["degree"].to_list()
+        >>> run.extremes("seed", where="degree < 5", worst=True)["degree"].to_list()
         [1, 1, 1, 1]
         """
         from polyfit.run.best import extreme_fits
         from polyfit.run.scan import to_polars
 
-        columns = expand(by)
+        columns = group_columns(by or (), self.plan)
         needed = list(dict.fromkeys(("fit", "loss", *columns)))
         parts = self.batches(needed, where, side_by_side=READ_AHEAD)
         fits = extreme_fits(map(to_polars, parts), columns, worst)
@@ -222,14 +225,12 @@ class Run(StoredRows):
         """
         return self._ledger.spec_text()
 
-    def groups(
-        self, by: str | Sequence[str] | None = None, where: str | None = None
-    ) -> "pl.DataFrame":
+    def groups(self, by: By | None = None, where: str | None = None) -> "pl.DataFrame":
         """The run summed up per group, a row each; see ``group_rows`` for the columns.
 
         Args:
-            by: the columns whose values make a group, ``range`` stands for its two; if None those
-                of the swept fields but for the seeds.
+            by: the columns whose values make a group, as a list or as "degree, lr"; ``range``
+                stands for its two; if None or "swept" those of the swept fields but for the seeds.
             where: a condition on the rows that count.
 
         >>> run.groups().select("degree", "fits", "completed").rows()
@@ -238,8 +239,7 @@ class Run(StoredRows):
         from polyfit.run.groups import GROUP_COLUMNS, group_rows
         from polyfit.run.scan import to_polars
 
-        given = [by] if isinstance(by, str) else by
-        names = default_groups(self.plan) if given is None else expand(given)
+        names = group_columns(by, self.plan)
         needed = list(dict.fromkeys((*names, *GROUP_COLUMNS)))
         check_names(needed, self.schema.names)
         empty = self.schema.empty_table().select(needed)
@@ -247,18 +247,34 @@ class Run(StoredRows):
         return group_rows(map(to_polars, parts), names, self.plan.fits)
 
     def compare(
-        self, before: "Run", by: str | Sequence[str] | None = None, tolerance: float = 1e-6
+        self,
+        before: "Run | str | os.PathLike[str]",
+        by: By | None = None,
+        tolerance: float = 1e-6,
     ) -> "Comparison":
         """Compare this run with another one, as its earlier state: the fits that both have, and
         the groups that both have; see ``polyfit.run.compare``.
 
-        >>> found = run.compare(run)
+        Args:
+            before: a run, or what names one, such as "sine@-1": in the store of this run.
+            by: as of ``groups``.
+            tolerance: losses that differ by this share of the larger one at most count as equal.
+
+        >>> found = run.compare("documented")
         >>> (found.common, found.identical, len(found.worse(0)))
         (12, 12, 0)
+        >>> print(found)
+        12 fits in both, 0 only here, 0 only before; 12 have the same status and bits.
+        Of 3 groups compared, none is worse and none is better by more than 0.0001%.
         """
         from polyfit.run.compare import compare
 
-        return compare(self, before, [by] if isinstance(by, str) else by, tolerance)
+        if not isinstance(before, Run):
+            store = replace(self.address, uri=self.uri.rsplit("/", 2)[0])
+            address = find_run(before, store)
+            opened = address.open()
+            before = Run(address, opened, plan_at(opened))
+        return compare(self, before, by, tolerance)
 
     def verify(self) -> Verdict:
         """Prove from the store alone that every fit is stored exactly once and every shard is

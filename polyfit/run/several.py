@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import polars as pl
 import pyarrow as pa
 
-from polyfit.run.columns import check_names, default_groups, expand
+from polyfit.run.columns import By, check_names, group_columns
 from polyfit.run.groups import GROUP_COLUMNS, group_rows
 from polyfit.run.reader import Run
 from polyfit.run.scan import to_polars
@@ -70,16 +70,16 @@ class SeveralRuns:
         assert found is not None, "the first part is there"
         return found.select(wanted)
 
-    def groups(self, by: Sequence[str] | None = None, where: str | None = None) -> pl.DataFrame:
+    def groups(self, by: By | None = None, where: str | None = None) -> pl.DataFrame:
         """The rows summed up per group and run; see ``Run.groups``."""
-        fields = default_groups(self.runs[0].plan) if by is None else expand(by)
+        fields = group_columns(by, self.runs[0].plan)
         names = list(dict.fromkeys((*fields, *self.labels)))
         check_names(names, self.columns)
         parts = self.parts(list(dict.fromkeys((*names, *GROUP_COLUMNS))), where)
         num_fits = sum(run.plan.fits for run in self.runs)
         return group_rows(map(to_polars, parts), names, num_fits)
 
-    def worst(self, by: Sequence[str], where: str | None = None) -> pl.DataFrame:
+    def worst(self, by: By, where: str | None = None) -> pl.DataFrame:
         """The worst fit of each group of each run; see ``Run.extremes``."""
         found = [
             run.extremes(by, where, worst=True).with_columns(pl.lit(run.label).alias(RUN))

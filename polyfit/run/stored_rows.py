@@ -197,18 +197,20 @@ class StoredRows:
         limit: int | None = None,
         columns: Sequence[str] | None = None,
         where: str | None = None,
-    ) -> pa.Table:
+    ) -> "pl.DataFrame":
         """The first ``limit`` rows by column ``sort`` (descending with a leading ``-``, nulls
         last), or by fit. Memory holds one shard and ``limit`` rows.
 
-        >>> run.top("-seed", limit=2, columns=["degree", "seed"]).to_pydict()
-        {'degree': [1, 3], 'seed': [3, 3]}
+        >>> run.top("-seed", limit=2, columns=["degree", "seed"]).rows()
+        [(1, 3), (3, 3)]
         """
+        from polyfit.run.scan import to_polars
+
         name, order = parse_sort(sort, self.schema)
         wanted = list(columns or self.schema.names)
         parts = self.batches(list(dict.fromkeys((*wanted, name, "fit"))), where)
         rows = first_rows(parts, name, order, limit)
-        return (self.schema.empty_table() if rows is None else rows).select(wanted)
+        return to_polars((self.schema.empty_table() if rows is None else rows).select(wanted))
 
     def row(self, fit: int) -> dict[str, Any]:
         """One fit's row; see ``stored``.

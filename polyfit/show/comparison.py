@@ -11,7 +11,7 @@ from polyfit.show.text import format_cell, format_number, format_pairs
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["comparison_facts", "comparison_text"]
+__all__ = ["comparison_facts", "comparison_text", "nothing_common"]
 
 MAX_GROUPS_SHOWN: Final = 20
 
@@ -37,9 +37,12 @@ def comparison_facts(
         ],
         "largest": found.largest.to_dicts(),
         "groups": found.groups.to_dicts(),
+        "groups_only_here": found.groups_only_here,
+        "groups_only_before": found.groups_only_before,
         "max_regression": max_regression,
         "worse": len(found.worse(share)),
         "better": len(found.better(share)),
+        "all_diverged": len(found.all_diverged()),
     }
 
 
@@ -49,28 +52,40 @@ def comparison_text(
     """The comparison in words, and as tables where there is something to show."""
     share = _share(found, max_regression)
     worse, better = found.worse(share), found.better(share)
-    fits = (
-        f"{found.common:,} in both, {found.only_here:,} only here, "
-        f"{found.only_before:,} only before"
-    )
-    groups = (
-        f"{len(found.groups):,} in both; by their median loss {len(worse):,} worse, "
-        f"{len(better):,} better (by more than {share:.3g})"
-    )
     pairs = [
-        ("before", before.label),
-        ("here", run.label),
-        ("fits", fits),
+        ("before", _named(before)),
+        ("here", _named(run)),
+        ("fits", _in_both(found.common, found.only_here, found.only_before)),
         *(_common_pairs(found) if found.common else ()),
-        ("groups", groups),
+        ("groups", _in_both(len(found.groups), found.groups_only_here, found.groups_only_before)),
     ]
-    parts = [format_pairs(pairs, width=10) + "\n"]
+    parts = [format_pairs(pairs, width=10) + "\n\n"]
+    parts += [f"{line}\n" for line in found.groups_in_words(share)]
     if len(found.largest):
         parts.append(f"\nLargest differences of the loss:\n{_fits_table(found.largest, layout)}")
     for title, chosen in (("Worse", worse), ("Better", better.reverse())):
         if len(chosen):
             parts.append(f"\n{title}:\n{_groups_table(chosen, layout)}")
     return "".join(parts)
+
+
+def nothing_common(run: Run, before: Run) -> str:
+    """Why two runs without a common fit or group have nothing to compare."""
+    empty = [one for one in (before, run) if not one.shard_numbers()]
+    if empty:
+        return f"no fit of {empty[0].label} is stored yet"
+    return (
+        f"{run.label} and {before.label} have neither a fit in common nor a group with the same "
+        "values in the swept columns; --by names other columns, such as --by objective"
+    )
+
+
+def _named(run: Run) -> str:
+    return run.label if run.complete else f"{run.label} (not complete: its stored fits)"
+
+
+def _in_both(both: int, here: int, before: int) -> str:
+    return f"{both:,} in both, {here:,} only here, {before:,} only before"
 
 
 def _common_pairs(found: Comparison) -> list[tuple[str, str]]:
@@ -98,15 +113,23 @@ def _fits_table(fits: "pl.DataFrame", layout: Layout) -> str:
 
 def _groups_table(groups: "pl.DataFrame", layout: Layout) -> str:
     by = groups.columns[: groups.columns.index("fits")]
-    heads = [*group_heads(by), "median loss\nbefore", "median loss", "change"]
+    heads = [
+        *group_heads(by), "fits\nbefore", "fits", "diverged\nbefore", "diverged",
+        "median loss\nbefore", "median loss", "change",
+    ]  # fmt: skip
+    shown = groups.head(MAX_GROUPS_SHOWN).to_dicts()
     rows = [
         [
-            *group_keys(group, by),
+            *keys,
+            *(f"{group[name]:,}" for name in _FITS),
             format_number(group["median_loss_before"]),
             format_number(group["median_loss"]),
-            "-" if group["change"] is None else f"{group['change']:+.3%}",
+            "-" if group["change"] is None else f"{100 * group['change']:+.3g}%",
         ]
-        for group in groups.head(MAX_GROUPS_SHOWN).to_dicts()
+        for keys, group in zip(group_keys(shown, by), shown, strict=True)
     ]
     left = len(groups) - MAX_GROUPS_SHOWN
     return layout(heads, rows) + (f"... and {left:,} more\n" if left > 0 else "")
+
+
+_FITS: Final = ("compared_before", "compared", "diverged_before", "diverged")

@@ -13,6 +13,9 @@ __all__ = ["Layout", "group_heads", "group_keys", "groups_facts", "groups_table"
 Layout = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 """Makes a table of heads and cells."""
 
+_Key = str | float | int | None | tuple[float, float]
+"""What a group has in a column, or in the two of a range."""
+
 _NUMBERS: Final = {
     "best_loss": "best loss",
     "p10_loss": "10% below",
@@ -24,7 +27,7 @@ _NUMBERS: Final = {
 }
 """Columns of numbers, and their heads."""
 
-_SHORT: Final = ("best_loss", "median_loss")
+_SHORT: Final = ("best_loss", "median_loss", "median_max_error")
 _FIXED: Final = ("fits", *_NUMBERS, "with_optimum", "above_optimum")
 
 
@@ -52,14 +55,15 @@ def groups_table(groups: "pl.DataFrame", layout: Layout, short: bool = False) ->
         "statuses",
     ]
     statuses = _status_columns(groups)
-    return layout(heads, [_cells(group, by, numbers, statuses) for group in groups.to_dicts()])
+    rows = groups.to_dicts()
+    return layout(heads, [
+        [*keys, *_cells(group, numbers, statuses)]
+        for keys, group in zip(group_keys(rows, by), rows, strict=True)
+    ])  # fmt: skip
 
 
-def _cells(
-    group: dict[str, Any], by: list[str], numbers: Sequence[str], statuses: list[str]
-) -> list[str]:
+def _cells(group: dict[str, Any], numbers: Sequence[str], statuses: list[str]) -> list[str]:
     return [
-        *group_keys(group, by),
         f"{group['fits']:,}",
         *(format_number(group[name]) for name in numbers),
         _above_optimum(group),
@@ -73,9 +77,26 @@ def group_heads(by: Sequence[str]) -> list[str]:
     return ["range" if both and name == "range_low" else name for name in _shown(by)]
 
 
-def group_keys(group: dict[str, Any], by: Sequence[str]) -> list[str]:
-    """The cells of the columns that make a group."""
-    return [_key(group, name) for name in _shown(by)]
+def group_keys(groups: Sequence[dict[str, Any]], by: Sequence[str]) -> list[list[str]]:
+    """The cells of the columns that make each group; values that differ have different texts."""
+    columns = [_distinct_texts([_key(group, name) for group in groups]) for name in _shown(by)]
+    return [list(keys) for keys in zip(*columns, strict=True)] if columns else [[] for _ in groups]
+
+
+def _distinct_texts(keys: Sequence[_Key]) -> list[str]:
+    """With as few digits as tell them apart, and six, or for ranges five, at least."""
+    texts: list[str] = []
+    for digits in (None, *range(7, 18)):
+        texts = [_text(key, digits) for key in keys]
+        if len({*texts}) == len({*keys}):
+            break
+    return texts
+
+
+def _text(key: _Key, digits: int | None) -> str:
+    if isinstance(key, tuple):
+        return "[" + ", ".join(f"{end:.{digits or 5}g}" for end in key) + "]"
+    return format_cell(key) if digits is None or not isinstance(key, float) else f"{key:.{digits}g}"
 
 
 def _shown(by: Sequence[str]) -> list[str]:
@@ -84,10 +105,11 @@ def _shown(by: Sequence[str]) -> list[str]:
     return [name for name in by if not (both and name == "range_high")]
 
 
-def _key(group: dict[str, Any], name: str) -> str:
+def _key(group: dict[str, Any], name: str) -> _Key:
     if name == "range_low" and "range_high" in group:
-        return f"[{group['range_low']:.5g}, {group['range_high']:.5g}]"
-    return format_cell(group[name])
+        return group["range_low"], group["range_high"]
+    key: _Key = group[name]
+    return key
 
 
 def _above_optimum(group: dict[str, Any]) -> str:

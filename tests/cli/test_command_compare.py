@@ -10,8 +10,8 @@ from polyfit.run.reader import Run
 
 KEYS = [
     "run", "endpoint_url", "plan_hash", "before", "common", "only_here", "only_before", "identical",
-    "other_bits", "tolerance", "beyond", "statuses", "largest", "groups", "max_regression",
-    "worse", "better",
+    "other_bits", "tolerance", "beyond", "statuses", "largest", "groups", "groups_only_here",
+    "groups_only_before", "max_regression", "worse", "better", "all_diverged",
 ]  # fmt: skip
 
 
@@ -32,7 +32,8 @@ def test_a_run_compared_with_itself_is_the_same(command: Command, small_run: Run
     assert "fits       20 in both, 0 only here, 0 only before" in lines
     assert "same bits  20 of 20 in both" in lines
     assert "status     the same" in lines
-    assert lines[-1].endswith("2 in both; by their median loss 0 worse, 0 better (by more than 0)")
+    assert "groups     2 in both, 0 only here, 0 only before" in lines
+    assert lines[-1] == ("Of 2 groups compared, none is worse and none is better by more than 0%.")
 
 
 @pytest.mark.parametrize(("share", "code"), [("1%", 8), ("0.01", 8), ("1e9", 0), (None, 0)])
@@ -55,7 +56,22 @@ def test_a_comparison_comes_as_json_and_markdown(
     assert list(facts) == KEYS
     assert (facts["run"], facts["before"]["run"], facts["worse"]) == (shorter.uri, small_run.uri, 2)
     lines = command("compare", small_run.uri, shorter.uri, "--md").out.splitlines()
-    assert "| degree | median loss before | median loss | change |" in lines
+    assert any(
+        line.startswith("| degree | fits before | fits | diverged before |") for line in lines
+    )
+
+
+def test_runs_with_nothing_in_common_are_refused(
+    command: Command, small_run: Run, tmp_path: Path
+) -> None:
+    import polyfit
+
+    text = "name: other\nfit: {steps: 3, points: 9}\nsweep: {degree: [7, 8]}"
+    other = polyfit.execute(polyfit.Spec.parse(text), store=tmp_path, executor="inline")
+    ended = command("compare", small_run.uri, other.uri)
+    assert (ended.code, ended.out) == (2, "")
+    assert "nothing to compare: " in ended.err
+    assert command("compare", small_run.uri, other.uri, "--by", "objective").code == 0
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from small_run import TEXT, file, shard
 
 import polyfit
+from polyfit.errors import UsageError
 from polyfit.run.keys import MANIFEST
 from polyfit.run.reader import Run
 from polyfit.spec.spec import Spec
@@ -64,14 +65,59 @@ def test_other_fits_are_compared_by_their_groups(run: Run, shorter: Run) -> None
     assert (found.common, found.only_here) == (0, 48)
     assert found.other_bits is not None
     wanted = {
-        key: rows["loss"].median()
+        key: rows.filter(pl.col("status").cast(pl.String) != "diverged")["loss"].median()
         for key, rows in run.to_polars().partition_by("degree", "basis", as_dict=True).items()
     }
+    assert len(found.groups) == 6
     for group in found.groups.to_dicts():
         assert group["median_loss_before"] == wanted[group["degree"], group["basis"]]
+        assert (group["common"], group["compared"], group["compared_before"]) == (0, 8, 8)
+        assert (group["diverged"], group["diverged_before"]) == (4, 4)
         now = group["median_loss"]
         assert group["change"] == pytest.approx(now / group["median_loss_before"] - 1)
     assert len(found.worse(0)) + len(found.better(0)) == 6
+
+
+def test_added_fits_make_no_group_worse_and_are_named(run: Run, later: Run) -> None:
+    """One more seed: the medians over all fits differ, the common fits have the same bits."""
+    for found in (later.compare(run), run.compare(later)):
+        assert len(found.groups) == 12
+        assert (len(found.worse(0)), len(found.better(0))) == (0, 0)
+        assert set(found.groups["change"].drop_nulls()) == {0.0}
+        assert (len(found.with_other_fits()), len(found.all_diverged())) == (12, 6)
+    assert found.groups_only_here == 12
+    assert found.groups_in_words(0.01) == [
+        "Of 6 groups compared, none is worse and none is better by more than 1%.",
+        "In 12 groups a run has fits that the other has not: only the common ones are compared.",
+        "Left out: 6 groups in which every fit diverges in both runs.",
+    ]
+
+
+def test_a_group_is_worse_if_more_of_its_fits_diverge(run: Run, copy: Run) -> None:
+    rows = run.to_polars()
+    lost = (pl.col("status").cast(pl.String) != "diverged") & (pl.col("degree") == 3)
+    lost &= pl.col("seed") == 0
+    status = pl.when(lost).then(pl.lit("diverged")).otherwise(pl.col("status").cast(pl.String))
+    changed = rows.with_columns(status.alias("status"))
+    copy.shard_rows = lambda number, columns: (  # type: ignore[method-assign]
+        changed.slice(10 * number, 10).select(columns).to_arrow()
+    )
+    found = copy.compare(run, "degree")
+    assert found.worse(0.2).select("degree", "diverged_before", "diverged").rows() == [(3, 12, 18)]
+    assert len(found.worse(0.3)) == 0
+    assert len(run.compare(copy, "degree").better(0)) == 1
+
+
+def test_diverged_fits_are_no_differences_and_no_field_is_a_result(run: Run, copy: Run) -> None:
+    grown = run.to_polars().with_columns(pl.when(pl.col("status").cast(pl.String) == "diverged")
+                                         .then(1e40).otherwise("loss").alias("loss"))  # fmt: skip
+    copy.shard_rows = lambda number, columns: (  # type: ignore[method-assign]
+        grown.slice(10 * number, 10).select(columns).to_arrow()
+    )
+    found = copy.compare(run)
+    assert (found.beyond, len(found.worse(0)), len(found.all_diverged())) == (0, 0, 12)
+    with pytest.raises(UsageError, match="no column 'status'"):
+        run.compare(run, "status")
 
 
 def test_changes_of_a_fit_are_counted_and_the_largest_kept(run: Run, copy: Run) -> None:

@@ -101,7 +101,7 @@ def test_a_condition_without_a_column_is_refused(text: str) -> None:
 
 
 def test_a_condition_on_an_unknown_column_names_those_that_are() -> None:
-    with pytest.raises(UsageError, match="no column 'los'; the columns are degree, loss"):
+    with pytest.raises(UsageError, match="no column 'los'; did you mean 'loss'"):
         condition("los < 1", ["degree", "loss"])
 
 

@@ -86,9 +86,11 @@ def test_by_default_groups_are_of_what_was_swept_but_for_seeds(
 def test_a_condition_chooses_the_rows_that_count(run: Run) -> None:
     found = run.groups("degree", where="basis == 'power' and seed == 0")
     assert found.select("degree", "fits").rows() == [(1, 4), (3, 4)]
+    with pytest.raises(UsageError, match="no column 'width'; the columns are fit, degree"):
+        run.groups("width")
     none = run.groups("degree", where="degree > 9")
     assert (len(none), none.columns[:3]) == (0, ["degree", "fits", "best_loss"])
-    with pytest.raises(UsageError, match=r"no column 'degre'; the columns are fit, degree"):
+    with pytest.raises(UsageError, match="no column 'degre'; did you mean 'degree'"):
         run.groups("degre")
 
 
@@ -110,7 +112,7 @@ FITS_SAMPLED = 20
 def test_the_sample_has_its_share_of_every_seed() -> None:
     """Also where the number of seeds divides what every n-th fit would be."""
     fits = pl.DataFrame({"fit": range(5_000_000)})
-    sample = fits.filter(groups._sampled(5_000_000))
+    sample = fits.filter(groups.is_sampled(5_000_000))
     assert len(sample) == pytest.approx(1_000_000, rel=1e-3)
     for seeds in (2, 5, 10, 100, 1000):
         per_seed = sample.group_by(pl.col("fit") % seeds).len()["len"]
@@ -170,3 +172,12 @@ def test_one_run_has_no_column_of_runs(run: Run) -> None:
     alone = SeveralRuns([run])
     assert alone.columns == run.schema.names
     assert alone.groups().equals(run.groups())
+
+
+def test_columns_are_named_in_a_list_or_a_text(run: Run) -> None:
+    assert run.groups("swept").equals(run.groups())
+    assert run.groups("degree, range").equals(run.groups(["degree", "range"]))
+    assert run.extremes("degree,basis").equals(run.extremes(["degree", "basis"]))
+    chart = run.plot.loss("degree", "basis").to_dict()
+    for by in ("degree,basis", ["degree", "basis"]):
+        assert run.plot.loss(by).to_dict() == chart

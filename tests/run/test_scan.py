@@ -176,8 +176,8 @@ def test_a_prediction_outside_the_range_warns(run: Run) -> None:
         run.predict(0, [0.5, 3])
 
 
-def test_the_view_in_a_notebook_shows_the_first_rows_with_markup_escaped(run: Run) -> None:
+def test_the_view_in_a_notebook_shows_the_groups(run: Run) -> None:
     html = run._repr_html_()
-    assert "48 fits, complete" in html
-    assert html.count("<tr>") == 11
+    assert "48 fits, complete; 20 of 24 groups" in html
+    assert html.count("<tr>") == 21
     assert "<th>degree</th>" in html

@@ -3,13 +3,18 @@
 from typing import Any
 
 import pandas as pd
+import polars as pl
 import pytest
-from small_run import FITS, ids
+from small_run import FITS
 
 from polyfit.errors import UsageError
 from polyfit.run.reader import Run
 
 pytest_plugins = ["small_run_fixtures"]
+
+
+def fits(rows: pl.DataFrame) -> list[int]:
+    return rows["fit"].to_list()
 
 
 def expected_order(frame: pd.DataFrame, column: str, ascending: bool) -> list[int]:
@@ -34,8 +39,8 @@ def test_top_sorts_nulls_last_and_ties_by_fit(
     run: Run, frame: pd.DataFrame, column: str, sign: str
 ) -> None:
     expected = expected_order(frame, column, ascending=not sign)
-    assert ids(run.top(sign + column)) == expected
-    assert ids(run.top(sign + column, 7)) == expected[:7]
+    assert fits(run.top(sign + column)) == expected
+    assert fits(run.top(sign + column, 7)) == expected[:7]
 
 
 def test_there_are_nulls_to_come_last(frame: pd.DataFrame) -> None:
@@ -43,11 +48,11 @@ def test_there_are_nulls_to_come_last(frame: pd.DataFrame) -> None:
 
 
 def test_top_without_a_column_is_by_fit(run: Run) -> None:
-    assert ids(run.top(limit=13)) == list(range(13))
+    assert fits(run.top(limit=13)) == list(range(13))
 
 
 def test_top_shows_the_columns_asked_for_whatever_it_sorts_by(run: Run) -> None:
-    assert run.top("loss", 3, ["fit", "rmse"]).column_names == ["fit", "rmse"]
+    assert run.top("loss", 3, ["fit", "rmse"]).columns == ["fit", "rmse"]
 
 
 def test_top_of_more_than_there_are_is_all(run: Run) -> None:
@@ -55,12 +60,12 @@ def test_top_of_more_than_there_are_is_all(run: Run) -> None:
 
 
 def test_top_meets_its_condition(run: Run) -> None:
-    assert ids(run.top("-fit", 2, where="basis == 'legendre'")) == [39, 38]
+    assert fits(run.top("-fit", 2, where="basis == 'legendre'")) == [39, 38]
 
 
 def test_top_of_nothing_has_its_columns(run: Run) -> None:
     found = run.top("loss", 3, ["fit", "loss"], where="degree == 2")
-    assert (len(found), found.column_names) == (0, ["fit", "loss"])
+    assert (len(found), found.columns) == (0, ["fit", "loss"])
 
 
 @pytest.mark.parametrize("sort", ["los", "-los", "-", "--loss"])
