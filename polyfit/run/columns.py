@@ -40,9 +40,16 @@ def check_names(names: Sequence[str], columns: Sequence[str]) -> None:
     """
     for name in names:
         if name not in columns:
-            near = meant(name, columns)
-            known = f"did you mean {near!r}?" if near else f"the columns are {', '.join(columns)}"
+            near = _near(name, columns)
+            some = f"did you mean {' or '.join(map(repr, near))}?"
+            known = some if near else f"the columns are {', '.join(columns)}"
             raise UsageError(f"no column {name!r}; {known}")
+
+
+def _near(name: str, columns: Sequence[str]) -> list[str]:
+    """The columns that ``name`` probably means: those that it is a word of, or one spelt alike."""
+    found = [column for column in columns if name in column.split("_")]
+    return found or [near for near in (meant(name, columns),) if near]
 
 
 def split_names(by: By) -> list[str]:

@@ -153,7 +153,7 @@ def test_groups_are_shown_by_any_columns(command: Command, small_run: Run) -> No
     assert len(table(ended.out)) == 2
     ended = command("results", small_run.uri, "--by", "seed,sed")
     assert (ended.code, ended.out) == (2, "")
-    assert "no column 'sed'; the columns are fit, degree" in ended.err
+    assert "no column 'sed'; did you mean 'seed'?" in ended.err
 
 
 def test_groups_come_as_json_csv_parquet_and_markdown(command: Command, small_run: Run) -> None:
@@ -211,7 +211,7 @@ def test_several_runs_are_one_table(command: Command, small_run: Run, tmp_path: 
         (("--json", "--md"), "--json and --md exclude each other"),
         (("--by", "degree", "--worst-per", "degree"), "--by and --worst-per exclude each other"),
         (("--by", "degree", "--columns", "fit"), "it does not go with --by"),
-        (("--by", "degree", "--sort", "loss"), "no column 'loss'; the columns are degree, fits"),
+        (("--by", "degree", "--sort", "loss"), "did you mean 'best_loss' or 'p10_loss' or"),
         (("--worst-per", "degree", "--columns", "coefficients"), "no column 'coefficients'"),
         (("--columns", "los"), "no column 'los'"),
     ],
