@@ -6,6 +6,8 @@ users have written another meaning (``=``, comparisons in a chain, ``None``).
 
 import ast
 from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any, Final
 
 import pyarrow as pa
@@ -25,6 +27,10 @@ __all__ = ["condition", "condition_columns", "filter_rows"]
 
 _ALLOWED: Final = f"allowed: columns, {ALLOWED}"
 
+_UNSIGNED: Final = "noise_seed"
+"""The column of unsigned integers. Arrow would compare it as int64, in which half of its values
+have no room; so it and the integers of its conditions are decimals."""
+
 
 def condition(text: str, columns: Sequence[str]) -> pc.Expression:
     """The expression that ``text`` writes.
@@ -35,10 +41,12 @@ def condition(text: str, columns: Sequence[str]) -> pc.Expression:
 
     def field(name: str) -> Any:
         check_names([name], columns)
-        return pc.field(name)
+        return pc.field(name).cast(pa.decimal256(20)) if name == _UNSIGNED else pc.field(name)
 
-    algebra = Algebra(pc.Expression, field, pc.scalar, pc.negate)
     try:
+        algebra = Algebra(pc.Expression, field, pc.scalar, pc.negate, _divide)
+        if _UNSIGNED in condition_columns(text):
+            algebra = replace(algebra, literal=lambda value: pc.scalar(_exact(value)), item=_item)
         result = read_condition(text, algebra, (pa.ArrowException,))
     except NoCondition as error:
         hint = f"; {error}" if str(error) else ""
@@ -51,6 +59,21 @@ def condition(text: str, columns: Sequence[str]) -> pc.Expression:
 def condition_columns(text: str) -> set[str]:
     """The columns that a condition names, which ``condition`` has read."""
     return {node.id for node in ast.walk(parse_condition(text)) if isinstance(node, ast.Name)}
+
+
+def _exact(value: Any) -> Any:
+    """A value, an integer of any size as a decimal."""
+    return Decimal(value) if type(value) is int else value
+
+
+def _item(value: Any) -> Any:
+    """An item of a list, which may hold other numbers too: these do not mix with decimals."""
+    return _exact(value) if isinstance(value, int) and value >= 2**63 else value
+
+
+def _divide(left: pc.Expression, right: pc.Expression) -> pc.Expression:
+    """As Python's ``/``: Arrow's own gives whole numbers of integers."""
+    return left.cast(pa.float64(), safe=False) / right
 
 
 def filter_rows(rows: pa.Table, expression: pc.Expression, text: str) -> pa.Table:

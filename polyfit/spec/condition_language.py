@@ -60,17 +60,27 @@ class UnknownName(NoCondition):
 class Algebra:
     """Expressions of one kind: they have Python's operators, ``isin`` and ``is_null``.
 
-    ``field`` and ``literal`` make one of a name and of a Python value, ``negate`` one of another;
-    ``kind`` is their class.
+    ``field`` and ``literal`` make one of a name and of a Python value, ``negate`` one of another,
+    ``divide`` one of two; ``kind`` is their class. ``item`` makes one of a list's items of a value.
     """
 
     kind: type
     field: Callable[[str], Any]
     literal: Callable[[Any], Any]
     negate: Callable[[Any], Any] = operator.neg
+    divide: Callable[[Any, Any], Any] = operator.truediv
+    item: Callable[[Any], Any] = lambda value: value
 
     def lift(self, value: Any) -> Any:
         return value if isinstance(value, self.kind) else self.literal(value)
+
+    def apply(self, operation: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
+        """An operation on two expressions, on one and a Python value, or on two of those."""
+        if not (isinstance(left, self.kind) or isinstance(right, self.kind)):
+            return operation(left, right)
+        if operation is operator.truediv:
+            operation = self.divide
+        return operation(self.lift(left), self.lift(right))
 
 
 def parse_condition(text: str) -> ast.expr:
@@ -129,7 +139,7 @@ def _expression(node: ast.expr, algebra: Algebra) -> Any:
                 result = result & part if isinstance(op, ast.And) else result | part
             return result
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-            return _ARITHMETIC[type(op)](read(left), read(right))
+            return algebra.apply(_ARITHMETIC[type(op)], read(left), read(right))
         case ast.Compare(left=left, ops=ops, comparators=comparators):
             operands = [read(left), *(_operand(node, read) for node in comparators)]
             links = zip(operands, ops, operands[1:], strict=False)  # 1 < degree <= 3 has two
@@ -150,12 +160,12 @@ def _operand(node: ast.expr, read: Callable[[ast.expr], Any]) -> Any:
 def _comparison(left: Any, op: ast.cmpop, right: Any, algebra: Algebra) -> Any:
     """One comparison; ``== None`` asks for null."""
     if isinstance(op, ast.In | ast.NotIn) and isinstance(right, list):
-        result = algebra.lift(left).isin(right)
+        result = algebra.lift(left).isin([algebra.item(value) for value in right])
         return ~result if isinstance(op, ast.NotIn) else result
     if type(op) not in _COMPARISONS or isinstance(right, list):
         raise ValueError
     if left is not None and right is not None:
-        return _COMPARISONS[type(op)](left, right)
+        return algebra.apply(_COMPARISONS[type(op)], left, right)
     if not isinstance(op, ast.Eq | ast.NotEq):
         raise ValueError
     result = algebra.lift(left if right is None else right).is_null()

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from small_run import ids
 
 from polyfit.errors import UsageError
-from polyfit.run.condition import condition
+from polyfit.run.condition import condition, filter_rows
 from polyfit.run.reader import Run
 
 pytest_plugins = ["small_run_fixtures"]
@@ -44,6 +45,7 @@ CONDITIONS: dict[str, Callable[[Any], Any]] = {
     "fit - degree > 20": lambda f: f.fit - f.degree > 20,
     "fit * 2 == 20": lambda f: f.fit == 10,
     "loss / 2 < 0.5": lambda f: f.loss < 1,
+    "fit / 2 == 1.5": lambda f: f.fit == 3,
     "excess_loss / loss > 0.01": lambda f: f.excess_loss / f.loss > 0.01,
     "-degree < -2": lambda f: f.degree > 2,
     "range_low == -1": lambda f: f.range_low == -1,
@@ -54,6 +56,25 @@ CONDITIONS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("text", CONDITIONS)
 def test_a_condition_chooses_rows(run: Run, frame: pd.DataFrame, text: str) -> None:
     assert ids(run.to_arrow(where=text)) == frame["fit"][CONDITIONS[text](frame)].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("noise_seed == 0", [0]),
+        ("noise_seed == 18446744073709551615", [3]),
+        ("noise_seed > -1", [0, 1, 2, 3]),
+        ("noise_seed < 5.5", [0, 1]),
+        ("3 < noise_seed <= 9223372036854775808", [1, 2]),
+        ("noise_seed in [0, 18446744073709551615]", [0, 3]),
+        ("noise_seed not in [0, 1.5]", [1, 2, 3]),
+        ("noise_seed / 2 - 1 < fit + 1", [0, 1]),
+    ],
+)
+def test_a_condition_on_noise_seeds_of_64_bits_is_exact(text: str, fits: list[int]) -> None:
+    seeds = pa.array([0, 5, 2**63, 2**64 - 1], pa.uint64())
+    rows = pa.table({"fit": range(4), "noise_seed": seeds})
+    assert ids(filter_rows(rows, condition(text, rows.column_names), text)) == fits
 
 
 UNREADABLE = [
