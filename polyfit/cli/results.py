@@ -38,6 +38,10 @@ class _Query:
         Raises:
             click.UsageError: with the two options.
         """
+        lists = {"--by": self.by, "--worst-per": self.worst_per, "--columns": self.columns}
+        for option, text in lists.items():
+            if text is not None and not options.columns(text):
+                raise click.UsageError(f"{option} {text!r} names no column")
         if self.by and self.worst_per:
             raise click.UsageError("--by and --worst-per exclude each other")
         if self.by and self.columns:
@@ -65,7 +69,11 @@ def _output(function: Callable[..., Any]) -> Callable[..., Any]:
     metavar="COLUMNS",
     help=f"Sum up per group of these columns, such as lr,optimizer; {SWEPT}: of the swept ones.",
 )
-@click.option("--worst-per", metavar="COLUMNS", help="The fit with the largest loss of each group.")
+@click.option(
+    "--worst-per",
+    metavar="COLUMNS",
+    help="The fit with the largest loss of each group; of several runs that of each run.",
+)
 @click.option("--columns", metavar="COLUMNS", help="Columns of rows, such as fit,degree,loss.")
 @click.option(
     "--where", metavar="EXPR", help="Condition on rows, such as: degree == 3 and loss < 0.1"
@@ -95,6 +103,7 @@ def show_results(
     RUN is a folder, a name, an id or a spec; see the page of jobs. Several runs are one table,
     with a column run. COLUMNS are separated by commas; range stands for range_low and range_high.
     """
+    from polyfit.run.export import check_file
     from polyfit.run.reader import Run
     from polyfit.run.several import SeveralRuns
 
@@ -103,6 +112,8 @@ def show_results(
     form = next((name for name, given in forms.items() if given), "table")
     query = _Query(**asked)
     query.check()
+    if parquet is not None:
+        check_file(parquet)
     runs = SeveralRuns([Run.open(name, endpoint_url, store) for name in names])
     if query.by:
         _show_groups(runs, query, form, parquet)
@@ -159,7 +170,7 @@ def _show_rows(runs: "SeveralRuns", query: _Query, form: str, path: str | None) 
     from polyfit.show.table import format_table
 
     is_table = form in ("table", "md")
-    columns = options.columns(query.columns) if query.columns else None
+    columns = runs.labelled(options.columns(query.columns)) if query.columns else None
     if columns is None and is_table:
         columns = table_columns(runs, query.sort and query.sort.removeprefix("-"))
     limit = query.limit or (DEFAULT_LIMIT if is_table and not query.worst_per else None)

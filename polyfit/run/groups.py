@@ -9,6 +9,8 @@ from typing import Final
 
 import polars as pl
 
+from polyfit.errors import UsageError
+
 __all__ = ["GROUP_COLUMNS", "by_or_all", "group_rows", "is_sampled", "key_columns"]
 
 ABOVE_OPTIMUM: Final = 0.01
@@ -47,13 +49,18 @@ def group_rows(parts: Iterable[pl.DataFrame], by: Sequence[str], num_fits: int) 
             empty.
         by: the columns whose values make a group.
         num_fits: of all parts, about: of more than ``SAMPLED_FITS`` a share is sampled.
+
+    Raises:
+        UsageError: a column of ``by`` holds lists.
     """
     counts, statuses, samples = [], [], []
+    wanted = list(dict.fromkeys((*by, *_SAMPLED)))
     for part in parts:
+        _check_no_lists(part, by)
         counts.append(part.group_by(by_or_all(by)).agg(**_COUNTS))
         ended = pl.col("status").alias(_ENDED)
         statuses.append(part.group_by(*by_or_all(by), ended).agg(pl.len()))
-        samples.append(part.filter(is_sampled(num_fits)).select(*by, *_SAMPLED))
+        samples.append(part.filter(is_sampled(num_fits)).select(wanted))
         if len(counts) == _MERGED_PARTS:
             counts, statuses = [_merged(counts, by)], [_added(statuses, by)]
     return _joined(_merged(counts, by), _added(statuses, by), pl.concat(samples), by)
@@ -71,6 +78,12 @@ _COUNTS: Final = {
     "with_optimum": _has_optimum.sum().cast(pl.Int64),
     "above_optimum": (_has_optimum & ~_near.fill_null(False)).sum().cast(pl.Int64),
 }
+
+
+def _check_no_lists(part: pl.DataFrame, by: Sequence[str]) -> None:
+    for name in by:
+        if part.schema[name].is_nested():
+            raise UsageError(f"{name}: fits are not grouped by lists; allowed: other columns")
 
 
 def by_or_all(by: Sequence[str]) -> list[pl.Expr]:

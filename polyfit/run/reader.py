@@ -137,6 +137,7 @@ class Run(StoredRows):
     def history(self, fits: int | Iterable[int]) -> "pl.DataFrame":
         """What was recorded of some fits, a line for each fit and recorded update: ``fit``,
         ``step`` (the number of the update, from 0, before which it was taken), ``loss``, ...
+        A fit that ``fits`` has twice counts once.
 
         Raises:
             UsageError: nothing was recorded, or the plan has no such fit.
@@ -148,7 +149,8 @@ class Run(StoredRows):
         from polyfit.run.history import history_columns, long_history
         from polyfit.run.scan import to_polars
 
-        return long_history(to_polars(self.rows(fits, history_columns(self.plan))))
+        wanted = fits if isinstance(fits, int) else dict.fromkeys(int(fit) for fit in fits)
+        return long_history(to_polars(self.rows(wanted, history_columns(self.plan))))
 
     def predict(self, fits: int | Iterable[int], x: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The fitted polynomials at ``x``; warns where x lies outside a fit's range.

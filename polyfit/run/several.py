@@ -1,10 +1,12 @@
 """Rows of several runs as one table, in which the column ``run`` tells them apart."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import polars as pl
 import pyarrow as pa
 
+from polyfit.errors import UsageError
 from polyfit.run.columns import By, check_names, group_columns
 from polyfit.run.groups import GROUP_COLUMNS, group_rows
 from polyfit.run.reader import Run
@@ -15,15 +17,25 @@ from polyfit.run.top import first_rows, parse_sort
 __all__ = ["RUN", "SeveralRuns"]
 
 RUN = "run"
-"""The column that tells runs apart: ``<name>/<run id>``."""
+"""The column that tells runs apart: ``<name>/<run id>``, or the URIs where two have the same."""
 
 
 class SeveralRuns:
     """The rows of some runs, one run after the other; of one run alone without the column."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
+        """Of runs that differ.
+
+        Raises:
+            UsageError: one is there twice, so that its fits would count twice.
+        """
+        for (uri, _), count in Counter((run.uri, run.endpoint_url) for run in runs).items():
+            if count > 1:
+                raise UsageError(f"{uri} is named {count} times; name each run once")
         self.runs = runs
         self.labels = [RUN] if len(runs) > 1 else []
+        names = [run.label for run in runs]
+        self._names = names if len({*names}) == len(runs) else [run.uri for run in runs]
         own = [set(run.schema.names) for run in runs]
         names = [name for name in runs[0].schema.names if all(name in columns for columns in own)]
         schemas = [run.schema.empty_table().select(names).schema for run in runs]
@@ -33,6 +45,10 @@ class SeveralRuns:
     def columns(self) -> list[str]:
         """The columns that all of the runs have, after ``run``."""
         return [*self.labels, *self._schema.names]
+
+    def labelled(self, columns: Sequence[str]) -> list[str]:
+        """Chosen columns, after ``run`` where it is needed and not chosen."""
+        return [*(name for name in self.labels if name not in columns), *columns]
 
     def parts(
         self,
@@ -47,9 +63,9 @@ class SeveralRuns:
         schema = pa.schema([self._schema.field(name) for name in own])
         empty = schema.empty_table()
         yield _labelled(empty, "").select(wanted)
-        for run in self.runs:
+        for run, name in zip(self.runs, self._names, strict=True):
             for rows in run.batches(own or ["fit"], where, side_by_side):
-                yield _labelled(rows.select(own).cast(schema), run.label).select(wanted)
+                yield _labelled(rows.select(own).cast(schema), name).select(wanted)
 
     def top(
         self,
@@ -82,8 +98,8 @@ class SeveralRuns:
     def worst(self, by: By, where: str | None = None) -> pl.DataFrame:
         """The worst fit of each group of each run; see ``Run.extremes``."""
         found = [
-            run.extremes(by, where, worst=True).with_columns(pl.lit(run.label).alias(RUN))
-            for run in self.runs
+            run.extremes(by, where, worst=True).with_columns(pl.lit(name).alias(RUN))
+            for run, name in zip(self.runs, self._names, strict=True)
         ]
         wanted = [name for name in self.columns if name in found[0].columns]
         return pl.concat([rows.select(wanted) for rows in found], how="vertical_relaxed")

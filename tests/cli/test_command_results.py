@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import stat
 from pathlib import Path
 
 import polars as pl
@@ -183,6 +184,40 @@ def test_rows_come_as_parquet_and_markdown_with_columns_of_choice(
     )  # fmt: skip
 
 
+def test_a_parquet_file_is_replaced_with_its_mode_and_through_links(
+    command: Command, small_run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "real").mkdir()
+    target = tmp_path / "real" / "rows.parquet"
+    target.write_text("old")
+    target.chmod(0o640)
+    (tmp_path / "rows.parquet.part").write_text("mine")
+    (tmp_path / "rows.parquet").symlink_to(target)
+    (tmp_path / "new.parquet").symlink_to(target.with_name("new.parquet"))
+    for name in ("rows.parquet", "new.parquet"):
+        assert command("results", small_run.uri, "--parquet", name).code == 0
+        assert (tmp_path / name).is_symlink()
+        assert pl.read_parquet(target.with_name(name)).height == 20
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert (tmp_path / "rows.parquet.part").read_text() == "mine"
+    assert {path.name for path in target.parent.iterdir()} == {"rows.parquet", "new.parquet"}
+
+
+def test_parquet_goes_into_regular_files_only(
+    command: Command, small_run: Run, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link", "."):
+        ended = command("results", small_run.uri, "--parquet", name)
+        wanted = f"polyfit: {name} is no regular file; allowed: a new file, or one to replace\n"
+        assert (ended.code, ended.err) == (2, wanted)
+    assert (tmp_path / "pipe").is_fifo()
+    ended = command("results", small_run.uri, "--parquet", "-")
+    assert (ended.code, "not written to standard output" in ended.err) == (2, True)
+    assert not (tmp_path / "-").exists()
+
+
 def test_the_worst_fit_of_each_group_is_shown(command: Command, small_run: Run) -> None:
     found = command("results", small_run.uri, "--worst-per", "degree", "--json").out
     fits = [row["fit"] for row in json.loads(found)["rows"]]
@@ -203,6 +238,23 @@ def test_several_runs_are_one_table(command: Command, small_run: Run, tmp_path: 
     facts = json.loads(command("results", small_run.uri, "other", "--json").out)
     assert [run["complete"] for run in facts["runs"]] == [True, False]
     assert [row["run"] for row in facts["rows"]] == [small_run.label] * 20 + ["other/1234"] * 20
+    out = command("results", small_run.uri, "other", "--columns", "fit,loss", "--csv").out
+    assert out.startswith("run,fit,loss\n")
+    out = command("results", small_run.uri, "other", "--columns", "fit,run", "--csv").out
+    assert out.startswith("fit,run\n")
+
+
+def test_a_run_that_is_named_twice_does_not_count_twice(
+    command: Command, small_run: Run, tmp_path: Path
+) -> None:
+    ended = command("results", small_run.uri, f"{small_run.uri}/", "--by", "degree", "--csv")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == f"polyfit: {small_run.uri} is named 2 times; name each run once\n"
+    copy = tmp_path / "elsewhere" / small_run.label
+    shutil.copytree(small_run.uri, copy)
+    rows = json.loads(command("results", small_run.uri, copy, "--by", "run", "--json").out)
+    groups = [(group["run"], group["fits"]) for group in rows["groups"]]
+    assert groups == sorted([(small_run.uri, 20), (str(copy), 20)])
 
 
 @pytest.mark.parametrize(
@@ -214,6 +266,9 @@ def test_several_runs_are_one_table(command: Command, small_run: Run, tmp_path: 
         (("--by", "degree", "--sort", "loss"), "did you mean 'best_loss' or 'p10_loss' or"),
         (("--worst-per", "degree", "--columns", "coefficients"), "no column 'coefficients'"),
         (("--columns", "los"), "no column 'los'"),
+        (("--columns", ","), "--columns ',' names no column"),
+        (("--by", ""), "--by '' names no column"),
+        (("--by", "degree,loss_history"), "loss_history: fits are not grouped by lists; allowed"),
     ],
 )
 def test_what_does_not_go_together_ends_with_2(

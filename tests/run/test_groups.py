@@ -59,7 +59,15 @@ def none_if_nan(value: float) -> float | None:
 
 @pytest.mark.parametrize(
     "by",
-    [["degree", "range"], ["basis"], ["lr"], ["optimizer", "stop"], [], ["status", "seed"]],
+    [
+        ["degree", "range"],
+        ["basis"],
+        ["lr"],
+        ["optimizer", "stop"],
+        [],
+        ["status", "seed"],
+        ["steps_taken", "loss"],
+    ],
     ids=str,
 )
 def test_groups_are_those_of_a_naive_computation(

@@ -134,7 +134,7 @@ def test_extremes_are_those_of_a_naive_computation(
 
 
 def test_a_history_has_a_line_for_each_recorded_update(run: Run) -> None:
-    history = run.history([30, 5])
+    history = run.history([30, 5, 30])
     for fit in (5, 30):
         values = run.row(fit)["loss_history"]
         lines = history.filter(pl.col("fit") == fit)
