@@ -13,6 +13,7 @@ __all__ = [
     "refuse_two",
     "run_store",
     "settings",
+    "store",
     "strict",
 ]
 
@@ -40,6 +41,11 @@ run_store: Final = click.option(
     "--store",
     metavar="URI",
     help="Where names and ids of runs are looked for, else POLYFIT_STORE, else ./runs.",
+)
+store: Final = click.option(
+    "--store",
+    metavar="URI",
+    help="Folder or s3://bucket/prefix, else the spec's, else POLYFIT_STORE, else ./runs.",
 )
 settings: Final = click.option(
     "--set",

@@ -14,15 +14,24 @@ __all__ = ["show_plan"]
 @click.argument("path", metavar="SPEC")
 @options.settings
 @click.option("--reuse", metavar="RUN", help="Say how many of the fits another run has already.")
+@options.store
+@options.endpoint_url
 @options.strict
 @options.as_json
 def show_plan(
-    path: str, settings: tuple[str, ...], reuse: str | None, strict: bool, as_json: bool
+    path: str,
+    settings: tuple[str, ...],
+    reuse: str | None,
+    store: str | None,
+    endpoint_url: str | None,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Show what a spec would run: fits, axes, shards, engine, projected cost, plan hash; and what
     is predicted of its fits.
 
-    SPEC is a YAML or JSON file, or - for standard input.
+    SPEC is a YAML or JSON file, or - for standard input. With --reuse, names and ids are looked for
+    where `polyfit run` would store: in --store, if it is given.
     """
     from polyfit.show.data import to_json
     from polyfit.show.plan import plan_facts, plan_text
@@ -38,7 +47,7 @@ def show_plan(
     if reuse is not None:
         from polyfit.run.reusable import Reusable
 
-        reusable = Reusable.of(spec, plan, reuse)
+        reusable = Reusable.of(spec, plan, reuse, store, endpoint_url)
     num_cores = _num_usable_cores()
     if as_json:
         click.echo(to_json(plan_facts(spec, plan, precheck, prediction, num_cores, reusable)))

@@ -12,11 +12,7 @@ __all__ = ["run_specs"]
 
 @click.command("run", short_help="Run specs; the same command resumes an unfinished run.")
 @click.argument("paths", metavar="SPEC...", nargs=-1, required=True)
-@click.option(
-    "--store",
-    metavar="URI",
-    help="Folder or s3://bucket/prefix, else the spec's, else POLYFIT_STORE, else ./runs.",
-)
+@options.store
 @options.endpoint_url
 @click.option("--run-id", metavar="ID", help="Name of the run, else from the plan's hash.")
 @click.option(

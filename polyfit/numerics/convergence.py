@@ -91,12 +91,22 @@ class Descent:
 
     def excess(self, updates_F: Index) -> Array:
         """The excess after so many updates, shape (F,); infinite where it is beyond float64."""
+        with np.errstate(all="ignore"):
+            total = (self.excess_FM * self._growth(updates_F)).sum(axis=1)
+        return np.where(np.isnan(total), np.inf, total)
+
+    def largest_growth(self, updates_F: Index) -> Array:
+        """By which factor so many updates change the excess at most, from any start, shape (F,)."""
+        growth = self._growth(updates_F).max(axis=1)
+        return np.where(np.isnan(growth), np.inf, growth)
+
+    def _growth(self, updates_F: Index) -> Array:
+        """The factor of the excess in each direction, shape (F, M)."""
         first, second, share = self._roots
         k = updates_F[:, None].astype(np.float64)
         with np.errstate(all="ignore"):
             error = (share * first**k + (1.0 - share) * second**k).real
-            total = (self.excess_FM * error * error).sum(axis=1)
-        return np.where(np.isnan(total), np.inf, total)
+            return np.asarray(error * error)
 
     def first_below(self, most_F: Array) -> Index:
         """The first update with an excess of at most ``most_F``, shape (F,); NEVER for none."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from polyfit.show.table import format_table
-from polyfit.spec.fit import SQUARED
 from polyfit.spec.prediction import Future, Kind, Prediction, two_digits
 
 __all__ = ["prediction_facts", "prediction_text"]
@@ -12,12 +11,16 @@ __all__ = ["prediction_facts", "prediction_text"]
 MAX_LINES: Final = 20
 """Kinds of fits that the table shows; those that deserve a look first."""
 
+_BEYOND: Final = "more than 10^12"
+"""Updates that are not counted."""
+
 _SEEDS: Final = ("seed", "noise_seed", "stop")
 
 _WITHOUT_A_LINE: Final = (Future.ENDS, Future.UNKNOWN, Future.CANNOT_START)
 
 _URGENCY: Final = (
-    Future.DIVERGES, Future.UNSTABLE, Future.TOO_SLOW, Future.CONVERGES, Future.STABLE,
+    Future.DIVERGES, Future.UNSTABLE, Future.GROWS, Future.AT_LIMIT, Future.TOO_SLOW,
+    Future.CONVERGES, Future.STABLE,
 )  # fmt: skip
 """What deserves a look comes first."""
 
@@ -58,7 +61,8 @@ def prediction_text(prediction: Prediction, varied: Sequence[str]) -> str:
     lines = [line.rstrip() for line in table.splitlines() if line.strip()]
     if len(known) > len(shown):
         left_out = len(known) - len(shown)
-        lines.append(f" and {left_out:,} kinds of fits that are no worse than these")
+        seen = " that were looked at and" if prediction.unchecked else " that"
+        lines.append(f" and {left_out:,} kinds of fits{seen} are no worse than these")
     return "\n".join([*lines, *([""] if lines else []), f"in all     {_totals(prediction)}"])
 
 
@@ -73,7 +77,7 @@ def _cells(kind: Kind, names: list[str], remedies: bool) -> list[str]:
         *(_word(kind.values[name]) for name in names),
         f"{kind.fits:,}",
         _short(kind.limit),
-        _short(kind.share),
+        _share(kind.share),
         _short(kind.condition),
         _future(kind),
     ]
@@ -86,52 +90,62 @@ def _future(kind: Kind) -> str:
         case Future.CONVERGES:
             return f"converges in {updates} updates"
         case Future.TOO_SLOW:
-            return f"not within {kind.steps:,}" + (f" (needs {updates})" if updates else "")
+            return f"not within {kind.steps:,} (needs {updates or _BEYOND})"
+        case Future.AT_LIMIT:
+            return "at the limit, never settles"
+        case Future.GROWS:
+            return f"grows, but not tenfold within {kind.steps:,}"
         case Future.UNSTABLE:
-            squared = kind.values["objective"] in SQUARED
-            return f"above the limit, {'not yet diverged' if squared else 'may diverge'}"
+            return "above the limit, may diverge"
         case Future.STABLE:
-            return "does not diverge"
+            return "not above the limit"
         case Future.UNKNOWN:
             return "-"
     return kind.future.value
 
 
 def _totals(prediction: Prediction) -> str:
-    """``400 fits diverge, 350 converge in ~9 to ~780 updates``."""
+    """``400 diverge; 350 converge in ~9 to ~780 updates``."""
     parts = []
     for future, words in _IN_ALL.items():
         number = prediction.count(future)
         if number:
             parts.append(f"{number:,} {words}{_span(prediction, future)}")
     if prediction.unchecked:
-        parts.append(f"{prediction.unchecked:,} were not looked at, which would take longer")
+        parts.append(
+            f"{prediction.unchecked:,} were not looked at, which would take longer; the others are "
+            "a sample of all, with fewer of the costly ones"
+        )
     return "; ".join(parts)
 
 
 _IN_ALL: Final = {
     Future.CANNOT_START: "cannot start",
     Future.DIVERGES: "diverge",
-    Future.UNSTABLE: "are above the limit",
+    Future.UNSTABLE: "are above the limit and may diverge",
+    Future.GROWS: "grow, but not tenfold within their steps",
+    Future.AT_LIMIT: "are at the limit and never settle",
     Future.TOO_SLOW: "do not come near the optimum in their steps",
     Future.CONVERGES: "converge",
-    Future.STABLE: "do not diverge",
+    Future.STABLE: "are not above the limit",
     Future.ENDS: "end by themselves (newton)",
     Future.UNKNOWN: "are not predicted (adam, l1)",
 }
 
 
 def _span(prediction: Prediction, future: Future) -> str:
-    counts = [
-        two_digits(kind.updates)
-        for kind in prediction.kinds
-        if kind.future == future and kind.updates is not None
-    ]
-    if not counts:
+    """In how many updates the fits of ``future`` come near the optimum."""
+    if future not in (Future.CONVERGES, Future.TOO_SLOW):
         return ""
-    least, most = min(counts), max(counts)
+    kinds = [kind for kind in prediction.kinds if kind.future == future]
+    counts = [two_digits(kind.updates) for kind in kinds if kind.updates is not None]
     verb = "in" if future == Future.CONVERGES else "but in"
-    return f" {verb} ~{least:,}{f' to ~{most:,}' if most > least else ''} updates"
+    if not counts:
+        return f" {verb} {_BEYOND} updates"
+    least, most = f"~{min(counts):,}", f"~{max(counts):,}"
+    if len(counts) < len(kinds):
+        most = _BEYOND
+    return f" {verb} {least}{f' to {most}' if most != least else ''} updates"
 
 
 def _swept(varied: Sequence[str]) -> list[str]:
@@ -140,6 +154,12 @@ def _swept(varied: Sequence[str]) -> list[str]:
 
 def _short(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
+
+
+def _share(value: float | None) -> str:
+    """With as many digits as tell it from 1."""
+    texts = (_short(value), *(f"{value:.{digits}g}" for digits in (6, 9, 17) if value))
+    return next((text for text in texts if text != "1"), "1")
 
 
 def _word(value: Any) -> str:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from polyfit.numerics.arrays import Array, Index, Mask
 from polyfit.numerics.convergence import (
@@ -32,14 +33,25 @@ from polyfit.spec.fit import CANONICAL_ORDER, LOSS_GROWTH, SQUARED, Rate
 from polyfit.spec.fit_table import FitTable
 from polyfit.spec.optimizer import Optimizer
 from polyfit.spec.rate import curvature, learning_rate, stability_limit
-from polyfit.spec.representatives import first_of_each_kind
+from polyfit.spec.representatives import first_of_each_kind, spread_order
 from polyfit.spec.sweep import Sweep
 
 __all__ = ["Future", "Kind", "Prediction", "two_digits"]
 
 MAX_KINDS: Final = 1 << 12
 MAX_COST: Final = 100_000_000
-"""Additions that designs, observations and their directions may cost: about a second."""
+"""Additions that designs, observations and their directions may cost: about a second. Of more
+kinds a sample is looked at."""
+
+_SURE: Final = 1e6
+"""The loss expected over random starts grows by so much more than tenfold where all diverge: of a
+thousand starts not one lies so near the stable directions."""
+
+_AT_LIMIT: Final = 4.0
+"""In units of rounding of the dtype: a rate so near the limit may be on either side of it."""
+
+_NEWTON: Final = "1 to 20"
+"""Updates of Newton's method where the condition is below 100 / epsilon, by trial."""
 
 _KIND_COST: Final = 200_000
 """Of a kind's descent, in additions."""
@@ -64,10 +76,14 @@ class Future(StrEnum):
     TOO_SLOW = "not within its steps"
     ENDS = "ends by itself"
     """Newton's method."""
-    STABLE = "stable"
-    """It does not diverge; there is no prediction of how fast it is."""
+    STABLE = "not above the limit"
+    """It does not grow without end; there is no prediction of how fast it is."""
+    AT_LIMIT = "at the limit"
+    """It swings for ever: neither comes near the optimum nor grows without end."""
+    GROWS = "grows"
+    """It is above the limit, and its steps are too few to diverge from any start."""
     UNSTABLE = "above the limit"
-    """It grows, but has not diverged after its steps; or its objective bends, and it may not."""
+    """It may diverge, which its start decides; or its objective bends, and it may not."""
     UNKNOWN = "unknown"
     CANNOT_START = "cannot start"
 
@@ -120,7 +136,7 @@ class Prediction:
         """
         found: list[Kind] = []
         for start, grid in zip(sweep.starts, sweep.grids, strict=True):
-            fits, weights = first_of_each_kind(grid, max_kinds, _decides)
+            fits, weights = first_of_each_kind(grid, max_kinds, _decides, spread=True)
             table = FitTable(grid, fits, _FIELDS)
             budget = max_cost // len(sweep.grids)
             found += _Predictor(table, start + fits, weights, budget, start_of).kinds()
@@ -152,33 +168,37 @@ class _Predictor:
 
     def kinds(self) -> list[Kind]:
         table, found = self._table, []
-        for group in table.groups(("points", "degree", "basis"), np.arange(table.num_fits)):
+        for group in table.groups(("points", "degree", "basis"), self._affordable()):
             points, degree, basis = table.values(("points", "degree", "basis"), group[0])
-            if not self._spend(4.0 * points * (degree + 1) ** 2):
-                break
             most = max(1, _MAX_NUMBERS // max(points, (degree + 1) ** 2))
             for low in range(0, len(group), most):
-                piece = self._affordable(group[low : low + most], points, degree)
-                if len(piece):
-                    found += self._piece(piece, Grid(-1.0, 1.0, points, degree, basis))
+                grid = Grid(-1.0, 1.0, points, degree, basis)
+                found += self._piece(group[low : low + most], grid)
         return sorted(found, key=lambda kind: kind.fit)
 
-    def _affordable(self, piece: Index, points: int, degree: int) -> Index:
-        """The first kinds of ``piece`` that the budget covers."""
-        per_kind = [
-            points * (Formula(self._table.value("target", kind)).cost + 20.0 + 3.0 * (degree + 1))
-            + _SVD_COST * (degree + 1) ** 3
-            + _KIND_COST
-            for kind in piece
-        ]
-        covered = int(np.searchsorted(np.cumsum(per_kind), self._budget, "right"))
-        self._spend(float(sum(per_kind[:covered])))
-        return piece[:covered]
+    def _affordable(self) -> Index:
+        """All kinds if the budget covers them, else a sample, none of which takes more than half
+        of what is left."""
+        every = np.arange(self._table.num_fits)
+        first, design_of = self._table.distinct(("points", "degree", "basis"), every)
+        own, design = self._costs()
+        if own.sum() + design[first].sum() <= self._budget:
+            return every
+        chosen, made = [], set()
+        for kind in spread_order(len(every)).tolist():
+            cost = own[kind] + (0.0 if design_of[kind] in made else design[kind])
+            if cost <= self._budget / 2:
+                chosen.append(kind)
+                made.add(design_of[kind])
+                self._budget -= cost
+        return np.array(sorted(chosen), dtype=np.int64)
 
-    def _spend(self, cost: float) -> bool:
-        covered = cost <= self._budget
-        self._budget -= cost if covered else 0.0
-        return covered
+    def _costs(self) -> tuple[Array, Array]:
+        """The cost of each kind, and of its design, which it may share."""
+        points, terms = self._table.numbers("points"), self._table.numbers("degree") + 1.0
+        formula = self._table.view("target", lambda text: float(Formula(text).cost))
+        own = points * (formula + 20.0 + 3.0 * terms) + _SVD_COST * terms**3 + _KIND_COST
+        return own, 4.0 * points * terms**2
 
     def _piece(self, kinds: Index, grid: Grid) -> list[Kind]:
         """The kinds, which have the points, degree and basis of ``grid``."""
@@ -302,6 +322,11 @@ class _Descents:
         return (sigma[:, 0] / sigma[:, -1]) ** 2
 
     @cached_property
+    def _newton_F(self) -> Mask:
+        """Where Newton's method surely comes near the optimum: its rounding hides no direction."""
+        return np.asarray(self._condition_F * np.finfo(self._dtype).eps < 100.0)
+
+    @cached_property
     def _near_F(self) -> Array:
         """The excess that counts as near the optimum, of the sum of squares."""
         R_FMM = self._design.R_MM[self._of_F]
@@ -325,25 +350,26 @@ class _Descents:
         if not self._optimizer.traits.linear or self._objective == "l1":
             return self._if_started([Future.UNKNOWN] * len(never)), never
         if not self._squared:
-            above = [Future.UNSTABLE if share > 1 else Future.STABLE for share in self._share_F]
-            return self._if_started(above), never
+            bent = [Future.UNSTABLE if share > 1 else Future.STABLE for share in self._share_F]
+            return self._if_started(bent), never
         descent = self._descent(self._directions, self._rate_F)
         updates = descent.first_below(self._near_F)
+        above = self._above(descent)
+        late = np.where(updates > self._steps_F, Future.TOO_SLOW, Future.CONVERGES)
+        off = self._share_F - 1.0
+        tiny = _AT_LIMIT * np.finfo(self._dtype).eps
+        found = np.where(off > tiny, above, np.where(off >= -tiny, Future.AT_LIMIT, late))
+        return self._if_started([Future(future) for future in found]), updates
+
+    def _above(self, descent: Descent) -> npt.NDArray[Any]:
+        """What is predicted of each kind if its rate is above the limit."""
         first, last = (
-            self._rest_F + descent.excess(k) for k in (np.zeros_like(updates), self._steps_F)
+            self._rest_F + descent.excess(k) for k in (np.zeros_like(self._steps_F), self._steps_F)
         )
-        diverges = last > LOSS_GROWTH * first
-        futures = [
-            Future.DIVERGES
-            if diverges[k]
-            else Future.UNSTABLE
-            if self._share_F[k] > 1
-            else Future.CONVERGES
-            if updates[k] <= self._steps_F[k]
-            else Future.TOO_SLOW
-            for k in range(len(updates))
-        ]
-        return self._if_started(futures), updates
+        sure = 1.0 if self._start_FM is not None else _SURE
+        never = descent.largest_growth(self._steps_F) <= LOSS_GROWTH
+        grows = np.where(never, Future.GROWS, Future.UNSTABLE)
+        return np.where(last > sure * LOSS_GROWTH * first, Future.DIVERGES, grows)
 
     def _if_started(self, futures: list[Future]) -> list[Future]:
         pairs = zip(self._starts, futures, strict=True)
@@ -365,12 +391,15 @@ class _Descents:
         by_rate = self._descent(self._directions, half).first_below(self._near_F)
         by_basis = self._in_chebyshev()
         for k in np.flatnonzero(ill).tolist():
-            steps = self._steps_F[k]
-            remedies[k] = "optimizer: newton"
+            steps, rate = self._steps_F[k], self._table.value("lr", int(self.kinds[k]))
             if by_rate[k] <= steps:
                 remedies[k] = f"lr: auto (~{two_digits(by_rate[k]):,})"
             elif by_basis[k] <= steps:
-                remedies[k] = f"basis: chebyshev (~{two_digits(by_basis[k]):,})"
+                also = "" if rate in (Rate("auto"), Rate("of_limit", 0.5)) else ", lr: auto"
+                remedies[k] = f"basis: chebyshev{also} (~{two_digits(by_basis[k]):,})"
+            elif self._newton_F[k]:
+                also = "" if rate.kind == "auto" else ", lr: auto"
+                remedies[k] = f"optimizer: newton{also} ({_NEWTON})"
         return remedies
 
     def _in_chebyshev(self) -> Index:
@@ -385,7 +414,7 @@ class _Descents:
 
 
 _COUNTED: Final = (Future.CONVERGES, Future.TOO_SLOW)
-_ILL: Final = (Future.DIVERGES, Future.UNSTABLE, Future.TOO_SLOW)
+_ILL: Final = (*(Future.DIVERGES, Future.UNSTABLE, Future.GROWS, Future.AT_LIMIT, Future.TOO_SLOW),)
 
 
 def two_digits(updates: int) -> int:

@@ -56,7 +56,7 @@ def test_plan_says_what_diverges_and_what_would_help(command: Command, tmp_path:
         "converges in ~9 updates",
         "diverges lr: auto (~9)",
         "not within 1,000 (needs ~1,600) basis: chebyshev (~22)",
-        "diverges basis: chebyshev (~22)",
+        "diverges basis: chebyshev, lr: auto (~22)",
     ]
     assert ended.out.splitlines()[-1] == (
         "in all     100 diverge; 50 do not come near the optimum in their steps but in ~1,600 "
@@ -65,6 +65,35 @@ def test_plan_says_what_diverges_and_what_would_help(command: Command, tmp_path:
     facts = json.loads(command("plan", path, "--json").out)["prediction"]
     assert facts["fits"] == {"diverges": 100, "converges": 50, "not within its steps": 50}
     assert [kind["lr_share"] for kind in facts["kinds"]] == [0.5, 1.1, 0.5, 1.1]
+
+
+def test_at_the_limit_table_totals_and_json_say_the_same(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "name: edge\nfit: {degree: 5, points: 200, steps: 500}\n"
+        "sweep: {lr: {of_limit: [0.9, 0.9999, 1, 1.0001, 1.01]}, seed: {count: 10}}\n"
+    )
+    *table, last = command("plan", path).out.partition("\n\n")[2].splitlines()
+    assert [" ".join(line.split()[2:4] + line.split()[5:]) for line in table[2:-1]] == [
+        "10 0.00432 7.64 converges in ~35 updates",
+        "10 0.00432 7.64 not within 500 (needs ~39,000) lr: auto (~49)",
+        "10 0.00432 7.64 at the limit, never settles lr: auto (~49)",
+        "10 0.00432 7.64 grows, but not tenfold within 500 lr: auto (~49)",
+        "10 0.00432 7.64 diverges lr: auto (~49)",
+    ]
+    assert [line.split()[4] for line in table[2:-1]] == ["0.9", "0.9999", "1", "1.0001", "1.01"]
+    assert last == (
+        "in all     10 diverge; 10 grow, but not tenfold within their steps; 10 are at the limit "
+        "and never settle; 10 do not come near the optimum in their steps but in ~39,000 updates; "
+        "10 converge in ~35 updates"
+    )
+    facts = json.loads(command("plan", path, "--json").out)["prediction"]
+    assert facts["fits"] == {
+        **{"converges": 10, "not within its steps": 10, "at the limit": 10},
+        **{"grows": 10, "diverges": 10},
+    }
+    counted = [kind["predicted"] for kind in facts["kinds"] if kind["updates"] is not None]
+    assert counted == ["converges", "not within its steps"]
 
 
 def test_plan_shows_what_deserves_a_look_and_counts_the_rest(
@@ -78,6 +107,7 @@ def test_plan_shows_what_deserves_a_look_and_counts_the_rest(
     out = command("plan", path).out
     assert out.count(" not within 100 ") + out.count(" converges in ") == 20
     assert "\n and 11 kinds of fits that are no worse than these\n" in out
+    assert "not looked at" not in out
     assert "31 are not predicted (adam, l1)" in out
 
 
@@ -91,6 +121,7 @@ def test_plan_says_how_many_fits_another_run_has(command: Command, tmp_path: Pat
     (run,) = (tmp_path / "runs" / "r").iterdir()
     out = command("plan", more, "--reuse", run).out
     assert f"\nreuse      10 of 16 fits are stored in {run}\n" in out
+    assert command("plan", more, "--reuse", "r", "--store", tmp_path / "runs").out == out
     next((run / "shards").iterdir()).unlink()
     facts = json.loads(command("plan", more, "--reuse", run, "--json").out)["reusable"]
     assert facts == {"uri": str(run), "fits": 5, "exact": True, "obstacle": None}
