@@ -33,15 +33,15 @@ class _Query:
     limit: int | None
 
     def check(self) -> None:
-        """Refuse what does not go together.
+        """Refuse what does not go together, and lists without a column.
 
         Raises:
+            UsageError: with the list.
             click.UsageError: with the two options.
         """
-        lists = {"--by": self.by, "--worst-per": self.worst_per, "--columns": self.columns}
-        for option, text in lists.items():
-            if text is not None and not options.columns(text):
-                raise click.UsageError(f"{option} {text!r} names no column")
+        for text in (self.by, self.worst_per, self.columns):
+            if text is not None:
+                options.columns(text)
         if self.by and self.worst_per:
             raise click.UsageError("--by and --worst-per exclude each other")
         if self.by and self.columns:
@@ -138,8 +138,7 @@ def _show_groups(runs: "SeveralRuns", query: _Query, form: str, path: str | None
     from polyfit.show.rows import runs_identity, write_csv
     from polyfit.show.table import format_table
 
-    by = None if query.by == SWEPT else options.columns(query.by or "")
-    groups = _sorted(runs.groups(by, query.where), query)
+    groups = _sorted(runs.groups(query.by, query.where), query)
     if form == "json":
         facts = {**runs_identity(runs.runs), "groups": groups_facts(groups)}
         click.echo(to_json(without_non_finite(facts)))
@@ -175,7 +174,7 @@ def _show_rows(runs: "SeveralRuns", query: _Query, form: str, path: str | None) 
         columns = table_columns(runs, query.sort and query.sort.removeprefix("-"))
     limit = query.limit or (DEFAULT_LIMIT if is_table and not query.worst_per else None)
     if query.worst_per:
-        frame = _sorted(runs.worst(options.columns(query.worst_per), query.where), query)
+        frame = _sorted(runs.worst(query.worst_per, query.where), query)
         parts = iter([(frame if columns is None else runs.chosen(frame, columns)).to_arrow()])
     elif query.sort or limit:
         parts = iter([runs.top(query.sort, limit, columns, query.where)])

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import polars as pl
 
+from polyfit.run.groups import check_no_lists
+
 __all__ = ["extreme_fits"]
 
 
@@ -22,10 +24,14 @@ def extreme_fits(
 
     Returns:
         Their indices, ascending.
+
+    Raises:
+        UsageError: a column of ``by`` holds lists.
     """
     loss = pl.col("loss").fill_null(float("inf"))
     found: pl.DataFrame | None = None
     for part in parts:
+        check_no_lists(part, by)
         rows = part if found is None else pl.concat([found, part])
         rows = rows.sort(loss, "fit", descending=[worst, False])
         found = rows.unique(by, keep="first", maintain_order=True) if by else rows.head(1)

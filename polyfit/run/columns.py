@@ -53,9 +53,16 @@ def _near(name: str, columns: Sequence[str]) -> list[str]:
 
 
 def split_names(by: By) -> list[str]:
-    """The names that a list, or a text with commas, holds."""
+    """The names that a list, or a text with commas, holds.
+
+    Raises:
+        UsageError: a text holds none; a list may be empty.
+    """
     names = by.split(",") if isinstance(by, str) else by
-    return [name.strip() for name in names if name.strip()]
+    found = [name.strip() for name in names if name.strip()]
+    if isinstance(by, str) and not found:
+        raise UsageError(f"{by!r} names no column")
+    return found
 
 
 def group_columns(by: By | None, plan: Plan) -> list[str]:

@@ -11,7 +11,14 @@ import polars as pl
 
 from polyfit.errors import UsageError
 
-__all__ = ["GROUP_COLUMNS", "by_or_all", "group_rows", "is_sampled", "key_columns"]
+__all__ = [
+    "GROUP_COLUMNS",
+    "by_or_all",
+    "check_no_lists",
+    "group_rows",
+    "is_sampled",
+    "key_columns",
+]
 
 ABOVE_OPTIMUM: Final = 0.01
 """A fit is far from the optimum if its loss is above it by more than this share."""
@@ -56,7 +63,7 @@ def group_rows(parts: Iterable[pl.DataFrame], by: Sequence[str], num_fits: int) 
     counts, statuses, samples = [], [], []
     wanted = list(dict.fromkeys((*by, *_SAMPLED)))
     for part in parts:
-        _check_no_lists(part, by)
+        check_no_lists(part, by)
         counts.append(part.group_by(by_or_all(by)).agg(**_COUNTS))
         ended = pl.col("status").alias(_ENDED)
         statuses.append(part.group_by(*by_or_all(by), ended).agg(pl.len()))
@@ -80,7 +87,12 @@ _COUNTS: Final = {
 }
 
 
-def _check_no_lists(part: pl.DataFrame, by: Sequence[str]) -> None:
+def check_no_lists(part: pl.DataFrame, by: Sequence[str]) -> None:
+    """Check that the columns ``by`` can make groups.
+
+    Raises:
+        UsageError: one holds lists.
+    """
     for name in by:
         if part.schema[name].is_nested():
             raise UsageError(f"{name}: fits are not grouped by lists; allowed: other columns")

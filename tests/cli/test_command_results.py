@@ -222,6 +222,7 @@ def test_the_worst_fit_of_each_group_is_shown(command: Command, small_run: Run) 
     found = command("results", small_run.uri, "--worst-per", "degree", "--json").out
     fits = [row["fit"] for row in json.loads(found)["rows"]]
     assert fits == small_run.extremes(["degree"], worst=True)["fit"].to_list()
+    assert command("results", small_run.uri, "--worst-per", "swept", "--json").out == found
     ended = command("results", small_run.uri, "--worst-per", "degree", "--sort", "-degree")
     assert [line[0] for line in table(ended.out)] == [str(fit) for fit in reversed(fits)]
     assert ended.err == "2 rows\n"
@@ -266,8 +267,9 @@ def test_a_run_that_is_named_twice_does_not_count_twice(
         (("--by", "degree", "--sort", "loss"), "did you mean 'best_loss' or 'p10_loss' or"),
         (("--worst-per", "degree", "--columns", "coefficients"), "no column 'coefficients'"),
         (("--columns", "los"), "no column 'los'"),
-        (("--columns", ","), "--columns ',' names no column"),
-        (("--by", ""), "--by '' names no column"),
+        (("--columns", ","), "',' names no column"),
+        (("--by", ""), "'' names no column"),
+        (("--worst-per", "coefficients"), "coefficients: fits are not grouped by lists; allowed"),
         (("--by", "degree,loss_history"), "loss_history: fits are not grouped by lists; allowed"),
     ],
 )

@@ -185,6 +185,8 @@ def test_one_run_has_no_column_of_runs(run: Run) -> None:
 def test_columns_are_named_in_a_list_or_a_text(run: Run) -> None:
     assert run.groups("swept").equals(run.groups())
     assert run.groups("degree, range").equals(run.groups(["degree", "range"]))
+    with pytest.raises(UsageError, match="' , ' names no column"):
+        run.groups(" , ")
     assert run.extremes("degree,basis").equals(run.extremes(["degree", "basis"]))
     chart = run.plot.loss("degree", "basis").to_dict()
     for by in ("degree,basis", ["degree", "basis"]):
