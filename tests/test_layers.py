@@ -174,7 +174,7 @@ WINGS = {
         "fit_curves": "numpy",
         "siblings": "numpy",
         "timeline": "",
-        "plot": "pyarrow",
+        "plot": "pyarrow polars numpy",
         "stored_rows": "numpy pandas polars pyarrow",
         "reader": "numpy polars",
         "several": "pyarrow polars",

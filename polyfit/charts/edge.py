@@ -1,5 +1,6 @@
 """The stability edge: the rate as a share of its limit, against the final loss."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,16 +16,21 @@ STATUSES = ("completed", "converged", "stalled", "diverged")
 def edge_chart(
     fits: Sequence[dict[str, Any]], width: int | str | None = None, titled: bool = True
 ) -> AnyChart:
-    """A point for each fit, with the predicted edge at 1.
+    """A point for each fit, with the predicted edge at 1; fits that diverged at the upper edge.
 
     Args:
         fits: ``fit``, ``share`` (above 0), ``loss`` (None where not finite), ``status``.
         width: of the view.
         titled: whether the chart names itself.
     """
-    known = positive(fit["loss"] for fit in fits)
-    least, top = min(known, default=1.0), max(known, default=1.0)
-    shown = [{**f, "y": top if f["loss"] is None else max(f["loss"], least)} for f in fits]
+    known = positive(fit["loss"] for fit in fits if fit["status"] != "diverged")
+    least, most = min(known, default=1.0), max(known, default=1.0)
+    lost = any(fit["status"] == "diverged" for fit in fits)
+    top = 10.0 ** (math.floor(math.log10(most)) + 2) if lost else most  # a decade apart at least
+    shown = [
+        {**f, "y": top if f["status"] == "diverged" else max(f["loss"] or least, least)}
+        for f in fits
+    ]
     statuses = [name for name in STATUSES if any(f["status"] == name for f in fits)]
     shapes = {"completed": "circle", "converged": "square", "stalled": "diamond",
               "diverged": "cross"}  # fmt: skip
@@ -59,7 +65,9 @@ def edge_chart(
         y=alt.value(2), text="label:N"
     )
     title = alt.Title(
-        "The stability edge", subtitle="left of the line fits are predicted to be stable"
+        "The stability edge",
+        subtitle="left of the line fits are predicted to be stable; fits that diverged are at the "
+        "top, whatever their loss",
     )
     chart: AnyChart = alt.layer(rule, points, label).properties(
         **size(width),

@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from polyfit.charts.marks import AnyChart, data, size
+from polyfit.charts.marks import NUMBERS, AnyChart, data, size
 
 __all__ = ["FitCurve", "fit_chart", "fit_view", "residual_view"]
 
@@ -27,17 +27,17 @@ class FitCurve:
 
 def fit_view(found: FitCurve, width: int | str | None = None, titled: bool = True) -> AnyChart:
     """The data and the polynomial."""
-    kinds = ["data", "target", "polynomial"] if found.noisy else ["target", "polynomial"]
+    kinds = _kinds(found)
     records = [
         {"x": point["x"], "y": point[kind], "kind": kind}
-        for kind in kinds
+        for kind in kinds[:-1]
         for point in found.points
     ]
-    dashes = {"data": [1, 0], "target": [1, 0], "polynomial": [6, 3]}
-    legend = alt.Legend(title=None, symbolType="stroke", symbolSize=200)
+    dashes = {"data": [1, 0], "target": [1, 0], "polynomial": [6, 3], "residual": [1, 0]}
+    legend = alt.Legend(title=None, symbolType="stroke", symbolSize=200, orient="top")
     base = alt.Chart(data(records)).encode(
-        x=alt.X("x:Q", title="x", scale=alt.Scale(nice=False, zero=False)),
-        y=alt.Y("y:Q", title="y", scale=alt.Scale(zero=False)),
+        x=_x(),
+        y=alt.Y("y:Q", title="y", scale=alt.Scale(zero=False), axis=alt.Axis(labelExpr=NUMBERS)),
         color=alt.Color("kind:N", legend=legend, scale=alt.Scale(domain=kinds)),
         tooltip=[
             alt.Tooltip("kind:N", title="curve"),
@@ -63,10 +63,14 @@ def fit_view(found: FitCurve, width: int | str | None = None, titled: bool = Tru
 
 def residual_view(found: FitCurve, width: int | str | None = None) -> AnyChart:
     """The data less the polynomial."""
-    records = [{"x": point["x"], "residual": point["residual"]} for point in found.points]
+    records = [
+        {"x": point["x"], "residual": point["residual"], "kind": "residual"}
+        for point in found.points
+    ]
     base = alt.Chart(data(records)).encode(
-        x=alt.X("x:Q", title="x", scale=alt.Scale(nice=False, zero=False)),
-        y=alt.Y("residual:Q", title="residual", axis=_axis(records)),
+        x=_x(),
+        y=alt.Y("residual:Q", title="residual", axis=alt.Axis(tickCount=4, labelExpr=NUMBERS)),
+        color=alt.Color("kind:N", legend=None, scale=alt.Scale(domain=_kinds(found))),
         tooltip=[
             alt.Tooltip("x:Q", format=".4~g"),
             alt.Tooltip("residual:Q", format=".4~g"),
@@ -80,14 +84,19 @@ def residual_view(found: FitCurve, width: int | str | None = None) -> AnyChart:
     return chart
 
 
-def _axis(residuals: Sequence[dict[str, Any]]) -> alt.Axis:
-    """Powers of ten only where plain numbers would be long."""
-    most = max((abs(r["residual"]) for r in residuals if r["residual"] is not None), default=1.0)
-    plain = most == 0 or 1e-3 <= most < 1e5
-    return alt.Axis(tickCount=4) if plain else alt.Axis(tickCount=4, format=".2~e")
+def _kinds(found: FitCurve) -> list[str]:
+    """What is drawn, in the order of the colours; the residual has a view of its own."""
+    return [*(["data"] if found.noisy else []), "target", "polynomial", "residual"]
+
+
+def _x() -> alt.X:
+    axis = alt.Axis(tickCount=8, labelExpr=NUMBERS)
+    return alt.X("x:Q", title="x", scale=alt.Scale(nice=False, zero=False), axis=axis)
 
 
 def fit_chart(found: FitCurve, width: int | str | None = None) -> AnyChart:
     """Both, one above the other."""
-    chart: AnyChart = alt.vconcat(fit_view(found, width), residual_view(found, width))
+    chart: AnyChart = alt.vconcat(
+        fit_view(found, width), residual_view(found, width)
+    ).resolve_scale(color="independent", strokeDash="independent")
     return chart

@@ -39,8 +39,9 @@ class ByGroup:
         x_labels: the labels in order; of no use for numbers.
         series_title: of the second field, "" where there is none.
         series_labels: its values in order, eight at most.
-        records: ``x``, ``series``, ``fits``, ``diverged``, and ``best``, ``q05``, ``median``,
-            ``q95``, ``worst`` of the fits that did not diverge, None where there are none.
+        records: ``x``, ``series``, ``fits``, ``diverged``, ``counted`` (the fits with a number),
+            and ``best``, ``q05``, ``median``, ``q95``, ``worst`` of the fits that did not diverge,
+            None where there are none.
         note: what is pooled, below the title.
     """
 
@@ -55,16 +56,20 @@ class ByGroup:
 
 
 def group_chart(found: ByGroup, width: int | str | None = None, titled: bool = True) -> AnyChart:
-    """Medians as points and lines, the middle 90% of the fits as bars behind them."""
+    """Medians as points and lines, the middle 90% of the fits as bars behind them.
+
+    A point is open where some of its fits have no number; of a place where none has, a mark at the
+    upper edge says why.
+    """
     metric = found.metric
     shown = [record for record in found.records if record["median"] is not None]
     gone = [record for record in found.records if record["median"] is None]
-    floored = _floored(shown) if metric.log else shown
+    floored = _floored(shown) if _is_log(metric, shown) else shown
     base = alt.Chart(data(floored)).encode(x=_x(found))
     tips, middle = _tooltips(found), alt.Y("median:Q")
     color, shape = series("series", found.series_title, found.series_labels)
-    colored = {"color": color} if found.series_title else {}
-    shaped = {**colored, "shape": shape} if found.series_title else {}
+    colored: dict[str, Any] = {"color": color} if found.series_title else {}
+    shaped: dict[str, Any] = {**colored, "shape": shape} if found.series_title else {}
     spread = base.mark_rule(strokeWidth=5, opacity=0.28, strokeCap="round").encode(
         y=_y(metric, floored), y2="q95:Q", **colored, tooltip=tips
     )
@@ -73,14 +78,20 @@ def group_chart(found: ByGroup, width: int | str | None = None, titled: bool = T
         drawn = lines(base, middle, color, found.series_labels, floored)
     if found.x_kind == "label" and not _ordered(found):
         drawn = []
-    points = base.mark_point(size=46, filled=True, opacity=1).encode(
-        y=middle, **shaped, tooltip=tips
-    )
-    layers = [spread, *drawn, points]
+    layers = [spread, *drawn]
+    for filled in (True, False):
+        some = [r for r in floored if (r["counted"] == r["fits"]) is filled]
+        if some:
+            points = alt.Chart(data(some)).mark_point(
+                size=46, filled=filled, opacity=1, strokeWidth=0 if filled else 1.8
+            )
+            layers.append(points.encode(x=_x(found), y=middle, **shaped, tooltip=tips))
+    chart: AnyChart = alt.layer(*layers)
     if gone:
-        crosses = alt.Chart(data(gone)).mark_point(size=60, shape="cross", filled=True, opacity=0.8)
-        layers.append(crosses.encode(x=_x(found), y=alt.value(6), **colored, tooltip=tips))
-    chart: AnyChart = alt.layer(*layers).properties(
+        chart = alt.layer(chart, _absent(found, gone)).resolve_scale(
+            color="independent", shape="independent"
+        )
+    chart = chart.properties(
         **size(width),
         **({"title": _title(found)} if titled else {}),
         description=f"{metric.title} by {found.x_title}: median and middle 90% of the fits",
@@ -88,8 +99,38 @@ def group_chart(found: ByGroup, width: int | str | None = None, titled: bool = T
     return chart
 
 
+LOST: Final = "all fits diverged"
+SLOW: Final = "none came there"
+MARKS: Final = {
+    LOST: "M-1,-.7L-.7,-1L0,-.3L.7,-1L1,-.7L.3,0L1,.7L.7,1L0,.3L-.7,1L-1,.7L-.3,0Z",  # a cross
+    SLOW: "arrow",
+}
+"""Shapes that no series has."""
+
+
+def _absent(found: ByGroup, records: Sequence[dict[str, Any]]) -> AnyChart:
+    """Marks at the upper edge where no fit has a number, with a legend that says why."""
+    shown = [{**r, "why": LOST if r["diverged"] == r["fits"] else SLOW} for r in records]
+    whys = [why for why in (LOST, SLOW) if any(record["why"] == why for record in shown)]
+    scale = alt.Scale(domain=whys, range=[MARKS[why] for why in whys])
+    color = series("series", found.series_title, found.series_labels, legend=False)[0]
+    return (
+        alt.Chart(data(shown))
+        .mark_point(size=60, filled=True, opacity=0.8)
+        .encode(
+            x=_x(found),
+            y=alt.value(6),
+            shape=alt.Shape("why:N", title=None, scale=scale),
+            tooltip=_tooltips(found),
+            **({"color": color} if found.series_title else {}),
+        )
+    )
+
+
 def _title(found: ByGroup) -> Any:
     text = "median; the bar holds the middle 90% of the fits"
+    if any(0 < record["counted"] < record["fits"] for record in found.records):
+        text += "; open: some fits are left out"
     return alt.Title(
         f"{found.metric.title} by {found.x_title}",
         subtitle=f"{text}; {found.note}" if found.note else text,
@@ -115,8 +156,14 @@ def _x(found: ByGroup) -> alt.X:
     return alt.X("x:O", title=found.x_title, sort=list(found.x_labels))
 
 
+def _is_log(metric: Metric, records: Sequence[dict[str, Any]]) -> bool:
+    """Of counts, where they span more than a power of ten and none is 0."""
+    known = [r[name] for r in records for name in ("q05", "q95")]
+    return metric.log or (bool(known) and min(known) > 0 and max(known) > 10 * min(known))
+
+
 def _y(metric: Metric, records: Sequence[dict[str, Any]]) -> alt.Y:
-    if metric.log:
+    if _is_log(metric, records):
         return log_axis("q05", metric.unit, [r[n] for r in records for n in ("q05", "q95")])
     return alt.Y("q05:Q", title=metric.unit, scale=alt.Scale(zero=True))
 
@@ -132,16 +179,18 @@ def _tooltips(found: ByGroup) -> list[alt.Tooltip]:
         tips.append(alt.Tooltip(f"{name}:Q", title=title, format=".4~g"))
     return [
         *tips,
-        alt.Tooltip("fits:Q", title="fits", format=","),
+        alt.Tooltip("counted:Q", title="fits counted", format=","),
+        alt.Tooltip("fits:Q", title="of fits", format=","),
         alt.Tooltip("diverged:Q", title="diverged", format=","),
     ]
 
 
 def quantile_chart(
-    metric: Metric, points: Sequence[dict[str, Any]], width: int | str | None = None,
+    metric: Metric, points: Sequence[dict[str, Any]], note: str, width: int | str | None = None,
     titled: bool = True,
 ) -> AnyChart:  # fmt: skip
-    """All fits in the order of the metric: ``points`` have ``share`` (0 to 1) and ``value``."""
+    """Fits in the order of the metric: ``points`` have ``share`` (0 to 1) and ``value``; ``note``
+    says which fits."""
     known = positive(point["value"] for point in points)
     least = min(known, default=1.0) / 10
     shown = [{**point, "value": max(point["value"], least)} for point in points]
@@ -150,12 +199,17 @@ def quantile_chart(
         if metric.log
         else alt.Y("value:Q", title=metric.unit, scale=alt.Scale(zero=False))
     )
-    title = alt.Title(f"{metric.title} of all fits", subtitle="from the best to the worst")
+    title = alt.Title(f"{metric.title}, from the best to the worst fit", subtitle=note)
     return (
         alt.Chart(data(shown))
         .mark_line(point=alt.OverlayMarkDef(size=18, filled=True))
         .encode(
-            x=alt.X("share:Q", title="share of the fits", axis=alt.Axis(format="%")),
+            x=alt.X(
+                "share:Q",
+                title="share of these fits",
+                scale=alt.Scale(domain=[0, 1]),
+                axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1], labelFlush=True),
+            ),
             y=y,
             tooltip=[
                 alt.Tooltip("share:Q", title="share of the fits", format=".0%"),

@@ -1,5 +1,6 @@
 """The loss over the updates: of all fits of a group, as quantiles."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,7 +9,10 @@ import altair as alt
 
 from polyfit.charts.marks import AnyChart, data, lines, log_axis, positive, series, size
 
-__all__ = ["History", "histories_chart", "history_chart"]
+__all__ = ["History", "histories_chart", "history_chart", "leaves"]
+
+LEAVES: Final = 100.0
+"""A loss so many times those at the start is above the picture."""
 
 LEVELS: Final = ("best", "q05", "q25", "median", "q75", "q95", "worst")
 
@@ -39,6 +43,7 @@ def history_chart(
     """Median and the middle 90% of each series; of a single one the middle half, best and worst
     too. Axes are those of all of ``shared``."""
     every = [record for one in (shared or [found]) for record in one.records]
+    clip = leaves(shared or [found])
     least = min(positive(record[name] for record in every for name in LEVELS), default=1.0)
     shown = [
         {**record, **{name: max(record[name], least) for name in LEVELS}}
@@ -46,25 +51,27 @@ def history_chart(
         for record in found.records
     ]
     base = alt.Chart(data(shown)).encode(x=_x(every))
-    y = log_axis("q05", "loss", [record[name] for record in every for name in LEVELS])
+    y = log_axis("q05", "loss", _shown(every), clamp=not clip)
     median, tips = alt.Y("median:Q"), _tooltips(found)
     if found.series_labels:
         color, shape = series("series", found.series_title, found.series_labels, legend)
         layers = [
-            base.mark_area(opacity=0.16).encode(y=y, y2="q95:Q", color=color),
-            *lines(base, median, color, found.series_labels, shown),
-            base.mark_point(size=24, filled=True, opacity=1).encode(
+            base.mark_area(opacity=0.16, clip=clip).encode(y=y, y2="q95:Q", color=color),
+            *lines(base, median, color, found.series_labels, shown, clip),
+            base.mark_point(size=24, filled=True, opacity=1, clip=clip).encode(
                 y=median, color=color, shape=shape, tooltip=tips
             ),
         ]
     else:
         layers = [
-            base.mark_area(opacity=0.16).encode(y=y, y2="q95:Q"),
-            base.mark_area(opacity=0.3).encode(y=alt.Y("q25:Q"), y2="q75:Q"),
-            base.mark_line(strokeWidth=1, strokeDash=[5, 3]).encode(y=alt.Y("best:Q")),
-            base.mark_line(strokeWidth=1, strokeDash=[1, 3]).encode(y=alt.Y("worst:Q")),
-            base.mark_line().encode(y=median),
-            base.mark_point(size=24, filled=True, opacity=1).encode(y=median, tooltip=tips),
+            base.mark_area(opacity=0.16, clip=clip).encode(y=y, y2="q95:Q"),
+            base.mark_area(opacity=0.3, clip=clip).encode(y=alt.Y("q25:Q"), y2="q75:Q"),
+            base.mark_line(strokeWidth=1, strokeDash=[5, 3], clip=clip).encode(y=alt.Y("best:Q")),
+            base.mark_line(strokeWidth=1, strokeDash=[1, 3], clip=clip).encode(y=alt.Y("worst:Q")),
+            base.mark_line(clip=clip).encode(y=median),
+            base.mark_point(size=24, filled=True, opacity=1, clip=clip).encode(
+                y=median, tooltip=tips
+            ),
         ]
     chart: AnyChart = alt.layer(*layers).properties(
         **size(width, height),
@@ -72,6 +79,20 @@ def history_chart(
         description=f"Loss over the updates, {found.title}: medians and quantiles",
     )
     return chart
+
+
+def _shown(records: Sequence[dict[str, Any]]) -> list[float]:
+    """The losses that the axis goes around: those of a fit that diverges leave the picture."""
+    losses = [record[name] for record in records for name in LEVELS]
+    first = min((record["update"] for record in records), default=0)
+    start = max(positive(r["worst"] for r in records if r["update"] == first), default=math.inf)
+    return [loss for loss in losses if loss <= LEAVES * start] or losses
+
+
+def leaves(found: Sequence[History]) -> bool:
+    """Whether some losses are above the picture of ``found``."""
+    records = [record for one in found for record in one.records]
+    return max(_shown(records), default=0.0) < max((r["worst"] for r in records), default=0.0)
 
 
 def _x(records: Sequence[dict[str, Any]]) -> alt.X:
@@ -95,10 +116,14 @@ def _tooltips(found: History) -> list[alt.Tooltip]:
     return [*tips, alt.Tooltip("fits:Q", title="fits", format=",")]
 
 
-def histories_chart(found: Sequence[History]) -> AnyChart:
-    """A panel for each group, three side by side."""
-    if len(found) == 1:
+def histories_chart(found: Sequence[History], note: str = "") -> AnyChart:
+    """A panel for each group, three side by side; ``note`` says what is not in the picture."""
+    if len(found) == 1 and not note:
         return history_chart(found[0])
+    if len(found) == 1:
+        title = alt.Title(found[0].title, subtitle=note)
+        return history_chart(found[0], titled=False).properties(title=title)
     panels = [history_chart(one, found, width=220, height=170) for one in found]
-    chart: AnyChart = alt.concat(*panels, columns=3)
+    titled = {"title": alt.Title("The course of the loss", subtitle=note)} if note else {}
+    chart: AnyChart = alt.concat(*panels, columns=3, **titled)
     return chart

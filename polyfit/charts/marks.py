@@ -8,7 +8,17 @@ import altair as alt
 
 from polyfit.charts.theme import DASHES, SHAPES
 
-__all__ = ["AnyChart", "data", "lines", "log_axis", "numbers", "positive", "series", "size"]
+__all__ = [
+    "NUMBERS",
+    "AnyChart",
+    "data",
+    "lines",
+    "log_axis",
+    "numbers",
+    "positive",
+    "series",
+    "size",
+]
 
 WIDTH: Final = 560
 HEIGHT: Final = 260
@@ -18,7 +28,19 @@ Shown = Sequence[Mapping[str, Any]]
 AnyChart: TypeAlias = Any
 """A chart of altair, which has a class for each layout, and calls that return one of several."""
 
-POWERS: Final = "replace(format(datum.value, '.0e'), '+', '')"  # of Vega: 1e-6
+# Expressions of Vega, for labels:
+_SCIENTIFIC: Final = "replace(format(datum.value, '.2~e'), '+', '')"
+POWERS: Final = (
+    "datum.value >= 1e-3 && datum.value <= 1e4 ? format(datum.value, '~r')"
+    " : replace(format(datum.value, '.0e'), '+', '')"
+)
+"""1e-6, but 0.01, 1, 100."""
+
+NUMBERS: Final = (
+    "datum.value == 0 ? '0' : abs(datum.value) >= 1e5 || abs(datum.value) < 1e-3 ? "
+    f"{_SCIENTIFIC} : datum.label"
+)
+"""Plain numbers where they are short: 0, 0.25, but 1.5e-7 and -1e33."""
 
 
 def data(records: Iterable[Mapping[str, Any]]) -> alt.InlineData:
@@ -45,8 +67,13 @@ def positive(values: Iterable[float | None], least: float = 1e-300) -> list[floa
             and value > least]  # fmt: skip
 
 
-def log_axis(name: str, title: str, values: Iterable[float | None], ticks: int = 6) -> alt.Y:
-    """A logarithmic y axis around ``values``, from power to power of ten, with ``ticks`` or so."""
+def log_axis(
+    name: str, title: str, values: Iterable[float | None], ticks: int = 6, clamp: bool = True
+) -> alt.Y:
+    """A logarithmic y axis around ``values``, from power to power of ten, with ``ticks`` or so.
+
+    With ``clamp``, numbers beyond its ends are drawn there.
+    """
     shown = positive(values) or [1.0]
     low, high = math.floor(math.log10(min(shown))), math.ceil(math.log10(max(shown)))
     low, high = max(low, -300), min(max(high, low + 1), 307)
@@ -55,7 +82,7 @@ def log_axis(name: str, title: str, values: Iterable[float | None], ticks: int =
     return alt.Y(
         f"{name}:Q",
         title=title,
-        scale=alt.Scale(type="log", domain=[10.0**low, 10.0**high], clamp=True),
+        scale=alt.Scale(type="log", domain=[10.0**low, 10.0**high], clamp=clamp),
         axis=alt.Axis(values=places, labelExpr=POWERS),
     )
 
@@ -93,7 +120,12 @@ def series(
 
 
 def lines(
-    base: alt.Chart, y: alt.Y, color: alt.Color, labels: Sequence[str], records: Shown
+    base: alt.Chart,
+    y: alt.Y,
+    color: alt.Color,
+    labels: Sequence[str],
+    records: Shown,
+    clip: bool = False,
 ) -> list[alt.Chart]:
     """A line for each series that ``records`` have, with dashes of its own.
 
@@ -102,7 +134,7 @@ def lines(
     there = {record["series"] for record in records}
     return [
         base.transform_filter(alt.datum.series == label)
-        .mark_line(strokeDash=list(dash))
+        .mark_line(strokeDash=list(dash), clip=clip)
         .encode(y=y, color=color)
         for label, dash in zip(labels, DASHES, strict=False)
         if label in there

@@ -69,7 +69,8 @@ def themed(chart: Any, theme: Theme = LIGHT) -> Any:
         legend=alt.LegendConfig(
             orient="bottom", labelColor=theme.ink, titleColor=theme.muted, labelLimit=260,
             titleFontWeight="normal", labelFontSize=FONT_SIZE, titleFontSize=FONT_SIZE,
-            symbolStrokeWidth=2, symbolOpacity=1, columns=4,
+            symbolStrokeWidth=2, symbolOpacity=1, columns=4, symbolBaseFillColor=theme.muted,
+            symbolBaseStrokeColor=theme.muted,
         ),
         title=alt.TitleConfig(
             anchor="start", color=theme.ink, subtitleColor=theme.muted, fontSize=14,

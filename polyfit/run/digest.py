@@ -78,12 +78,12 @@ class Digest:
     Attributes:
         grouping: what the groups are.
         rows: how many rows were read.
-        groups: a row per group with fits: ``group``, ``fits``, ``diverged``, ``stalled``,
-            ``with_optimum``, of these ``near_optimum`` (within 1%) and ``above_optimum`` (others
-            that did not diverge), ``at_limit`` and ``above_limit`` (rates), of these
-            ``above_diverged``; and of the fits that did not diverge ``arrived`` (those with a
-            ``steps_to_1pct``), ``best``, ``worst`` (loss), ``best_fit``, ``worst_fit`` and
-            ``worst_error``, the largest distance to the target.
+        groups: a row per group with fits: ``group``, ``fits``, ``diverged``, ``finished`` (with a
+            loss, and not diverged), ``stalled``, ``with_optimum``, of these ``near_optimum``
+            (within 1%) and ``above_optimum`` (others that did not diverge), ``at_limit`` and
+            ``above_limit`` (rates), of these ``above_diverged``; and of the fits that did not
+            diverge ``arrived`` (those with a ``steps_to_1pct``), ``best``, ``worst`` (loss),
+            ``best_fit``, ``worst_fit`` and ``worst_error``, the largest distance to the target.
         sample: the columns read, and ``group``, of sampled fits.
         best, worst: the fits of the least and the largest loss, as ``sample`` has them.
         statuses: fits per status.
@@ -263,6 +263,7 @@ def _tally(frame: pl.DataFrame) -> pl.DataFrame:
     return finished.group_by("group").agg(
         pl.len().alias("fits").cast(pl.Int64),
         DIVERGED.sum().alias("diverged").cast(pl.Int64),
+        FINISHED.sum().alias("finished").cast(pl.Int64),
         (pl.col("status") == "stalled").sum().alias("stalled").cast(pl.Int64),
         known.sum().alias("with_optimum").cast(pl.Int64),
         (known & near & FINISHED).sum().alias("near_optimum").cast(pl.Int64),
@@ -283,6 +284,7 @@ def _merge(tallies: Sequence[pl.DataFrame]) -> pl.DataFrame:
     sums = (
         "fits",
         "diverged",
+        "finished",
         "stalled",
         "with_optimum",
         "near_optimum",

@@ -23,8 +23,14 @@ def data_of_row(row: dict[str, Any]) -> tuple[Array, Array]:
     return data.reshape(-1), target
 
 
-def fit_curve(row: dict[str, Any], name: str) -> FitCurve:
-    """The curves of a fit that is called ``name``, at ``SHOWN_POINTS`` of its points at most."""
+def fit_curve(row: dict[str, Any], name: str, swept: str = "") -> FitCurve:
+    """The curves of a fit that is called ``name``, at ``SHOWN_POINTS`` of its points at most.
+
+    Args:
+        row: the fit's.
+        name: of the chart.
+        swept: the values of swept fields, for the line below the name.
+    """
     data, target = data_of_row(row)
     places = np.unique(np.linspace(0, len(data) - 1, SHOWN_POINTS).astype(np.int64))
     x = grid_of_row(row).x()[places]
@@ -35,8 +41,12 @@ def fit_curve(row: dict[str, Any], name: str) -> FitCurve:
         for a, b, c, d in zip(x, data[places], target[places], fitted, strict=True)
     ]  # fmt: skip
     loss = "not finite" if row["loss"] is None else f"{row['loss']:.4g}"
-    facts = f"{row['target']}, degree {row['degree']}, {row['basis']}, loss {loss}"
-    return FitCurve(f"{name}: fit {row['fit']:,}", facts, bool(row["noise"]), points)
+    error = "not finite" if row["max_error"] is None else f"{row['max_error']:.4g}"
+    what = swept or f"degree {row['degree']}, {row['basis']}"
+    facts = f"{row['target']}, {what}; loss {loss}, largest error {error}"
+    if row["status"] == "diverged":
+        facts += "; it diverged"
+    return FitCurve(name, facts, bool(row["noise"]), points)
 
 
 def _polynomial(row: dict[str, Any], x: Array) -> Array:

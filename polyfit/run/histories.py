@@ -44,6 +44,7 @@ def loss_histories(
     num_fits: int,
     panels: SweptField | None,
     series: SweptField | None,
+    wanted: Sequence[int] = (),
 ) -> list[History]:
     """The course of the loss, for all fits or for each value of one or two fields.
 
@@ -53,6 +54,7 @@ def loss_histories(
         num_fits: how many rows there are about.
         panels: a field with a panel for each value; of many values some are left out.
         series: a field with a line for each value.
+        wanted: values of ``panels`` that are not left out.
     """
     fields = {"panel": panels, "series": series}
     frames = [
@@ -82,15 +84,21 @@ def loss_histories(
                 for record in table.filter(pl.col("panel") == number).drop("panel").to_dicts()
             ],
         )
-        for number in _some(table["panel"].unique(maintain_order=True).to_list())
+        for number in _some(table["panel"].unique(maintain_order=True).to_list(), wanted)
     ]
 
 
-def _some(numbers: list[int]) -> list[int]:
+def _some(numbers: list[int], wanted: Sequence[int]) -> list[int]:
+    """``MAX_PANELS`` of the panels at most, evenly spread, with some of those that are wanted."""
     if len(numbers) <= MAX_PANELS:
         return numbers
     places = np.linspace(0, len(numbers) - 1, MAX_PANELS).round().astype(np.int64)
-    return [numbers[int(place)] for place in places]
+    chosen = [numbers[int(place)] for place in places]
+    for number in [n for n in wanted if n in numbers and n not in chosen][: MAX_PANELS - 2]:
+        others = [one for one in chosen[1:-1] if one not in wanted]
+        if others:
+            chosen[chosen.index(min(others, key=lambda one: abs(one - number)))] = number
+    return sorted(chosen)
 
 
 def _long(

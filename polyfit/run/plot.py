@@ -5,13 +5,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final, Protocol
 
+import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from polyfit.charts.coefficients import Paths, coefficients_chart, paths_chart
 from polyfit.charts.edge import edge_chart
 from polyfit.charts.fits import FitCurve, fit_chart
 from polyfit.charts.groups import group_chart, quantile_chart
-from polyfit.charts.histories import History, histories_chart
+from polyfit.charts.histories import History, histories_chart, leaves
 from polyfit.charts.theme import THEMES, themed
 from polyfit.charts.timeline import timeline_chart
 from polyfit.errors import UsageError
@@ -99,7 +101,10 @@ class Plots:
         >>> run.plot.distribution()
         alt.Chart(...)
         """
-        return themed(quantile_chart(self.digest.metric("loss"), self.quantiles), self._theme)
+        return themed(
+            quantile_chart(self.digest.metric("loss"), self.quantiles, self.quantile_note),
+            self._theme,
+        )
 
     def history(self) -> Any:
         """The loss over the updates: median, quantiles, best and worst.
@@ -110,7 +115,7 @@ class Plots:
         found = self.histories
         if not found:
             raise UsageError("this run recorded no loss; see `record` in the spec")
-        return themed(histories_chart(found), self._theme)
+        return themed(histories_chart(found, self.history_note), self._theme)
 
     def fit(self, fit: int | None = None) -> Any:
         """One fit over its target, with its residual below; the best one if none is named.
@@ -118,7 +123,7 @@ class Plots:
         >>> run.plot.fit(3)
         alt.VConcatChart(...)
         """
-        curve = self.curve(self.best(), "Best fit") if fit is None else self.curve(fit, "Fit")
+        curve = self.curve(self.best(), "Best fit") if fit is None else self.curve(fit)
         return themed(fit_chart(curve), self._theme)
 
     def edge(self) -> Any:
@@ -216,6 +221,13 @@ class Plots:
             {"share": (place + 1) / len(losses), "value": float(losses[place])} for place in places
         ]
 
+    @property
+    def quantile_note(self) -> str:
+        """Which fits ``quantiles`` are of."""
+        lost = self.digest.rows - self.digest.total("finished")
+        kept = f"{self.digest.total('finished'):,} of {self.digest.rows:,} fits"
+        return f"{kept}: those that did not diverge" if lost else "all fits"
+
     @cached_property
     def histories(self) -> list[History]:
         """See ``loss_histories``; a panel for each value along the charts' x axis."""
@@ -224,15 +236,43 @@ class Plots:
         plan, numbers = self._run.plan, history_shards(self._run.shard_numbers())
         parts = (self._run.shard_rows(number, HISTORY_COLUMNS) for number in numbers)
         fits = min(plan.fits, len(numbers) * plan.shard_fits)
-        return loss_histories(plan, parts, fits, *self.digest.axes())
+        return loss_histories(plan, parts, fits, *self.digest.axes(), self._edges())
 
-    def curve(self, fit: int, name: str) -> FitCurve:
-        """The curves of a fit that is called ``name``.
+    @property
+    def history_note(self) -> str:
+        """What the courses of the loss do not show; "" where they show all."""
+        panels, notes = self.digest.axes()[0], []
+        if panels is not None and len(self.histories) < len(panels.labels):
+            count, of = len(self.histories), len(panels.labels)
+            notes.append(f"{count} of the {of} values of {panels.title}")
+        if leaves(self.histories):
+            notes.append("losses that grow far above those at the start leave the picture")
+        return "; ".join(notes)
 
-        >>> run.plot.curve(3, "Fit").title
-        'Fit: fit 3'
+    def _edges(self) -> list[int]:
+        """The values of the first axis where all fits diverge, beside one where not all do."""
+        panels = self.digest.axes()[0]
+        if panels is None:
+            return []
+        sums = self.digest.groups.group_by(self.digest.digit(panels).alias("value")).agg(
+            pl.col("fits").sum(), pl.col("diverged").sum()
+        )
+        ordered = sums.sort("value")
+        gone = (ordered["fits"] == ordered["diverged"]).to_list()
+        values = ordered["value"].to_list()
+        turns = [at for at in range(1, len(gone)) if gone[at] != gone[at - 1]]
+        return [values[place] for at in turns for place in (at - 1, at)]
+
+    def curve(self, fit: int, name: str = "") -> FitCurve:
+        """The curves of a fit; ``name``, if any, stands before its number.
+
+        >>> run.plot.curve(3, "Best fit").title
+        'Best fit: fit 3'
         """
-        return fit_curve(self._run.row(fit), name)
+        row, grouping = self._run.row(fit), self.digest.grouping
+        labels = grouping.labels(int(grouping.codes(np.array([fit], dtype=np.int64))[0]))
+        swept = ", ".join(f"{title} {label}" for title, label in labels.items())
+        return fit_curve(row, f"{name}: fit {fit:,}" if name else f"Fit {fit:,}", swept)
 
     @property
     def shares(self) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from polyfit.run.schema import HISTORIES, HISTORY_STEPS
 from polyfit.run.stored_fit import StoredFit
 from polyfit.show.curve import curve
 from polyfit.show.data import run_identity, without_non_finite
-from polyfit.show.equation import equations
+from polyfit.show.equation import equation_lines, equations
 from polyfit.show.text import format_cell, format_pairs
 from polyfit.work.recompute import Recomputed
 
@@ -21,21 +21,19 @@ SHOWN_AT_EACH_END: Final = 3
 
 def fit_text(run: Run, stored: StoredFit) -> str:
     """Where one fit is stored, its row, its equations and its curve."""
-    own, in_x = equations(stored.row)
-    lines = [format_pairs(_fit_pairs(run, stored), width=21), "", own]
-    if in_x is None:
-        lines.append("in powers of x: unknown, because converting would change the predictions")
-    elif in_x != own:
-        lines.append(in_x)
+    lines = [format_pairs(_fit_pairs(run, stored), width=21), "", *equation_lines(stored.row)]
     return "\n".join([*lines, "", *curve(stored.row)])
 
 
 def _fit_pairs(run: Run, stored: StoredFit) -> list[tuple[str, str]]:
     footer, shard = stored.footer, stored.shard
-    made_by = (
-        f"engine {footer.get('engine')}, torch {footer.get('torch')}, "
-        f"{footer.get('device')}, on {footer.get('cpu')}"
+    device, cpu = footer.get("device"), footer.get("cpu")
+    made_on = (
+        "a CPU; any gives the same bits"
+        if (device, cpu) == ("cpu", "any")
+        else (f"{device} ({cpu})")
     )
+    made_by = f"engine {footer.get('engine')}, torch {footer.get('torch')}, on {made_on}"
     pairs = [
         ("run", str(run.address)),
         ("shard", f"{stored.key}: fits {shard.start} to {shard.stop - 1}"),

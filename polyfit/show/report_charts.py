@@ -80,10 +80,18 @@ def by_sweep(plots: Plots, tables: Sequence[Table]) -> Section | None:
         if found.sample[found.metric("steps").column].n_unique() > 1:
             figures.append(_group_figure(found, "steps"))
     figures.append(_distribution(plots))
-    text = (
-        "Points are medians, the bars behind them hold the middle 90% of the fits. "
-        "Fits that diverged are left out; a cross at the upper edge says that all did."
-    )
+    text = "Points are medians, the bars behind them hold the middle 90% of the fits."
+    if found.total("diverged"):
+        text += (
+            " Fits that diverged are left out: a point is open where some of its fits did, and a "
+            "cross stands at the upper edge where all did."
+        )
+    if found.knows_steps_to_optimum:
+        text += (
+            " Updates until within 1% of the optimum are the first recorded ones, of the fits that "
+            "came there: a point is open where some did not, and an arrow stands at the upper "
+            "edge where none did but not all diverged."
+        )
     if found.is_sampled:
         text += f" Quantiles are those of {len(found.sample):,} fits."
     return Section("sweep", "By what was swept", text, figures, tables)
@@ -97,8 +105,9 @@ def _group_figure(found: Digest, kind: str) -> Figure:
 
 
 def _distribution(plots: Plots) -> Figure:
-    view = quantile_chart(plots.digest.metric("loss"), plots.quantiles, WIDTH, titled=False)
-    return Figure("distribution", "Final losses in order", "from the best fit to the worst", [view])
+    note = plots.quantile_note
+    view = quantile_chart(plots.digest.metric("loss"), plots.quantiles, note, WIDTH, titled=False)
+    return Figure("distribution", "Final losses, from the best to the worst fit", note, [view])
 
 
 def courses(plots: Plots) -> Section | None:
@@ -121,11 +130,23 @@ def courses(plots: Plots) -> Section | None:
     text = f"The loss before each recorded update: {kinds}. A fit that ended keeps its last loss."
     if plots.digest.rows == 1:
         text = "The loss before each recorded update."
+    if plots.history_note:
+        text += (
+            f" Shown are {plots.history_note}."
+            if len(found) < _panels(plots)
+            else (f" {plots.history_note.capitalize()}.")
+        )
     layout = "one" if len(found) == 1 else "" if few else "three"
     return Section(
         "course", "The course of the loss", text, figures, (), layout, found[0].series_title,
         found[0].series_labels,
     )  # fmt: skip
+
+
+def _panels(plots: Plots) -> int:
+    """How many panels the courses would have, if all were shown."""
+    field = plots.digest.axes()[0]
+    return 1 if field is None else len(field.labels)
 
 
 def ends(plots: Plots) -> Section | None:
@@ -135,8 +156,12 @@ def ends(plots: Plots) -> Section | None:
         return None
     best, worst = int(found.best["fit"][0]), int(found.worst["fit"][0])
     chosen = [("Best fit", best)] if best == worst else [("Best fit", best), ("Worst fit", worst)]
-    name = {1: "The fit"}.get(found.rows)
-    figures = [_curve_figure(plots.curve(fit, name or title)) for title, fit in chosen]
+    if found.total("diverged"):
+        chosen[1:] = [("Worst fit that did not diverge", fit) for _, fit in chosen[1:]]
+    figures = [
+        _curve_figure(key, plots.curve(fit, title if found.rows > 1 else ""))
+        for key, (title, fit) in zip(("best-fit", "worst-fit"), chosen, strict=False)
+    ]
     spread, ways = plots.spread, plots.ways
     if spread:
         views = list(coefficient_views(spread, WIDTH))
@@ -150,9 +175,8 @@ def ends(plots: Plots) -> Section | None:
                    layout="one" if len(figures) == 1 else "")  # fmt: skip
 
 
-def _curve_figure(curve: FitCurve) -> Figure:
+def _curve_figure(key: str, curve: FitCurve) -> Figure:
     views = [fit_view(curve, WIDTH, titled=False), residual_view(curve, WIDTH)]
-    key = curve.title.partition(":")[0].lower().replace(" ", "-")
     return Figure(key, curve.title, curve.subtitle, views)
 
 
@@ -161,7 +185,12 @@ def rates(plots: Plots) -> Section | None:
     found = plots.shares
     if len({f"{fit['share']:.6g}" for fit in found}) < 2:
         return None
-    text = "Left of the dashed line fits are predicted to be stable, at it and right of it not."
+    text = (
+        "Left of the dashed line fits are predicted to be stable. Right of it a squared objective "
+        "diverges; at the line itself it need not, nor come near the optimum."
+    )
+    if plots.digest.total("diverged"):
+        text += " Fits that diverged are at the top, whatever their loss."
     title = "The rate as a share of the stability limit, and the final loss"
     figure = Figure("edge", title, "a point for each fit", [edge_chart(found, WIDTH, titled=False)])
     return Section("rates", "The stability edge", text, [figure], layout="one")

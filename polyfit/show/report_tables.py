@@ -72,7 +72,10 @@ def groups_table(found: Digest) -> Table:
         note += f"Of {len(table):,} groups those with the largest median loss are listed."
         table = table.sort("median", descending=True, nulls_last=True).head(MAX_ROWS).sort("group")
     steps = {
-        "steps_taken": ("median updates", found.sample["steps_taken"].n_unique() > 1),
+        "steps_taken": (
+            "median updates",
+            found.by_group["steps_taken"].drop_nulls().n_unique() > 1,
+        ),
         "steps_to_1pct": ("median updates to 1%", found.knows_steps_to_optimum),
     }
     taken = {name: title for name, (title, tells) in steps.items() if tells}

@@ -16,7 +16,7 @@ from shards import TWELVE_FITS, rewrite_shard, scaled, shard_path, stored_run, w
 from polyfit.run.keys import MANIFEST, shard_key
 from polyfit.run.reader import Run
 from polyfit.show.curve import curve
-from polyfit.show.equation import equations
+from polyfit.show.equation import equation_lines, equations
 
 FITS = 12
 
@@ -57,9 +57,8 @@ def test_a_fit_is_shown_with_its_row_its_equations_and_its_curve(run: Run, show:
         if not isinstance(value, list):
             assert lines[name] == ("-" if value is None else str(value))
     assert lines["shard"] == f"{shard_key(run.plan, 0)}: fits 0 to 4"
-    assert f"engine eager, torch {run.stored(2).footer['torch']}, cpu" in out
-    own, in_x = equations(row)
-    assert f"\n{own}\n{in_x}\n" in out
+    assert f"engine eager, torch {run.stored(2).footer['torch']}, on " in out
+    assert "\n".join(equation_lines(row)) in out
     assert "\n".join(curve(row)) in out
     assert "recomputed" not in out
 

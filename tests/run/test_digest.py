@@ -73,3 +73,9 @@ def test_a_digest_of_nothing_is_empty(run: Run, monkeypatch: pytest.MonkeyPatch)
     found = digest(run.plan, iter([]))
 
     assert (found.rows, len(found.groups), found.statuses) == (0, 0, {})
+
+
+def test_a_share_of_the_limit_among_rates_is_named_as_one() -> None:
+    plan = Plan.of(Spec.parse("name: a\nsweep: {lr: [auto, {of_limit: 0.9}, 0.9]}"))
+    (field,) = Grouping.of(plan).fields
+    assert field.labels == ("auto", "0.9 of the limit", "0.9")

@@ -8,7 +8,7 @@ import pytest
 from shards import TWELVE_FITS, stored_run
 
 from polyfit.run.reader import Run
-from polyfit.show.equation import equations
+from polyfit.show.equation import equation_lines, equations
 
 FITS = 12
 
@@ -64,3 +64,29 @@ def test_an_equation_has_the_numbers_of_its_row(run: Run) -> None:
 def test_a_missing_coefficient_is_a_question_mark(run: Run) -> None:
     row = {**run.row(0), "coefficients": [1.5, None], "power_coefficients": None}
     assert equations(row) == ("y = 1.5 T0(t) + ? T1(t), t = (x - 0.0) / 1.0", None)
+
+
+def test_an_equation_to_be_read_has_short_lines_and_no_rounding() -> None:
+    values = [1.5, -6.35e-17, None, -0.25, *(0.123456789012345678 / k for k in range(1, 9))]
+    row = {
+        "degree": 11, "points": 20, "basis": "chebyshev", "range_low": -1.0, "range_high": 3.0,
+        "coefficients": values, "power_coefficients": [0.0, -2.0],
+    }  # fmt: skip
+    *own, in_x = equation_lines(row)
+
+    assert own[0].startswith("y = 1.5 T0(t) + ? T2(t) - 0.25 T3(t) + 0.12345678901234568 T4(t) + ")
+    assert " ".join(line.strip() for line in own).endswith("T11(t), t = (x - 1) / 2")
+    assert all(len(line) <= 100 and line.startswith(("y = ", "    + ", "    t = ")) for line in own)
+    assert in_x == "y = -2.0 x"
+
+
+@pytest.mark.parametrize("fit", range(0, FITS, 2))
+def test_what_is_left_out_of_an_equation_is_rounding(run: Run, fit: int) -> None:
+    row = run.row(fit)
+    x = np.linspace(row["range_low"], row["range_high"], 9)
+    text = " ".join(line.strip() for line in equation_lines(row))
+    own = text.replace(" - ", " + -").replace("(x + -", "(x - ").partition(" y = ")[0]
+    own = own.replace("t = x", "t = (x - 0)")
+    if "t = " in own and "/" not in own:
+        own += " / 1"
+    np.testing.assert_allclose(value_of(own, x), run.predict(fit, x), rtol=1e-12, atol=1e-14)
