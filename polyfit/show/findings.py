@@ -60,10 +60,8 @@ def outcome(found: Digest) -> list[str]:
     if not len(found.best):
         return [*lines, "Every fit diverged: there is no result to compare."]
     best, worst = found.best.row(0, named=True), found.worst.row(0, named=True)
-    lines.append(
-        f"The least loss is {_loss(found, best)}, the largest of those that did not diverge "
-        f"{_loss(found, worst)}."
-    )
+    of = " of those that did not diverge" if found.total("diverged") else ""
+    lines.append(f"The least loss is {_loss(found, best)}, the largest{of} {_loss(found, worst)}.")
     known = found.total("with_optimum")
     if known:
         near = found.total("near_optimum")
