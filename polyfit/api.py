@@ -1,19 +1,30 @@
 """``polyfit.sweep``: a spec from keywords, run at once, with its progress shown."""
 
 import builtins
+import inspect
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
+from polyfit.errors import SpecError
+from polyfit.numerics.formula import FUNCTIONS
 from polyfit.run.reader import Run
 from polyfit.show.progress import ProgressDisplay, is_shown
 from polyfit.spec.fields import FIELDS
+from polyfit.spec.names import meant
+from polyfit.spec.schema import Schema
 from polyfit.spec.spec import Spec
 from polyfit.work.driver import execute
 
 __all__ = ["sweep"]
+
+_KEYS: Final = tuple(
+    key for key in Schema.model_fields if key not in ("name", "fit", "sweep", "store")
+)  # of a spec, that are keywords as they are
+
+_FORMULA: Final = "a formula in x as text, such as 'sin(x)', or a list of them"
 
 
 def sweep(
@@ -70,13 +81,59 @@ def sweep(
         PolyfitError: as ``polyfit.execute``.
     """
     given = {field: value for field, value in locals().items() if field in FIELDS}
+    wrong = [*_wrong_keywords(keys), *_wrong_target(target)]
     given = {field: value for field, value in given.items() if value is not None}
+    if _wrong_target(target):
+        del given["target"]
     swept = {field: value for field, value in given.items() if _is_axis(field, value)}
     fixed = {field: value for field, value in given.items() if field not in swept}
     axes = {**swept, **({"zip": zip} if len(zip) else {})}
-    spec = Spec.of(name=name, fit=fixed, sweep=axes, **keys)
+    known = {key: value for key, value in keys.items() if key in _KEYS}
+    spec = _spec({"name": name, "fit": fixed, "sweep": axes, **known}, wrong)
     where = {"store": store, "endpoint_url": endpoint_url, "reuse": reuse}
     return _run(spec, {**where, "executor": executor, "address": address}, progress)
+
+
+def _spec(source: dict[str, Any], wrong: list[str]) -> Spec:
+    """The spec, if nothing was ``wrong`` before it is read.
+
+    Raises:
+        SpecError: all that is wrong.
+    """
+    problems = list(wrong)
+    try:
+        spec = Spec.of(source)
+    except SpecError as error:
+        problems += error.problems
+    if problems:
+        raise SpecError(problems)
+    return spec
+
+
+def _wrong_keywords(keys: Mapping[str, Any]) -> Iterator[str]:
+    own = [name for name in inspect.signature(sweep).parameters if name != "keys"]
+    for key in keys:
+        if key not in _KEYS:
+            near = meant(key, (*own, *_KEYS))
+            hint = f" (did you mean {near!r}?)" if near else ""
+            allowed = ", ".join((*own, *_KEYS))
+            yield f"polyfit.sweep: {key}: unknown keyword{hint}; allowed: {allowed}"
+
+
+def _wrong_target(target: Any) -> list[str]:
+    """What to say of a function or of values of y, which a target cannot be."""
+    several = list(target) if _is_list(target) else [target]
+    function = next((one for one in several if callable(one)), None)
+    if function is not None:
+        name = getattr(function, "__name__", type(function).__name__)
+        same = name.replace("arc", "a")
+        found, hint = f"the function {name}", f"; did you mean '{same}(x)'?"
+        hint = hint if same in FUNCTIONS else ""
+    elif _is_list(target) and several and not any(isinstance(one, str) for one in several):
+        found, hint = f"{len(several):,} values without a formula", ""
+    else:
+        return []
+    return [f"polyfit.sweep: target: found {found}; allowed: {_FORMULA}{hint}"]
 
 
 def _run(spec: Spec, execution: dict[str, Any], progress: bool | None) -> Run:

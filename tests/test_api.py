@@ -1,6 +1,7 @@
 """``import polyfit`` as a program or a notebook uses it."""
 
 import doctest
+import math
 import os
 import re
 from pathlib import Path
@@ -75,7 +76,38 @@ def test_what_is_wrong_is_said_at_once() -> None:
     assert "spec: sweep.degree" in message
     assert "did you mean 'chebyshev'?" in message
     assert "spec: sweep.range" in message or "spec: fit.range" in message
-    assert "shards" in message
+    assert (
+        "polyfit.sweep: shards: unknown keyword (did you mean 'shard'?); allowed: target, "
+        in message
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        (
+            {"degres": [3]},
+            "polyfit.sweep: degres: unknown keyword (did you mean 'degree'?); allowed: ",
+        ),
+        ({"learning_rate": 0.1}, "learning_rate: unknown keyword (did you mean 'lr'?); allowed: "),
+        ({"fit": {}}, "polyfit.sweep: fit: unknown keyword; allowed: target, name, range, points"),
+        (
+            {"target": np.arcsin},
+            "found the function arcsin; allowed: a formula in x as text, such as ",
+        ),
+        ({"target": ["x", math.sin]}, "or a list of them; did you mean 'sin(x)'?"),
+        (
+            {"target": np.sin(np.arange(9.0))},
+            "target: found 9 values without a formula; allowed: a",
+        ),
+        ({"lr": math.sin}, "found a builtin_function_or_method; allowed: mappings, lists"),
+    ],
+)
+def test_a_wrong_keyword_is_said_in_words_of_the_call(values: dict[str, Any], line: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        small(**values)
+    assert len(caught.value.problems) == 1
+    assert line in str(caught.value)
 
 
 def test_the_same_call_finds_its_own_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,7 @@ WINGS = {
         "fit": "",
         "readers": "",
         "fields": "",
+        "suggestions": "",
         "random_values": "numpy",
         "generators": "",
         "axis": "",

@@ -206,11 +206,24 @@ def _children(node: ast.expr, text: str) -> list[ast.expr]:
                 f"{name!r} in {text!r} is an unknown function (column {node.col_offset + 1}); "
                 f"allowed: {_ALLOWED}{_meant(name)}"
             )
-    found = ast.get_source_segment(text, node) or type(node).__name__
+    found, column = _operator(node, text) or (
+        ast.get_source_segment(text, node) or type(node).__name__,
+        node.col_offset + 1,
+    )
     raise FormulaError(
-        f"{found[:60]!r} at column {node.col_offset + 1} is no part of a formula; "
+        f"{found[:60]!r} at column {column} is no part of a formula; "
         f"allowed: {_ALLOWED}{_advice(text)}"
     )
+
+
+def _operator(node: ast.expr, text: str) -> tuple[str, int] | None:
+    """The sign between two operands, and its column; None where there is none, or on more lines."""
+    if not isinstance(node, ast.BinOp) or node.end_lineno != 1:
+        return None
+    assert node.left.end_col_offset is not None, "parsed from text"
+    between = text[node.left.end_col_offset : node.right.col_offset]
+    sign = re.search(r"[^\s()]+", between)
+    return (sign[0], node.left.end_col_offset + sign.start() + 1) if sign else None
 
 
 def _advice(text: str) -> str:

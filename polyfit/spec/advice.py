@@ -7,6 +7,7 @@ from polyfit.spec.document import Path
 from polyfit.spec.parameter_grid import ParameterGrid
 from polyfit.spec.prediction import Future, Kind, Prediction, two_digits
 from polyfit.spec.spec import Spec
+from polyfit.spec.suggestions import of_exponents, surely_values
 from polyfit.spec.sweep import Sweep
 
 __all__ = ["advice"]
@@ -23,6 +24,7 @@ def advice(spec: Spec, sweep: Sweep, prediction: Prediction | None = None) -> li
     Without a prediction one is made where rates are stated: those of ``lr: auto`` are sound.
     """
     lines = [line for grid in sweep.grids for line in _about_noise(spec, grid)]
+    lines += [line for grid in sweep.grids for line in _about_exponents(spec, grid)]
     if any(rate.kind != "auto" for rate in sweep.values("lr")):
         lines += _about_rates(spec, sweep, prediction or Prediction.of(sweep))
     return lines
@@ -40,6 +42,15 @@ def _about_noise(spec: Spec, grid: ParameterGrid) -> Iterator[str]:
             "noise, because seed is of the start values; sweep noise_seed, or state it in fit if "
             "one noise is meant"
         )
+
+
+def _about_exponents(spec: Spec, grid: ParameterGrid) -> Iterator[str]:
+    for values in (values for axis in grid.axes for values in axis.values):
+        source = values.source if isinstance(values.source, dict) else {}
+        low, high, count = source.get("of_limit", source).get("logspace", (0, 0, 0))
+        if surely_values(low, high):
+            where = spec.where(*_places(spec, grid, values.field))
+            yield f"{where}: {10**low:.4g} to {10**high:.4g}{of_exponents(low, high, count)}"
 
 
 def _about_rates(spec: Spec, sweep: Sweep, prediction: Prediction) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from polyfit.spec.fields import FIELDS
 from polyfit.spec.generators import generate
+from polyfit.spec.suggestions import is_allowed, of_list, of_value
 
 __all__ = ["Axis", "ItemError", "Values"]
 
@@ -48,8 +49,11 @@ class Values:
                 raw = [{"of_limit": share} for share in shares]
         if isinstance(raw, dict):
             return cls(name, *generate(FIELDS[name], raw))
+        if name == "range" and is_allowed(FIELDS[name], raw):
+            raise ValueError(f"a list of ranges; did you mean [{raw}]?")
         if not isinstance(raw, list) or not raw:
-            raise ValueError("a list with at least one value, or a generator")
+            hint = of_list(FIELDS[name], raw)
+            raise ValueError(f"a list with at least one value, or a generator{hint}")
         items = _read_items(name, raw, distinct)
         return cls(name, [FIELDS[name].write(item) for item in items], tuple(items))
 
@@ -63,7 +67,7 @@ def _read_items(name: str, raw: list[Any], distinct: bool) -> list[Any]:
         try:
             value = field.read(item)
         except ValueError as error:
-            refused.append((i, item, str(error) or field.allowed))
+            refused.append((i, item, (str(error) or field.allowed) + of_value(field, item)))
             continue
         if distinct and value in first:
             refused.append((i, item, f"each value once; it equals item {first[value]}"))

@@ -11,6 +11,7 @@ from polyfit.spec.field_conditions import FieldCondition
 from polyfit.spec.fields import FIELDS
 from polyfit.spec.fit import CANONICAL_ORDER, Fit
 from polyfit.spec.parameter_grid import ParameterGrid
+from polyfit.spec.suggestions import of_value
 
 __all__ = ["make_grids", "read_exclude", "read_fit", "read_sweep"]
 
@@ -26,7 +27,8 @@ def read_fit(raw: Any, defects: Defects) -> Fit:
         try:
             values[name] = field.read(value)
         except ValueError as error:
-            defects.refuse(("fit", name), shown(value), str(error) or field.allowed, value)
+            allowed = (str(error) or field.allowed) + of_value(field, value)
+            defects.refuse(("fit", name), shown(value), allowed, value)
     return Fit(**values)
 
 

@@ -15,6 +15,7 @@ from polyfit.spec.fields import FIELDS, Field
 from polyfit.spec.fit import Rate
 from polyfit.spec.names import meant
 from polyfit.spec.readers import number, positive
+from polyfit.spec.suggestions import is_allowed, of_exponents, whole
 
 __all__ = ["GENERATOR_KEYS", "MAX_LISTED", "MAX_RANDOM_SEED", "generate", "is_random"]
 
@@ -60,7 +61,7 @@ def generate(field: Field, raw: dict[str, Any]) -> tuple[Any, Sequence[Any]]:
         case {"linspace": [a, b, int(n)], **others} if not others:
             return _spaced(field, "linspace", number(a), number(b), n, float)
         case {"logspace": [a, b, int(n)], **others} if not others:
-            return _spaced(field, "logspace", number(a), number(b), n, _power_of_ten)
+            return _log_spaced(field, number(a), number(b), n)
         case {"count": count, **others} if set(others) <= {"start", "step"}:
             return _stepped(field, others.get("start", 0), others.get("step", 1), count)
         case {"start": start, "stop": stop, **others} if set(others) <= {"step"}:
@@ -74,7 +75,14 @@ def generate(field: Field, raw: dict[str, Any]) -> tuple[Any, Sequence[Any]]:
 def _advice(raw: dict[str, Any]) -> str:
     """What was probably meant by keys that no generator has."""
     hints = ((key, meant(key, GENERATOR_KEYS)) for key in raw if key not in GENERATOR_KEYS)
-    return "".join(f"; did you mean {hint!r} for {key!r}?" for key, hint in hints if hint)
+    lasts = (value[-1] if isinstance(value, list) and value else value for value in raw.values())
+    floats = ((last, integer) for last in lasts if (integer := whole(last)))
+    return "".join(
+        [
+            *(f"; did you mean {hint!r} for {key!r}?" for key, hint in hints if hint),
+            *(f"; did you mean {integer} for {last!r}?" for last, integer in floats),
+        ]
+    )
 
 
 def _random(
@@ -107,7 +115,8 @@ def _check_reached(field: Field, value: Any) -> None:
 
 def _stepped(field: Field, start: Any, step: Any, count: Any) -> tuple[Any, Sequence[Any]]:
     if isinstance(count, bool) or not isinstance(count, int):
-        raise ValueError(f"at least one value, and an integer as count; {_FORMS}")
+        hint = f"; did you mean {found}?" if (found := whole(count)) else ""
+        raise ValueError(f"at least one value, and an integer as count; {_FORMS}{hint}")
     if count < 1:
         raise ValueError(f"at least one value; {_FORMS}")
     _check_step(step)
@@ -142,6 +151,22 @@ def _spaced(
         raise ValueError("at least two values in linspace and logspace")
     step = (_decimal(b) - _decimal(a)) / (count - 1)
     return {kind: [a, b, count]}, _listed(field, _evenly(_decimal(a), step, count), transform)
+
+
+def _log_spaced(field: Field, a: float, b: float, count: int) -> tuple[Any, Sequence[Any]]:
+    try:
+        return _spaced(field, "logspace", a, b, count, _power_of_ten)
+    except ValueError as error:
+        far = count > 1 and not is_allowed(field, _whole_power(max(a, b)))
+        raise ValueError(f"{error}{of_exponents(a, b, count) if far else ''}") from None
+
+
+def _whole_power(exponent: float) -> float:
+    """10 to ``exponent``, as an integer where it is one; infinite beyond float64."""
+    if exponent > 308:
+        return math.inf
+    value = 10.0**exponent
+    return int(value) if value.is_integer() else value
 
 
 def _listed(

@@ -13,6 +13,7 @@ _SYNONYMS: Final = {
     "samples": "points", "n_points": "points", "num_points": "points",
     "polynomial": "basis", "polynomials": "basis",
     "interval": "range", "domain": "range",
+    "loss": "objective", "cost": "objective",
     "loss_function": "objective", "loss_fn": "objective", "criterion": "objective",
     "precision": "dtype", "type": "dtype",
     "function": "target", "formula": "target", "f": "target", "y": "target",

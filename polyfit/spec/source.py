@@ -1,10 +1,12 @@
 """The bytes of a spec: from a file, a pipe, standard input or a mapping."""
 
+import difflib
 import json
 import os
 import stat
 import sys
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 
 from polyfit.errors import SpecError
@@ -13,6 +15,10 @@ from polyfit.spec.document import MAX_BYTES
 __all__ = ["STDIN", "as_json", "name_of", "read_source"]
 
 STDIN: Final = "-"
+
+SUFFIXES: Final = (".yaml", ".yml", ".json")
+_MAX_BESIDE: Final = 10_000
+"""Files that are looked through for the one that was meant."""
 
 _KINDS: Final = {stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
 
@@ -34,8 +40,23 @@ def read_source(path: str | os.PathLike[str]) -> bytes:
         return _stdin() if path == STDIN else _file(path)
     except (OSError, ValueError) as error:  # ValueError: a path that no system has
         found = getattr(error, "strerror", None) or error
-        allowed = "a YAML or JSON file, or a pipe"
+        near = _near(path) if isinstance(error, FileNotFoundError) else None
+        allowed = "a YAML or JSON file, or a pipe" + (f"; did you mean {near}?" if near else "")
         raise SpecError([f"{name_of(path)}: {found}; allowed: {allowed}"]) from None
+
+
+def _near(path: str | os.PathLike[str]) -> str | None:
+    """A file beside the missing one whose name is alike, or is the same but for its ending."""
+    folder, name = os.path.split(os.fspath(path))
+    try:
+        with os.scandir(folder or ".") as entries:
+            some = [entry.name for entry in islice(entries, _MAX_BESIDE)]
+    except OSError:
+        return None
+    names = sorted(one for one in some if one.endswith(SUFFIXES))
+    same = [one for one in names if os.path.splitext(one)[0] == name]
+    close = same or difflib.get_close_matches(name, names, 1)
+    return os.path.join(folder, close[0]) if close else None
 
 
 def _file(path: str | os.PathLike[str]) -> bytes:
@@ -89,4 +110,6 @@ def _plain(value: Any) -> Any:
         return dict(value)
     if hasattr(value, "tolist"):  # an array or a number of numpy
         return value.tolist()
-    return os.fspath(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"found a {type(value).__name__}")

@@ -30,6 +30,16 @@ def lines(text: str) -> list[str]:
             "more; lr: auto is half of it",
         ),
         (
+            "fit: {optimizer: adam}\nsweep: {lr: {logspace: [0.001, 0.1, 3]}}",
+            "job.yaml:3: sweep.lr: 1.002 to 1.259; its ends are exponents of 10: did you mean "
+            "{logspace: [-3, -1, 3]}?",
+        ),
+        (
+            "sweep: {noise: {logspace: [0.1, 0.01, 3]}}",
+            "job.yaml:2: sweep.noise: 1.259 to 1.023; its ends are exponents of 10: did you mean "
+            "{logspace: [-1, -2, 3]}?",
+        ),
+        (
             "fit: {objective: mse}\nsweep: {lr: [1.0e-4, 5.0e-4], seed: {count: 5}}",
             "job.yaml:3: sweep.lr: all 10 fits will end far from the optimum: lr is 0.00058 of the "
             "stability limit or less, which takes ~21,000 updates or more; lr: auto is half of the "
@@ -53,6 +63,8 @@ def test_what_is_surely_not_meant_is_said_with_its_place(text: str, line: str) -
         "sweep: {lr: [1.0e-9, 0.0001]}",  # some are slow
         "fit: {lr: 1.0e-9, steps: 100}",  # a look at the first updates
         "fit: {lr: 0.1}\nsweep: {optimizer: [gd, adam]}",
+        "sweep: {noise: {logspace: [0.5, 1, 3]}}",
+        "sweep: {noise: {logspace: [0, 1, 3]}}",
         "fit: {objective: l1, lr: 1}",
     ],
 )

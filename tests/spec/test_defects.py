@@ -79,7 +79,7 @@ job.yaml:10: fit.seed: found 4294967296; allowed: an integer from 0 to 2^32 - 1 
 job.yaml:12: sweep.degree[2]: found 1; allowed: each value once; it equals item 0
 job.yaml:13: sweep.seed: found {'count': 0}; allowed: at least one value; {count: n, start: a, step: d}, {start: a, stop: b, step: d} without b, {linspace: [a, b, n]}, {logspace: [a, b, n]} from 10^a to 10^b, {uniform: [a, b, n], seed: s}, {log_uniform: [a, b, n], seed: s}
 job.yaml:14: sweep.basis[1]: found 'sine'; allowed: chebyshev | legendre | power
-job.yaml:15: sweep.steps: found 100; allowed: a list with at least one value, or a generator
+job.yaml:15: sweep.steps: found 100; allowed: a list with at least one value, or a generator; did you mean [100]?
 job.yaml:16: sweep.colour: unknown key; allowed: degree, points, basis, range, objective, dtype, target, noise, noise_seed, steps, stop, optimizer, lr, seed, zip
 job.yaml:18: sweep.zip[0]: found 2 values of objective, 1 values of optimizer; allowed: the same number of each
 job.yaml:19: sweep.zip[1].degree: found the field a second time (sweep.degree); allowed: once
@@ -391,6 +391,31 @@ NEAR_MISSES = [
     ("fit: {basis: Chebyshev}", "found 'Chebyshev' (did you mean 'chebyshev'?); allowed"),
     ("fit: {lr: atuo}", "found 'atuo' (did you mean 'auto'?); allowed: auto, a number"),
     ("fit: {learning_rate: 1}", "unknown key (did you mean 'lr'?); allowed: degree"),
+    ("fit: {loss: mse}", "unknown key (did you mean 'objective'?); allowed: degree"),
+    (
+        "fit: {steps: 1e3}",
+        "found 1000.0; allowed: an integer from 1 to 1,000,000,000; did you mean 1",
+    ),
+    (
+        "sweep: {steps: [10, 1e3]}",
+        "found 1000.0; allowed: an integer from 1 to 1,000,000,000; did you",
+    ),
+    ("sweep: {seed: 10}", "did you mean {count: 10}, which is 0 to 9, or [10]?"),
+    ("sweep: {seed: 1e1}", "did you mean {count: 10}, which is 0 to 9, or [10]?"),
+    ("sweep: {seed: {count: 1e3}}", "did you mean 1000?"),
+    ("sweep: {noise: {linspace: [0, 1, 1e1]}}", "did you mean 10 for 10.0?"),
+    ("sweep: {degree: 5}", "a generator; did you mean [5]?"),
+    ("sweep: {degree: 1..5}", "did you mean {start: 1, stop: 6}, which ends with 5?"),
+    ("sweep: {degree: 1-5}", "did you mean {start: 1, stop: 6}, which ends with 5?"),
+    ("sweep: {basis: power}", "a generator; did you mean [power]?"),
+    (
+        "sweep: {range: [-1, 1]}",
+        "found [-1, 1]; allowed: a list of ranges; did you mean [[-1, 1]]?",
+    ),
+    ("sweep: {points: {logspace: [10, 1000, 3]}}", "did you mean {logspace: [1, 3, 3]}?"),
+    ("sweep: {lr: {logspace: [1, 1000, 4]}}", "did you mean {logspace: [0, 3, 4]}?"),
+    ("fit: {target: exp(-x^2)}", "'^' at column 7 is no part of a formula"),
+    ("fit: {target: (x + 1) % 3}", "'%' at column 9 is no part of a formula"),
     ("fit: {target: x^2}", "; did you mean ** for ^?"),
     ("fit: {target: sin x}", "; did you mean sin(x)?"),
     ("fit: {target: 2x + 1}", "; did you mean 2*x?"),
@@ -413,6 +438,19 @@ NEAR_MISSES = [
 def test_a_near_miss_is_told_what_was_probably_meant(text: str, message: str) -> None:
     (found,) = defects(text)
     assert message in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sweep: {degree: 5..1}", "sweep: {degree: many}", "sweep: {degree: true}",
+        "sweep: {seed: []}",
+        "fit: {steps: 1.5}", "sweep: {degree: 99}", "sweep: {points: {logspace: [1, 3, 4]}}",
+        "sweep: {points: {logspace: [1, 3, 1]}}",
+    ],
+)  # fmt: skip
+def test_where_nothing_is_near_nothing_is_suggested(text: str) -> None:
+    assert "did you mean" not in "".join(defects(text))
 
 
 def test_a_duplicate_key_or_an_alias_hides_no_other_defect() -> None:

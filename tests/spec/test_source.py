@@ -93,6 +93,32 @@ def test_a_file_that_cannot_be_read_is_a_spec_error(tmp_path: Path, name: str) -
         Spec.load(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("rates", "rates.yaml"),
+        ("jobs/rates", "jobs/rates.json"),
+        ("ratess.yaml", "rates.yaml"),
+        ("rates.yml", "rates.yaml"),
+        ("far", None),
+        ("none/rates", None),
+    ],
+)
+def test_of_a_missing_file_the_one_beside_it_is_named(
+    path: str, meant: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jobs").mkdir()
+    for name in ("rates.yaml", "rates.txt", "jobs/rates.json", "jobs/rats.json"):
+        (tmp_path / name).write_text("name: a")
+    with pytest.raises(SpecError) as caught:
+        Spec.load(path)
+    hint = f"; did you mean {meant}?" if meant else ""
+    assert str(caught.value) == (
+        f"{path}: No such file or directory; allowed: a YAML or JSON file, or a pipe{hint}"
+    )
+
+
 def test_a_mapping_of_other_things_is_refused() -> None:
     with pytest.raises(SpecError, match=r"set.*; allowed: mappings, lists, text, numbers"):
         Spec.parse({"name": "a", "sweep": {"seed": {1, 2}}})
