@@ -16,6 +16,7 @@ def test_the_names_of_kinds_and_formats_are_those_of_the_charts() -> None:
     assert tuple(f".{name}" for name in FORMATS) == plot.SUFFIXES
 
 
+@pytest.mark.slow
 def test_a_report_is_a_file_and_is_stored_in_the_run(
     command: Command, small_run: Run, tmp_path: Path
 ) -> None:
@@ -30,7 +31,12 @@ def test_a_report_is_a_file_and_is_stored_in_the_run(
 
 @pytest.mark.parametrize(
     ("name", "begin"),
-    [("a.svg", b"<svg"), ("a.png", b"\x89PNG"), ("a.html", b"<!DOCTYPE"), ("a.json", b"{")],
+    [
+        ("a.svg", b"<svg"),
+        ("a.png", b"\x89PNG"),
+        pytest.param("a.html", b"<!DOCTYPE", marks=pytest.mark.slow),
+        ("a.json", b"{"),
+    ],
 )
 def test_a_chart_has_the_format_of_its_files_name(
     command: Command, small_run: Run, tmp_path: Path, name: str, begin: bytes

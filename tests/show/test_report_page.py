@@ -15,6 +15,8 @@ from polyfit.run.reader import Run
 from polyfit.show.report import report_html
 from polyfit.spec.spec import Spec
 
+pytestmark = pytest.mark.slow  # a browser
+
 TEXT = """\
 name: page
 shard: 40

@@ -103,6 +103,7 @@ def conditions(draw: st.DrawFn, fits: list[Fit]) -> str:
     return form.format(atom, draw(st.sampled_from(OTHERS)))
 
 
+@pytest.mark.slow
 @given(
     st.one_of(grids().map(lambda one: [one]), st.lists(grids(), max_size=3, min_size=1)), st.data()
 )

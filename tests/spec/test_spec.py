@@ -106,7 +106,10 @@ def test_a_range_of_a_thousand_million_seeds_is_not_listed() -> None:
         ({"name": "a", "fit": {"degree": 2.5}}, "spec: fit.degree: found 2.5; allowed: an integer"),
         ({"name": "a", "sweep": {"seed": range(0)}}, "spec: sweep.seed: found []; allowed: a list"),
         ({"sweep": {"lr": np.array([0.1, -1])}}, "spec: name: found nothing; allowed: 1 to 63"),
-        ({"name": "a", "sweep": {"lr": [{1}]}}, "spec: found a set; allowed: mappings, lists, text"),
+        (
+            {"name": "a", "sweep": {"lr": [{1}]}},
+            "spec: found a set; allowed: mappings, lists, text",
+        ),
     ],
 )
 def test_what_is_wrong_in_keywords_is_said_with_the_key(keys: dict[str, Any], message: str) -> None:
