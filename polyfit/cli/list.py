@@ -23,7 +23,7 @@ def list_runs(store: str | None, endpoint_url: str | None, as_json: bool, as_csv
     name.
     """
     from polyfit.run.address import default_store
-    from polyfit.run.listing import runs_below
+    from polyfit.run.listing import runs_below, why_no_run
     from polyfit.show.data import to_json
     from polyfit.show.runs import runs_facts, runs_table, write_runs_csv
     from polyfit.show.text import format_count
@@ -32,6 +32,8 @@ def list_runs(store: str | None, endpoint_url: str | None, as_json: bool, as_csv
     options.refuse_two({"--json": as_json, "--csv": as_csv})
     address = StoreAddress.of(store or default_store(), endpoint_url)
     listed = runs_below(address)
+    if store and not listed:
+        why_no_run(address, store)
     if as_json:
         click.echo(to_json({"runs": runs_facts(listed)}))
     elif as_csv:

@@ -153,12 +153,11 @@ def _show_groups(runs: "SeveralRuns", query: _Query, form: str, path: str | None
 
 def _sorted(frame: "pl.DataFrame", query: _Query) -> "pl.DataFrame":
     """The first rows of a frame in the order that is asked for."""
-    from polyfit.run.columns import check_names
+    from polyfit.run.columns import sort_column
 
     if query.sort:
-        name = query.sort.removeprefix("-")
-        check_names([name], frame.columns)
-        frame = frame.sort(name, descending=query.sort.startswith("-"), nulls_last=True)
+        name, descending = sort_column(query.sort, frame.columns)
+        frame = frame.sort(name, descending=descending, nulls_last=True)
     return frame.head(query.limit) if query.limit else frame
 
 
@@ -171,7 +170,8 @@ def _show_rows(runs: "SeveralRuns", query: _Query, form: str, path: str | None) 
     is_table = form in ("table", "md")
     columns = runs.labelled(options.columns(query.columns)) if query.columns else None
     if columns is None and is_table:
-        columns = table_columns(runs, query.sort and query.sort.removeprefix("-"))
+        sort = query.sort and query.sort.removeprefix("-")
+        columns = table_columns(runs, sort, with_reason=bool(query.worst_per))
     limit = query.limit or (DEFAULT_LIMIT if is_table and not query.worst_per else None)
     if query.worst_per:
         frame = _sorted(runs.worst(query.worst_per, query.where), query)

@@ -1,5 +1,6 @@
 """Names of columns that a user writes, and the columns that a sweep varies."""
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final
@@ -15,9 +16,12 @@ __all__ = [
     "default_groups",
     "expand",
     "group_columns",
+    "sort_column",
     "split_names",
     "swept_columns",
 ]
+
+_ORDERED: Final = re.compile(r"(\w+)[\s:,]+(asc|desc)\w*", re.IGNORECASE)
 
 By = str | Iterable[str]
 """Columns: their names, or a text in which commas separate them."""
@@ -50,6 +54,26 @@ def _near(name: str, columns: Sequence[str]) -> list[str]:
     """The columns that ``name`` probably means: those that it is a word of, or one spelt alike."""
     found = [column for column in columns if name in column.split("_")]
     return found or [near for near in (meant(name, columns),) if near]
+
+
+def sort_column(text: str, columns: Sequence[str]) -> tuple[str, bool]:
+    """The column by which rows are sorted, and whether the largest value comes first.
+
+    Args:
+        text: a column, or ``-`` and a column for the largest first.
+        columns: those that there are.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    name = text.removeprefix("-")
+    if (ordered := _ORDERED.fullmatch(name)) is not None and name not in columns:
+        sign = "-" if ordered[2].lower().startswith("desc") else ""
+        raise UsageError(
+            f"--sort {text!r}: write --sort {sign}{ordered[1]} (-COLUMN is largest first)"
+        )
+    check_names([name], columns)
+    return name, text.startswith("-")
 
 
 def split_names(by: By) -> list[str]:

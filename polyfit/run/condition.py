@@ -5,6 +5,7 @@ users have written another meaning (``=``, comparisons in a chain, ``None``).
 """
 
 import ast
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from polyfit.errors import UsageError
 from polyfit.run.columns import check_names
+from polyfit.run.schema import STALLED
 from polyfit.spec.condition_language import (
     ALLOWED,
     Algebra,
@@ -22,6 +24,7 @@ from polyfit.spec.condition_language import (
     parse_condition,
     read_condition,
 )
+from polyfit.spec.names import meant
 
 __all__ = ["condition", "condition_columns", "filter_rows"]
 
@@ -30,6 +33,19 @@ _ALLOWED: Final = f"allowed: columns, {ALLOWED}"
 _UNSIGNED: Final = "noise_seed"
 """The column of unsigned integers. Arrow would compare it as int64, in which half of its values
 have no room; so it and the integers of its conditions are decimals."""
+WORDS: Final = {
+    "status": ("completed", "converged", STALLED, "diverged"),
+    "basis": ("chebyshev", "legendre", "power"),
+    "objective": ("sse", "mse", "huber", "log_cosh", "l1"),
+    "dtype": ("float32", "float64"),
+}
+"""The words that some columns have, and no others."""
+
+_EQUALITY: Final = (ast.Eq, ast.NotEq, ast.In, ast.NotIn)
+_WORDS: Final = {word for words in WORDS.values() for word in words}
+_OPERATORS: Final = {"&&": "and", "||": "or", "&": "and", "|": "or", "!": "not"}
+_FOREIGN: Final = re.compile(r"&&|\|\||[&|!]")
+_NOT_FOREIGN: Final = re.compile(r"'[^']*'|\"[^\"]*\"|!=")
 
 
 def condition(text: str, columns: Sequence[str]) -> pc.Expression:
@@ -40,6 +56,8 @@ def condition(text: str, columns: Sequence[str]) -> pc.Expression:
     """
 
     def field(name: str) -> Any:
+        if name not in columns and name.lower() in _WORDS:
+            raise UsageError(f"--where {text!r}: put a text in quotes: {name.lower()!r}")
         check_names([name], columns)
         return pc.field(name).cast(pa.decimal256(20)) if name == _UNSIGNED else pc.field(name)
 
@@ -49,11 +67,43 @@ def condition(text: str, columns: Sequence[str]) -> pc.Expression:
             algebra = replace(algebra, literal=lambda value: pc.scalar(_exact(value)), item=_item)
         result = read_condition(text, algebra, (pa.ArrowException,))
     except NoCondition as error:
-        hint = f"; {error}" if str(error) else ""
+        said = str(error) or _python_for(text)
+        hint = f"; {said}" if said else ""
         raise UsageError(f"--where {text!r} cannot be read; {_ALLOWED}{hint}") from None
     if not isinstance(result, pc.Expression):
         raise UsageError(f"--where {text!r} names no column; {_ALLOWED}")
+    _check_words(text)
     return result
+
+
+def _python_for(text: str) -> str:
+    """What is written in place of another language's operators, outside of texts."""
+    found = dict.fromkeys(_FOREIGN.findall(_NOT_FOREIGN.sub("", text)))
+    return ", ".join(f"write {_OPERATORS[sign]} for {sign}" for sign in found)
+
+
+def _check_words(text: str) -> None:
+    """Check the texts that a column with a closed set of words is compared with.
+
+    Raises:
+        UsageError: the column never has it, so the comparison would choose no row or every row.
+    """
+    for node in ast.walk(parse_condition(text)):
+        if isinstance(node, ast.Compare) and all(isinstance(op, _EQUALITY) for op in node.ops):
+            sides = [node.left, *node.comparators]
+            names = [side.id for side in sides if isinstance(side, ast.Name) and side.id in WORDS]
+            for constant in (each for side in sides for each in ast.walk(side)):
+                for name in names:
+                    if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
+                        _check_word(text, name, constant.value)
+
+
+def _check_word(text: str, name: str, word: str) -> None:
+    if word in WORDS[name]:
+        return
+    near = meant(word, WORDS[name])
+    known = f"did you mean {near!r}?" if near else f"allowed: {', '.join(WORDS[name])}"
+    raise UsageError(f"--where {text!r}: no {name} is {word!r}; {known}")
 
 
 def condition_columns(text: str) -> set[str]:

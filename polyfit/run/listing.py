@@ -1,10 +1,12 @@
 """The runs in a store."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from polyfit.errors import PlanMismatch, UsageError
+from polyfit.run.address import default_store
 from polyfit.run.keys import PLAN
 from polyfit.run.parallel import map_in_order
 from polyfit.run.state import RunState, read_state
@@ -14,8 +16,9 @@ from polyfit.spec.schema import NAME
 from polyfit.store.address import StoreAddress
 from polyfit.store.base import NoSuchKey, Store
 from polyfit.store.subfolder import Subfolder
+from polyfit.store.uri import is_s3
 
-__all__ = ["ListedRun", "changes", "runs_below"]
+__all__ = ["ListedRun", "changes", "runs_below", "why_no_run"]
 
 MAX_FOLDERS: Final = 10_000
 """Folders among which runs are looked for: a bucket may hold other things than runs."""
@@ -66,6 +69,25 @@ def runs_below(address: StoreAddress) -> list[ListedRun]:
         replace(run, changed=changes(before, run) if before and before.name == run.name else None)
         for before, run in zip([None, *runs], runs, strict=False)
     ]
+
+
+def why_no_run(address: StoreAddress, text: str) -> None:
+    """Refuse a place without runs that was surely not meant; ``text`` is how it was named.
+
+    Raises:
+        UsageError: it is not there, is a run, or the name of runs in the default store.
+    """
+    if _exists(address.open(), PLAN):
+        raise UsageError(f"{address.uri} is a run: polyfit status {text} shows it")
+    if is_s3(address.uri) or os.path.isdir(address.uri):
+        return
+    named = StoreAddress.of(default_store()) if NAME.fullmatch(text) else None
+    if named is not None and any(named.open().folders(f"{text}/")):
+        raise UsageError(
+            f"there is no folder {address.uri}; the runs called {text}: polyfit list "
+            f"{default_store().rstrip('/')}/{text}"
+        )
+    raise UsageError(f"there is no folder {address.uri}")
 
 
 def changes(before: ListedRun, run: ListedRun) -> tuple[str, ...] | None:

@@ -27,6 +27,7 @@ _THREADS: Final = 8
 
 _SPEC_SUFFIXES: Final = (".yaml", ".yml", ".json")
 _NAMED: Final = re.compile(rf"({NAME.pattern})(?:@-(\d+))?")
+_FORWARD: Final = re.compile(rf"({NAME.pattern})@\+?(\d+)")
 _IN_NAME: Final = re.compile(rf"({NAME.pattern})/({NAME.pattern})")
 
 
@@ -56,6 +57,9 @@ def find_run(
         return StoreAddress.of(run, endpoint_url)  # says what is allowed
     if _is_spec(text):
         return _run_of_spec(text, store, endpoint_url)
+    if (forward := _FORWARD.fullmatch(text)) is not None and not os.path.exists(text):
+        name, back = forward.groups()
+        raise UsageError(f"{text!r}: a run before the latest of {name} is {name}@-{back}")
     if _is_address(text):
         if isinstance(store, StoreAddress):
             return store.beside(text, endpoint_url)
@@ -68,7 +72,13 @@ def find_run(
         return where.under(found)
     if os.path.exists(text):
         return StoreAddress.of(text, endpoint_url)
-    raise RunNotFound(f"there is no run {text!r} in {where.uri}; {_names(where.open())}")
+    opened = where.open()
+    if len(text) < MIN_ID_CHARS and _runs_by_id(opened, text):
+        raise RunNotFound(
+            f"there is no run {text!r} in {where.uri}; of an id at least {MIN_ID_CHARS} characters "
+            "are needed"
+        )
+    raise RunNotFound(f"there is no run {text!r} in {where.uri}; {_names(opened)}")
 
 
 def _is_spec(text: str) -> bool:

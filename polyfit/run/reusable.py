@@ -47,7 +47,10 @@ class Reusable:
         run = run_address(spec, plan, store, endpoint_url)
         address = find_run(reuse, replace(run, uri=run.uri.rsplit("/", 2)[0]), endpoint_url)
         try:
-            fits, exact = Reuse(plan, address).num_stored()
+            found = Reuse(plan, address)
+            fits, exact = found.num_stored()
+            if exact and not fits:
+                return cls(address.uri, 0, obstacle=found.why_none())
         except NothingAlike as error:
             return cls(address.uri, 0, obstacle=str(error))
         return cls(address.uri, fits, exact)

@@ -5,7 +5,9 @@ and without.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -20,12 +22,16 @@ from polyfit.run.overlap import Overlap
 from polyfit.run.parquet import READ_ERRORS, check_columns, open_parquet, read_footer, to_numpy
 from polyfit.run.rows import Ragged, Rows, Words, to_arrow
 from polyfit.run.schema import HISTORIES, SCALARS, list_dtype
+from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.plan import ENGINE, SCHEMA, Plan, Shard
 from polyfit.store.address import StoreAddress
 from polyfit.store.base import NoSuchKey
 from polyfit.store.object_file import ObjectFile
 
 __all__ = ["NothingAlike", "Reuse", "ReusedRows", "difference"]
+
+MAX_VALUES: Final = 10_000
+"""Values of a field that are compared to say why two plans have no fit in common."""
 
 MAX_COUNTED: Final = 1 << 22
 """Fits that are looked for one by one, to say how many the other run has."""
@@ -94,6 +100,8 @@ class Reuse:
             raise NothingAlike(_AFFINE)
         if (reason := difference(plan, self.source)) is not None:
             raise NothingAlike(reason)
+        if (reason := different_fields(plan, self.source)) is not None:
+            raise NothingAlike(reason)
         self._overlap = Overlap(plan.sweep, self.source.sweep)
         histories = (HISTORIES[name] for name in plan.record.of)
         self._columns = [
@@ -116,6 +124,13 @@ class Reuse:
         stored[sorted(Ledger(self._store, self.source).done())] = True
         found = int(stored[fits[fits >= 0] // self.source.shard_fits].sum())
         return round(found / len(fits) * self._plan.fits), stride == 1
+
+    def why_none(self) -> str:
+        """Why ``num_stored`` finds nothing, where it is exact."""
+        fits = self._overlap.indices(np.arange(self._plan.fits, dtype=np.int64))
+        if (fits >= 0).any():
+            return f"{(fits >= 0).sum():,} fits are in both, but there none is stored yet"
+        return "no fit is in both: no combination of the fields' values is"
 
     def _check_versions(self) -> None:
         """Raise NothingAlike where another ENGINE or row schema is why its plan is unreadable."""
@@ -275,8 +290,40 @@ def difference(plan: Plan, source: Plan) -> str | None:
         return f"it records {there}, this plan {here}"
     if list_dtype(source) != list_dtype(plan):
         there, here = (np.dtype(list_dtype(p)).name for p in (source, plan))
-        return f"its lists are {there}, this plan's are {here}: of float32 where every fit is"
+        return (
+            f"it stores coefficients and histories as {there}, this plan as {here}: a run has "
+            "float32 there if `dtype` is float32 for all of its fits, else float64"
+        )
     return None
+
+
+def different_fields(plan: Plan, source: Plan) -> str | None:
+    """Which fields have no value in both plans, so that no fit is in both; None if all have one.
+
+    Fields with more than ``MAX_VALUES`` values are not looked at.
+    """
+    pairs = {name: (_values(source, name), _values(plan, name)) for name in CANONICAL_ORDER}
+    found = [
+        f"{name} is {_listed(there)} there and {_listed(here)} here"
+        for name, (there, here) in pairs.items()
+        if max(len(there), len(here)) <= MAX_VALUES and there.keys().isdisjoint(here)
+    ]
+    return f"no fit is in both: {', '.join(found)}" if found else None
+
+
+def _values(plan: Plan, name: str) -> dict[Any, None]:
+    """The distinct values of a field; one more than ``MAX_VALUES`` at most."""
+    distinct: dict[Any, None] = {}
+    for value in plan.sweep.values(name):
+        distinct[value] = None
+        if len(distinct) > MAX_VALUES:
+            break
+    return distinct
+
+
+def _listed(values: Iterable[Any]) -> str:
+    *shown, last = [str(list(v) if isinstance(v, tuple) else v) for v in islice(values, 4)]
+    return ", ".join([*shown, last if len(shown) < 3 else "..."])
 
 
 def _take_rows(rows: pa.Table, places: Index) -> pa.Table:

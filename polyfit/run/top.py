@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from polyfit.errors import UsageError
-from polyfit.run.columns import check_names
+from polyfit.run.columns import sort_column
 
 __all__ = ["first_rows", "parse_sort"]
 
@@ -21,12 +21,10 @@ def parse_sort(sort: str | None, schema: pa.Schema) -> tuple[str, str]:
     Raises:
         UsageError: there is no such column, or it holds lists.
     """
-    text = sort or "fit"
-    name = text.removeprefix("-")
-    check_names([name], schema.names)
+    name, descending = sort_column(sort or "fit", schema.names)
     if pa.types.is_nested(schema.field(name).type):
         raise UsageError(f"--sort {name}: a list has no order; name another column")
-    return name, "descending" if text.startswith("-") else "ascending"
+    return name, "descending" if descending else "ascending"
 
 
 def first_rows(

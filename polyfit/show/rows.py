@@ -23,11 +23,14 @@ __all__ = ["rows_table", "runs_identity", "table_columns", "write_csv", "write_j
 RESULT_COLUMNS = ("status", "steps_taken", "loss", "excess_loss", "max_error")
 
 
-def table_columns(runs: SeveralRuns, sort_column: str | None) -> list[str]:
+def table_columns(
+    runs: SeveralRuns, sort_column: str | None, with_reason: bool = False
+) -> list[str]:
     """The columns of a table: the fields that the sweeps vary, what came out, the sort's."""
     swept = [name for run in runs.runs for name in swept_columns(run.plan)]
-    by_sort = (sort_column,) if sort_column else ()
-    wanted = dict.fromkeys((*runs.labels, "fit", *swept, *RESULT_COLUMNS, *by_sort))
+    by_sort = [sort_column] if sort_column else []
+    reason = ["reason"] if with_reason else []
+    wanted = dict.fromkeys((*runs.labels, "fit", *swept, *RESULT_COLUMNS, *by_sort, *reason))
     return list(wanted)
 
 

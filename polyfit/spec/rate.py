@@ -11,7 +11,7 @@ from polyfit.numerics.arrays import Array, Index
 from polyfit.spec.fit import Rate
 from polyfit.spec.optimizer import Optimizer
 
-__all__ = ["curvature", "learning_rate", "stability_limit"]
+__all__ = ["asked_share", "curvature", "learning_rate", "stability_limit"]
 
 
 def curvature(objective: str, sigma: Array, points: int) -> Array:
@@ -33,6 +33,11 @@ def stability_limit(optimizer: Optimizer, bound: Array) -> Array:
         return 2.0 * (1.0 + optimizer.beta) / bound
 
 
+def asked_share(rate: Rate) -> float:
+    """The share of the stability limit that a rate asks for; NaN where it is a number."""
+    return {"auto": 0.5, "of_limit": rate.value}.get(rate.kind, float("nan"))
+
+
 def learning_rate(
     rates: Sequence[Rate], of_B: Index, optimizer: Optimizer, bound_B: Array
 ) -> Array:
@@ -41,7 +46,9 @@ def learning_rate(
     It may be 0 or not finite: the fit then has the status diverged.
     """
     stated = np.array([rate.kind == "number" for rate in rates])
-    values = np.array([0.5 if rate.kind == "auto" else rate.value for rate in rates])
+    values = np.array([
+        rate.value if rate.kind == "number" else asked_share(rate) for rate in rates
+    ])  # fmt: skip
     automatic: float | Array | None = optimizer.traits.automatic_rate
     if automatic is None:
         with np.errstate(all="ignore"):

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import Any, Final
 
-from polyfit.errors import StoreError, check_working_folder
+from polyfit.errors import PolyfitError, StoreError, check_working_folder
 from polyfit.run.address import run_address
 from polyfit.run.clock import now
 from polyfit.run.holder import Holder
@@ -27,7 +27,7 @@ from polyfit.spec.spec import Spec
 from polyfit.work.attempt import Attempt
 from polyfit.work.heartbeat import Heartbeat
 from polyfit.work.progress import Listener, OnMessage
-from polyfit.work.run_address import check_store_is_named, reuse_address
+from polyfit.work.run_address import check_store_is_named, reuse_source
 from polyfit.work.signals import Signals
 from polyfit.work.task import Job
 from polyfit.work.workplace import PLACEMENT_TIMEOUT_S, Workplace
@@ -79,7 +79,7 @@ def execute(
     Raises:
         SpecError, LimitExceeded, UsageError: what is asked for cannot be run.
         PlanMismatch: the run id belongs to another plan, or ``reuse`` holds no plan.
-        RunNotFound: there is no run at ``reuse``.
+        RunNotFound: there is no run at ``reuse``; of a complete run that is only said.
         RunHeld: another driver works on this run.
         StoreError, ClusterError: the store or the cluster fails.
         FailedShards: some shards could not be computed; the others are stored.
@@ -104,14 +104,21 @@ def execute(
             on_message(f"warning: {line}")
         heartbeat.set_stage("opening the store")
         ledger = Ledger(run.open(), plan)
+        source, reuse_line = None, None
+        if reuse is not None:  # before anything is written
+            try:
+                source, reuse_line = reuse_source(reuse, endpoint_url, run, plan)
+            except PolyfitError as error:
+                if not ledger.complete():
+                    raise
+                on_message(f"warning: --reuse {reuse}: {error}")
         ledger.open(spec.text)
         done = f"{run.uri} is complete already: nothing is left to fit"
         if ledger.complete():
             on_message(done)
             return Run.open(run.uri, run.endpoint_url)
-        source = None
-        if reuse is not None:
-            source = reuse_address(reuse, endpoint_url, run, plan, on_message)
+        if reuse_line is not None:
+            on_message(reuse_line)
         honours_conditions = ledger.honours_conditional_writes()
         lease = Lease(ledger.store, Holder.here(attempt))
         heartbeat.set_stage("waiting for the run's lease")

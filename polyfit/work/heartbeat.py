@@ -165,5 +165,5 @@ class Heartbeat:
             self._stage,
             self._event_time,
             self._progress.fits_done,
-            self._throughput.fits_per_s,
+            self._throughput.fits_per_s if self._throughput.is_steady else None,
         )

@@ -11,9 +11,8 @@ from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 from polyfit.store.address import StoreAddress
 from polyfit.work.cluster_address import inside_ray_job
-from polyfit.work.progress import OnMessage
 
-__all__ = ["check_store_is_named", "reuse_address"]
+__all__ = ["check_store_is_named", "reuse_source"]
 
 
 def check_store_is_named(spec: Spec, store: str | os.PathLike[str] | None) -> None:
@@ -30,14 +29,14 @@ def check_store_is_named(spec: Spec, store: str | os.PathLike[str] | None) -> No
         )
 
 
-def reuse_address(
+def reuse_source(
     reuse: str | os.PathLike[str],
     endpoint_url: str | None,
     run: StoreAddress,
     plan: Plan,
-    on_message: OnMessage,
-) -> StoreAddress | None:
-    """The folder of the run to take rows from; None if by its plan nothing can be taken.
+) -> tuple[StoreAddress | None, str]:
+    """The folder of the run to take rows from, None if by its plan nothing can be taken; and what
+    to say of it. Nothing is written.
 
     Names, ids and specs are looked for in the store of ``run``.
 
@@ -47,12 +46,9 @@ def reuse_address(
     store = replace(run, uri=run.uri.rsplit("/", 2)[0])
     address = find_run(reuse, store, endpoint_url)
     if address.uri == run.uri:
-        on_message(f"{address.uri} is this run: it resumes from what is stored")
-        return None
+        return None, f"{address.uri} is this run: it resumes from what is stored"
     try:
         Reuse(plan, address)
     except NothingAlike as error:
-        on_message(f"reusing nothing of {address.uri}: {error}")
-        return None
-    on_message(f"reusing rows of {address.uri}, where it has fits of this plan")
-    return address
+        return None, f"reusing nothing of {address.uri}: {error}"
+    return address, f"reusing rows of {address.uri}, where it has fits of this plan"

@@ -10,6 +10,9 @@ __all__ = ["Throughput"]
 WINDOW_S: Final = 30.0
 """Only what was stored in the last so many seconds counts: actors come and go."""
 
+STEADY_S: Final = 8.0
+"""Before that, a rate is that of a few shards."""
+
 
 class Throughput:
     """Estimates from the counts of one run, as they come."""
@@ -37,7 +40,13 @@ class Throughput:
         return (last - first) / (last_s - first_s) if last > first and last_s > first_s else None
 
     @property
+    def is_steady(self) -> bool:
+        """Whether enough time has passed for the rate to tell what is left."""
+        return bool(self._samples) and self._samples[-1][0] - self._samples[0][0] >= STEADY_S
+
+    @property
     def left_s(self) -> float | None:
-        """Seconds until all fits are stored; None before the first fit, and where none is left."""
-        rate = self.fits_per_s
+        """Seconds until all fits are stored; None in the first ``STEADY_S`` seconds, when one
+        shard more makes it half as long, before the first fit, and where none is left."""
+        rate = self.fits_per_s if self.is_steady else None
         return self._fits_left / rate if rate and self._fits_left else None

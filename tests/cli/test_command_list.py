@@ -81,10 +81,27 @@ def test_runs_that_are_not_complete_or_of_another_version_are_listed_as_such(
 
 
 def test_a_store_without_runs_is_empty(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
     ended = command("list", tmp_path / "none")
     assert (ended.code, ended.out) == (0, "")
     assert ended.err == f"0 runs in {tmp_path}/none\n"
     assert command("list", "none", "--csv").out.startswith("run,endpoint_url,name,")
+    assert command("list").err == f"0 runs in {tmp_path}/runs\n"
+
+
+def test_a_place_that_is_no_store_is_refused(
+    command: Command, small_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = small_run.uri.rsplit("/", 2)[0]
+    monkeypatch.setenv("POLYFIT_STORE", store)
+    for text, said in (
+        ("nowhere/at/all", "there is no folder "),
+        ("small", f"the runs called small: polyfit list {store}/small"),
+        (small_run.uri, f"is a run: polyfit status {small_run.uri} shows it"),
+    ):
+        ended = command("list", text)
+        assert (ended.code, ended.out) == (2, "")
+        assert said in ended.err
 
 
 def test_too_many_folders_to_search_end_with_2(

@@ -126,6 +126,9 @@ def test_plan_says_how_many_fits_another_run_has(command: Command, tmp_path: Pat
     facts = json.loads(command("plan", more, "--reuse", run, "--json").out)["reusable"]
     assert facts == {"uri": str(run), "fits": 5, "exact": True, "obstacle": None}
     assert f"nothing of {run}: its engine is compiled" in command("plan", other, "--reuse", run).out
+    more.write_text(text.replace("points: 20", "points: 30"))
+    said = f"nothing of {run}: no fit is in both: points is 20 there and 30 here"
+    assert said in command("plan", more, "--reuse", run).out
     missing = command("plan", more, "--reuse", tmp_path / "nowhere")
     assert missing.code != 0
     assert "nowhere" in missing.err

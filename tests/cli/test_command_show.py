@@ -63,6 +63,14 @@ def test_a_fit_is_shown_with_its_row_its_equations_and_its_curve(run: Run, show:
     assert "recomputed" not in out
 
 
+def test_the_best_and_the_worst_fit_are_shown_by_these_words(run: Run, show: Show) -> None:
+    losses = run.to_polars(["fit", "loss"]).sort("loss", nulls_last=True)["fit"]
+    assert show(run.uri, "best") == show(run.uri, losses[0])
+    assert show(run.uri, "worst") == show(run.uri, run.extremes(worst=True)["fit"][0])
+    code, _, err = show(run.uri, "good")
+    assert (code, "allowed: a number from 0, best, or worst" in err) == (2, True)
+
+
 def test_a_history_is_shown_by_its_first_and_last_values(run: Run, show: Show) -> None:
     _, out, _ = show(run.uri, 0)
     values = [f"{value:.6g}" for value in run.row(0)["loss_history"]]

@@ -1,7 +1,9 @@
 """``polyfit status``: how far a run is; and ``verify`` of one that is running."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -117,6 +119,32 @@ def test_a_watched_run_shows_each_change_until_its_end(
     assert lines[0] == "fitting, 1 of 2 shards stored, 2 fits a second, about 5 s left"
     assert lines[1] == "sealing, 2 of 2 shards stored, 4 fits a second, about 0 s left"
     assert lines[3].split() == ["state", "stale"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_watching_and_says_that_the_run_goes_on(
+    command: Command,
+    unfinished: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    code: int,
+) -> None:
+    hold(unfinished)
+    before = signal.getsignal(number)
+
+    ended: list[object] = []
+
+    def end(code: int) -> None:
+        ended.append(code)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(time, "sleep", lambda seconds: signal.raise_signal(number))
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(os, "write", lambda _, text: ended.append(text))
+    command("status", "copy", "--watch")
+    assert ended[1] == code
+    assert str(ended[0]).endswith("; the run itself goes on\\n'")
+    assert signal.getsignal(number) == before
 
 
 @pytest.mark.parametrize("arguments", [("status", "RUN"), ("list",)])

@@ -147,5 +147,23 @@ def test_a_condition_on_the_wrong_types_is_refused(run: Run, text: str) -> None:
         run.to_arrow(where=text)
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("status == diverged", "put a text in quotes: 'diverged'"),
+        ("basis != Power", "put a text in quotes: 'power'"),
+        ("status == 'Diverged'", "no status is 'Diverged'; did you mean 'diverged'"),
+        ("degree == 1 and basis in ['power', 'sine']", "no basis is 'sine'; allowed: chebyshev"),
+        ("degree == 1 && status == 'a & b'", "write and for &&$"),
+        ("degree == 1 || !(degree == 3)", r"write or for \|\|, write not for !$"),
+        ("degre == 1", "no column 'degre'; did you mean 'degree'"),
+        ("rate > 1", "no column 'rate'; did you mean 'lr'"),
+    ],
+)
+def test_what_was_probably_meant_is_said(run: Run, text: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=hint):
+        condition(text, run.schema.names)
+
+
 def test_a_condition_is_one_expression_of_arrow() -> None:
     assert condition("degree == 3", ["degree"]).equals(pc.field("degree") == 3)

@@ -12,6 +12,7 @@ from polyfit.errors import UsageError
 from polyfit.run import columns, groups
 from polyfit.run.reader import Run
 from polyfit.run.several import SeveralRuns
+from polyfit.show.groups import group_keys
 from polyfit.spec.spec import Spec
 
 pytest_plugins = ["small_run_fixtures"]
@@ -191,3 +192,20 @@ def test_columns_are_named_in_a_list_or_a_text(run: Run) -> None:
     chart = run.plot.loss("degree", "basis").to_dict()
     for by in ("degree,basis", ["degree", "basis"]):
         assert run.plot.loss(by).to_dict() == chart
+
+
+def test_the_share_of_the_limit_is_the_one_asked_for(tmp_path: Path) -> None:
+    """lr / lr_limit differs from it in its last bit for some fits."""
+    text = (
+        "name: shares\nfit: {steps: 2, points: 30}\nsweep: {lr: [auto, 0.001, "
+        "{of_limit: 0.9}, {of_limit: 1.1}], degree: {start: 0, stop: 20}}"
+    )
+    run = polyfit.execute(Spec.parse(text), store=str(tmp_path), executor="inline")
+    rows = run.to_polars(["lr", "lr_limit", "lr_share"])
+    stated = rows["lr"] == 0.001
+    assert set(rows["lr_share"].filter(~stated)) == {0.5, 0.9, 1.1}
+    assert rows.filter(stated).select(pl.col("lr") / pl.col("lr_limit")).to_series().equals(
+        rows["lr_share"].filter(stated), check_names=False
+    )  # fmt: skip
+    keys = [keys[0] for keys in group_keys(run.groups("lr").to_dicts(), ["lr"])]
+    assert len({*keys}) == len(keys) == len({*rows["lr"]})

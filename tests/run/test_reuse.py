@@ -29,7 +29,7 @@ from polyfit.store.folder import FolderStore
 from polyfit.store.s3 import S3Store
 from polyfit.work import fitting, retry, storing, worker
 from polyfit.work.progress import Progress
-from polyfit.work.run_address import reuse_address
+from polyfit.work.run_address import reuse_source
 from polyfit.work.task import Job
 from polyfit.work.worker import ShardWorker
 
@@ -190,20 +190,33 @@ def test_the_compiled_engine_reuses_too(tmp_path: Path, fitted: Fitted) -> None:
     [
         (MORE_SEEDS + "engine: eager\n", "its engine is compiled, this plan's is eager"),
         (MORE_SEEDS.replace("every: 10", "every: 5"), r"it records .*10.*, this plan .*5"),
-        (MORE_SEEDS.replace("points: 40", "points: 40, dtype: float64"), "its lists are float32"),
+        (MORE_SEEDS.replace("points: 40", "points: 40, dtype: float64"), "stores .* as float32"),
+        (
+            MORE_SEEDS.replace("points: 40", "points: 41").replace("steps: 25", "steps: 24"),
+            "no fit is in both: points is 40 there and 41 here, steps is 25 there and 24 here",
+        ),
     ],
-    ids=["engine", "record", "lists"],
+    ids=["engine", "record", "lists", "fields"],
 )
 def test_where_no_row_could_have_the_same_bits_one_line_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str, why: str
 ) -> None:
     first = run(tmp_path, FIRST)
-    messages: list[str] = []
     plan = polyfit.Plan.of(Spec.parse(other))
     home = StoreAddress.of(str(tmp_path / "elsewhere"))
-    assert reuse_address(first.uri, None, home, plan, messages.append) is None
-    (line,) = messages
+    source, line = reuse_source(first.uri, None, home, plan)
+    assert source is None
     assert re.match(rf"reusing nothing of {first.uri}: .*{why}", line)
+
+
+def test_a_run_to_reuse_is_looked_for_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(RunNotFound, match="there is no run 'typo'"):
+        run(tmp_path / "new", FIRST, reuse="typo")
+    assert not (tmp_path / "new").exists()
+    run(tmp_path / "new", FIRST)
+    messages: list[str] = []  # of a complete run nothing is missing, but it is said
+    run(tmp_path / "new", FIRST, reuse="typo", on_message=messages.append)
+    assert any("warning: --reuse typo: there is no run 'typo'" in line for line in messages)
 
 
 def test_a_run_with_none_of_the_fits_gives_none_and_one_line_says_so(
@@ -219,7 +232,10 @@ def test_a_run_with_none_of_the_fits_gives_none_and_one_line_says_so(
         on_message=messages.append,
     )
     assert fitted.fits == 100
-    assert f"reused 0 fits of {first.uri}, fitted 100" in messages
+    assert (
+        f"reusing nothing of {first.uri}: no fit is in both: steps is 25 there and 24 here"
+        in messages
+    )
 
 
 def test_the_affine_engine_takes_nothing(tmp_path: Path) -> None:

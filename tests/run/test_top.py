@@ -74,6 +74,15 @@ def test_top_by_an_unknown_column_is_refused(run: Run, sort: str) -> None:
         run.top(sort)
 
 
+@pytest.mark.parametrize(
+    ("sort", "wanted"),
+    [("loss:desc", "--sort -loss "), ("loss asc", "--sort loss "), ("los", "did you mean 'loss'")],
+)
+def test_another_way_to_write_an_order_is_corrected(run: Run, sort: str, wanted: str) -> None:
+    with pytest.raises(UsageError, match=wanted):
+        run.top(sort)
+
+
 def test_top_by_a_list_is_refused(run: Run) -> None:
     with pytest.raises(UsageError, match="a list has no order"):
         run.top("coefficients")

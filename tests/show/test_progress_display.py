@@ -86,7 +86,9 @@ def test_time_before_the_first_actor_does_not_slow_a_run_down() -> None:
     throughput.add(60, Progress(8, 0, 800, 0, 0, actors=(1, 2)))
     throughput.add(64, Progress(8, 2, 800, 200, 0, actors=(2, 2)))
     assert throughput.fits_per_s == pytest.approx(200 / 5)  # since the last look without one
-    assert throughput.left_s == pytest.approx(15)
+    assert throughput.left_s is None  # too early to tell
+    throughput.add(69, Progress(8, 4, 800, 400, 0, actors=(2, 2)))
+    assert throughput.left_s == pytest.approx(400 / (400 / 10))
 
 
 def test_only_the_last_half_minute_counts() -> None:
