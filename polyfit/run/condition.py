@@ -33,6 +33,7 @@ _ALLOWED: Final = f"allowed: columns, {ALLOWED}"
 _UNSIGNED: Final = "noise_seed"
 """The column of unsigned integers. Arrow would compare it as int64, in which half of its values
 have no room; so it and the integers of its conditions are decimals."""
+
 WORDS: Final = {
     "status": ("completed", "converged", STALLED, "diverged"),
     "basis": ("chebyshev", "legendre", "power"),
