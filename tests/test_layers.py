@@ -87,6 +87,8 @@ WINGS = {
         "start_check": "numpy",
         "causes": "numpy",
         "precheck": "numpy",
+        "future": "",
+        "descents": "numpy",
         "prediction": "numpy",
         "advice": "",
         "cost": "",

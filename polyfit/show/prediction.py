@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from polyfit.show.table import format_table
-from polyfit.spec.prediction import Future, Kind, Prediction, two_digits
+from polyfit.spec.future import Future, Kind, two_digits
+from polyfit.spec.prediction import Prediction
 
 __all__ = ["prediction_facts", "prediction_text"]
 

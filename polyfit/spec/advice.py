@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from polyfit.spec.document import Path
+from polyfit.spec.future import Future, Kind, two_digits
 from polyfit.spec.parameter_grid import ParameterGrid
-from polyfit.spec.prediction import Future, Kind, Prediction, two_digits
+from polyfit.spec.prediction import Prediction
 from polyfit.spec.spec import Spec
 from polyfit.spec.suggestions import of_exponents, surely_values
 from polyfit.spec.sweep import Sweep

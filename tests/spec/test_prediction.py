@@ -9,8 +9,9 @@ from engines import CPU, plan_of, rows_of
 
 from polyfit.engine.initial import initial_values
 from polyfit.numerics.arrays import Array, Index
+from polyfit.spec.future import Future, Kind
 from polyfit.spec.plan import Plan
-from polyfit.spec.prediction import Future, Kind, Prediction
+from polyfit.spec.prediction import Prediction
 
 FITS, STEPS = 2000, 2000
 
