@@ -15,6 +15,7 @@ import jinja2
 from polyfit import __version__
 from polyfit.charts.files import script_bundle
 from polyfit.charts.theme import DARK, LIGHT
+from polyfit.run.compare import Comparison
 from polyfit.run.digest import Digest
 from polyfit.run.plot import Plots
 from polyfit.run.reader import Run
@@ -31,7 +32,7 @@ from polyfit.show.report_charts import (
     versus_section,
     views_of,
 )
-from polyfit.show.report_tables import Table, fits_table, groups_table, versus_table, versus_words
+from polyfit.show.report_tables import fits_table, groups_table, versus_table, versus_words
 from polyfit.show.text import format_count, format_duration
 
 __all__ = ["report_html"]
@@ -173,21 +174,18 @@ class Page:
     # --- another run --------------------------------------------------------------------------
 
     @cached_property
-    def _versus(self) -> tuple[Digest, Table] | None:
-        if self.other is None:
-            return None
-        there = self.other.plot.digest
-        return there, versus_table(self.found, there)
+    def _versus(self) -> Comparison | None:
+        return None if self.other is None else self.run.compare(self.other)
 
     def _versus_words(self) -> list[str]:
         if self._versus is None or self.other is None:
             return []
-        return versus_words(self.found, self._versus[0], self.other.label)
+        return versus_words(self._versus, self.other.label)
 
     def _versus_section(self) -> Section | None:
         if self._versus is None or self.other is None:
             return None
-        there, table = self._versus
+        table, there = versus_table(self._versus), self.other.plot.digest
         return versus_section(self.found, there, self.other.label, table)
 
     # --- how to reproduce it --------------------------------------------------------------------

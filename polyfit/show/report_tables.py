@@ -6,13 +6,18 @@ from typing import Any, Final
 
 import polars as pl
 
+from polyfit.run.compare import Comparison
 from polyfit.run.digest import Digest
+from polyfit.show.groups import group_heads, group_keys
 from polyfit.show.text import format_count
 
 __all__ = ["Table", "TableColumn", "fits_table", "groups_table", "versus_table", "versus_words"]
 
 MAX_ROWS: Final = 1_000
 """Groups that are listed: a page with all of a large sweep would be too large."""
+
+WORSE_BY: Final = 0.01
+"""The share from which on a group counts as worse than in another run."""
 
 LISTED: Final = 7
 """Of the best fits, and of the worst: both are seen without scrolling."""
@@ -28,6 +33,10 @@ def _number(value: Any) -> str:
 
 def _count(value: Any) -> str:
     return "-" if value is None else f"{value:,.0f}"
+
+
+def _change(value: Any) -> str:
+    return "-" if value is None else f"{100 * value:+.3g}%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,71 +129,51 @@ def fits_table(found: Digest) -> Table:
     return Table("fits", f"{title} ({len(rows):,})", columns, rows)
 
 
-def versus_table(found: Digest, other: Digest) -> Table:
+def versus_table(found: Comparison) -> Table:
     """The groups of two runs side by side; those that only one has stand in the note."""
-    here, there = _by_labels(found), _by_labels(other)
-    titles = [field.title for field in found.grouping.fields]
-    rows = []
-    for labels, row in here.items():
-        if labels in there:
-            before, now = there[labels]["median"], row["median"]
-            ratio = now / before if now is not None and before else None
-            rows.append([*labels, row["fits"], there[labels]["fits"], now, before, ratio])
-    columns = [
-        *(TableColumn(title) for title in titles),
-        *_counts("fits here", "fits there"),
-        *_numbers("median loss here", "median loss there", "ratio"),
+    groups = found.groups.to_dicts()
+    by = found.groups.columns[: found.groups.columns.index("fits")] if groups else []
+    rows = [
+        [*keys, *(group[name] for name in _VERSUS)]
+        for keys, group in zip(group_keys(groups, by), groups, strict=True)
     ]
-    left = _only_in_one(here, there)
-    note = f"Left out: {', '.join(left)}." if left else ""
+    columns = [
+        *(TableColumn(head.replace("_", " ")) for head in group_heads(by)),
+        *_counts("fits here", "fits there", "diverged here", "diverged there"),
+        *_numbers("median loss here", "median loss there"),
+        TableColumn("change", True, _change),
+    ]
+    left = _only_in_one(found)
+    note = "The fits in common, if a group has any, else all; medians without those that diverged."
+    note += f" Left out: {', '.join(left)}." if left else ""
     return Table("versus", f"Common groups ({len(rows):,})", columns, rows[:MAX_ROWS], note)
 
 
-def versus_words(found: Digest, other: Digest, name: str) -> list[str]:
-    """How many groups two runs have in common, how many are compared, and why others are not.
+_VERSUS: Final = (
+    "compared", "compared_before", "diverged", "diverged_before", "median_loss",
+    "median_loss_before", "change",
+)  # fmt: skip
+
+
+def versus_words(found: Comparison, name: str) -> list[str]:
+    """What became of the groups that two runs have in common, as ``polyfit compare`` says it.
 
     Args:
-        found, other: the two runs.
-        name: of the other one.
+        found: the comparison.
+        name: of the other run.
     """
-    here, there = _by_labels(found), _by_labels(other)
-    common, left = len(here.keys() & there.keys()), _only_in_one(here, there)
+    common, left = len(found.groups), _only_in_one(found)
     if not common:
         return [f"Nothing is compared with {name}: no group is in both runs."]
-    text = f"Against {name}: {_are(common, 'group')} in both runs"
-    lines = [f"{text}, and {', '.join(left)}." if left else f"{text}."]
-    pairs = [(here[labels]["median"], there[labels]["median"]) for labels in here.keys() & there]
-    known = [(now, before) for now, before in pairs if now is not None and before is not None]
-    lower = sum(now < 0.99 * before for now, before in known)
-    higher = sum(now > 1.01 * before for now, before in known)
-    if known:
-        lines.append(
-            f"The median loss of {format_count(lower, 'group')} is more than 1% lower here, of "
-            f"{higher:,} more than 1% higher, of {len(known) - lower - higher:,} within 1%."
-        )
-    if len(known) < common:
-        rest = common - len(known)
-        lines.append(
-            f"{format_count(rest, 'group')} in both {'is' if rest == 1 else 'are'} not compared: "
-            "all fits of one run or of both diverged."
-        )
-    return lines
+    text = f"Against {name}: {format_count(common, 'group')} {_are(common)} in both runs"
+    first = f"{text}, and {', '.join(left)}." if left else f"{text}."
+    return [first, *found.groups_in_words(WORSE_BY)]
 
 
-def _are(number: int, noun: str) -> str:
-    return f"{format_count(number, noun)} {'is' if number == 1 else 'are'}"
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
-def _only_in_one(here: dict[tuple[str, ...], Any], there: dict[tuple[str, ...], Any]) -> list[str]:
-    return [
-        f"{format_count(len(own.keys() - others.keys()), 'group')} only {where}"
-        for own, others, where in ((here, there, "here"), (there, here, "there"))
-        if own.keys() - others.keys()
-    ]
-
-
-def _by_labels(found: Digest) -> dict[tuple[str, ...], dict[str, Any]]:
-    return {
-        tuple(found.grouping.labels(row["group"]).values()): row
-        for row in found.by_group.to_dicts()
-    }
+def _only_in_one(found: Comparison) -> list[str]:
+    counts = ((found.groups_only_here, "here"), (found.groups_only_before, "there"))
+    return [f"{format_count(number, 'group')} only {where}" for number, where in counts if number]

@@ -83,12 +83,12 @@ def test_of_a_run_without_rows_nothing_is_known(rates: Run) -> None:
 
 def test_how_many_groups_of_two_runs_are_compared_and_why_not_all(rates: Run, folder: Path) -> None:
     other = ran("more", FIT, RATES.replace("0.00001, ", "").replace("count: 3", "count: 4"), folder)
-    here, there = rates.plot.digest, other.plot.digest
+    found = rates.compare(other)
 
-    assert versus_words(here, there, "more") == [
+    assert versus_words(found, "more") == [
         "Against more: 5 groups are in both runs, and 1 group only here.",
-        "The median loss of 0 groups is more than 1% lower here, of 0 more than 1% higher, of 3 "
-        "within 1%.",
-        "2 groups in both are not compared: all fits of one run or of both diverged.",
+        "Of 3 groups compared, none is worse and none is better by more than 1%.",
+        "In 5 groups a run has fits that the other has not: only the common ones are compared.",
+        "Left out: 2 groups in which every fit diverges in both runs.",
     ]
-    assert len(versus_table(here, there).rows) == 5
+    assert len(versus_table(found).rows) == 5
