@@ -1,10 +1,12 @@
 """``polyfit compare``."""
 
+import math
 from typing import Any
 
 import click
 
 from polyfit.cli import options
+from polyfit.cli.output import write_line
 from polyfit.errors import Exit, UsageError
 
 __all__ = ["compare_runs"]
@@ -23,7 +25,7 @@ class _Share(click.ParamType[float]):
             share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
         except ValueError:
             share = -1.0
-        if not share >= 0:
+        if not 0 <= share < math.inf:
             self.fail(f"{value!r}; allowed: a share from 0, such as 0.05 or 5%", param, ctx)
         return share
 
@@ -83,5 +85,11 @@ def compare_runs(
     else:
         layout = markdown_table if as_md else format_table
         click.echo(comparison_text(new, old, found, max_regression, layout), nl=False)
-    regressed = max_regression is not None and len(found.worse(max_regression))
-    return Exit.WORSE if regressed else Exit.COMPLETE
+    incomplete = [one for one in (old, new) if not one.complete]
+    for one in incomplete:
+        write_line(f"{one.uri} is not complete: only what it has stored is compared")
+    if max_regression is None:
+        return Exit.COMPLETE
+    if len(found.worse(max_regression)):
+        return Exit.WORSE
+    return Exit.UNFINISHED if new in incomplete else Exit.COMPLETE

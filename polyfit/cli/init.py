@@ -11,13 +11,14 @@ __all__ = ["write_spec"]
 @click.argument("file", required=False)
 @click.option("--name", metavar="NAME", help="Name of the spec, else from the file's.")
 def write_spec(file: str | None, name: str | None) -> None:
-    """Write a commented spec to FILE, or to standard output. It runs as it stands.
+    """Write a commented spec to FILE, or to standard output (also -). It runs as it stands.
 
     FILE must not exist.
     """
     from polyfit.spec.spec import Spec
     from polyfit.spec.template import name_for, spec_template
 
+    file = None if file == "-" else file
     text = spec_template(name_for(file) if name is None else name)
     Spec.parse(text, "--name" if name is not None else file)
     if file is None:

@@ -1,6 +1,7 @@
 """What is predicted of a sweep's fits, for ``polyfit plan``."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from polyfit.show.table import format_table
@@ -29,6 +30,7 @@ _URGENCY: Final = (
 def prediction_facts(prediction: Prediction, varied: Sequence[str]) -> dict[str, Any]:
     """The prediction as JSON: how many fits have each future, and all kinds."""
     names = _swept(varied)
+    kinds = _merged(prediction.kinds, names)
     return {
         "fits": {f.value: n for f in Future if (n := prediction.count(f))},
         "unchecked": prediction.unchecked,
@@ -44,7 +46,7 @@ def prediction_facts(prediction: Prediction, varied: Sequence[str]) -> dict[str,
                 "updates": kind.updates,
                 "remedy": kind.remedy,
             }
-            for kind in prediction.kinds
+            for kind in kinds
         ],
     }
 
@@ -52,9 +54,10 @@ def prediction_facts(prediction: Prediction, varied: Sequence[str]) -> dict[str,
 def prediction_text(prediction: Prediction, varied: Sequence[str]) -> str:
     """A table of the kinds of fits of which something is predicted, and how many fits have which
     future."""
-    known = [kind for kind in prediction.kinds if kind.future not in _WITHOUT_A_LINE]
-    shown = _most_urgent(known)
     names = _swept(varied)
+    kinds = _merged(prediction.kinds, names)
+    known = [kind for kind in kinds if kind.future not in _WITHOUT_A_LINE]
+    shown = _most_urgent(known)
     remedies = any(kind.remedy for kind in shown)
     heads = [*names, "fits", "lr limit", "lr share", "condition", "predicted"]
     rows = [_cells(kind, names, remedies) for kind in shown]
@@ -65,6 +68,17 @@ def prediction_text(prediction: Prediction, varied: Sequence[str]) -> str:
         seen = " that were looked at and" if prediction.unchecked else " that"
         lines.append(f" and {left_out:,} kinds of fits{seen} are no worse than these")
     return "\n".join([*lines, *([""] if lines else []), f"in all     {_totals(prediction)}"])
+
+
+def _merged(kinds: Sequence[Kind], names: list[str]) -> list[Kind]:
+    """Kinds that a condition on seeds has split are one."""
+    merged: dict[tuple[Any, ...], Kind] = {}
+    for kind in kinds:
+        told = (kind.limit, kind.share, kind.condition, kind.future, kind.updates, kind.remedy)
+        key = (*(_word(kind.values[name]) for name in names), kind.steps, *told)
+        first = merged.get(key)
+        merged[key] = replace(first, fits=first.fits + kind.fits) if first else kind
+    return list(merged.values())
 
 
 def _most_urgent(kinds: list[Kind]) -> list[Kind]:

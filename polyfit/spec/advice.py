@@ -1,7 +1,7 @@
 """What in a spec is surely not meant, though it can be run."""
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from polyfit.spec.document import Path
 from polyfit.spec.future import Future, Kind, two_digits
@@ -32,17 +32,24 @@ def advice(spec: Spec, sweep: Sweep, prediction: Prediction | None = None) -> li
 
 
 def _about_noise(spec: Spec, grid: ParameterGrid) -> Iterator[str]:
-    noises, starts, draws = (grid.items(name) for name in ("noise", "seed", "noise_seed"))
-    if len(draws) > 1 and not any(noises):
+    noisy = any(grid.values("noise"))
+    if not noisy and _differ(grid.values("noise_seed")):
         where = spec.where(*_places(spec, grid, "noise_seed"))
-        yield f"{where}: noise is 0, so all {len(draws):,} noise seeds give the same data"
+        yield f"{where}: noise is 0, so all noise seeds give the same data"
     stated = any(path[-1:] == ("noise_seed",) for path in spec.lines)
-    if all(noises) and len(starts) > 1 and not stated:
+    if noisy and not stated and _differ(grid.values("seed")):
         yield (
-            f"{spec.where(*_places(spec, grid, 'seed'))}: all {len(starts):,} seeds have the same "
-            "noise, because seed is of the start values; sweep noise_seed, or state it in fit if "
-            "one noise is meant"
+            f"{spec.where(*_places(spec, grid, 'seed'))}: all seeds have the same noise, because "
+            "seed is of the start values; sweep noise_seed, or state it in fit if one noise is "
+            "meant"
         )
+
+
+def _differ(values: Iterable[Any]) -> bool:
+    """Whether there are two values that differ; of many only the first are looked at."""
+    found = iter(values)
+    first = next(found)
+    return any(value != first for value in found)
 
 
 def _about_exponents(spec: Spec, grid: ParameterGrid) -> Iterator[str]:

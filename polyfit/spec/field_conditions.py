@@ -162,10 +162,26 @@ def _check_texts(tree: ast.expr) -> None:
         NoCondition: with what is allowed.
     """
     for one, other in _links(tree):
-        if isinstance(one, ast.Name) and one.id in _TEXTS:
+        if isinstance(one, ast.Name) and one.id in (*_TEXTS, "lr", "stop"):
             items = other.elts if isinstance(other, ast.List | ast.Tuple | ast.Set) else [other]
             for item in items:
-                _check_text(one.id, FIELDS[one.id].names, item)
+                if one.id in _TEXTS:
+                    _check_text(one.id, FIELDS[one.id].names, item)
+                else:
+                    _check_no_text(one.id, item)
+
+
+def _check_no_text(field: str, node: ast.expr) -> None:
+    match node:
+        case ast.Constant(value=str()) if field == "lr":
+            raise NoCondition(
+                "lr is a number, or None where the rate is auto or a share of the limit; did you "
+                "mean lr == None?"
+            )
+        case ast.Constant(value=str(text)) if "=" not in text:
+            raise NoCondition(
+                "stop is None, or a text such as 'gradient=1e-06'; did you mean stop == None?"
+            )
 
 
 def _check_text(field: str, names: tuple[str, ...], node: ast.expr) -> None:

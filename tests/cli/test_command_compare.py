@@ -1,6 +1,7 @@
 """``polyfit compare``."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -74,11 +75,26 @@ def test_runs_with_nothing_in_common_are_refused(
     assert command("compare", small_run.uri, other.uri, "--by", "objective").code == 0
 
 
+def test_a_part_of_a_run_does_not_pass(command: Command, small_run: Run, tmp_path: Path) -> None:
+    part = tmp_path / "small" / "part"
+    shutil.copytree(small_run.uri, part)
+    (part / "manifest.json").unlink()
+    min((part / "shards").iterdir()).unlink()
+    ended = command("compare", small_run.uri, part, "--max-regression", "5%")
+    assert (ended.code, ended.err) == (
+        7,
+        f"{part} is not complete: only what it has stored is compared\n",
+    )
+    assert command("compare", part, small_run.uri, "--max-regression", "5%").code == 0
+    assert command("compare", small_run.uri, part).code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
         (("--max-regression", "5%%"), "allowed: a share from 0, such as 0.05 or 5%"),
         (("--tolerance", "nan"), "allowed: a share from 0"),
+        (("--max-regression", "inf"), "allowed: a share from 0"),
         (("--by", "degre"), "no column 'degre'"),
         (("--json", "--md"), "--json and --md exclude each other"),
     ],

@@ -20,6 +20,8 @@ def test_init_writes_a_spec_that_runs_as_it_stands(command: Command, tmp_path: P
     assert (spec.name, plan.fits, plan.inline) == ("my-first", 70, True)
     printed = command("init", "--name", "my-first")
     assert printed.out == (tmp_path / "My First.yaml").read_text()
+    assert command("init", "-", "--name", "my-first").out == printed.out
+    assert [path.name for path in tmp_path.iterdir()] == ["My First.yaml"]
 
 
 def test_what_stands_in_comments_of_the_template_is_a_spec_too(command: Command) -> None:

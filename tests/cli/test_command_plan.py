@@ -111,6 +111,20 @@ def test_plan_shows_what_deserves_a_look_and_counts_the_rest(
     assert "31 are not predicted (adam, l1)" in out
 
 
+def test_kinds_that_a_condition_on_seeds_splits_are_one_line(
+    command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "split.yaml").write_text(
+        "name: split\nfit: {steps: 50}\nsweep: {degree: [1, 2], seed: {count: 30}}\n"
+        "exclude: [degree == 2 and seed > 9, degree == 1 and 3 < seed < 7]\n"
+    )
+    kinds = json.loads(command("plan", "split.yaml", "--json").out)["prediction"]["kinds"]
+    assert [(kind["fields"], kind["fits"]) for kind in kinds] == [
+        ({"degree": 1}, 27),
+        ({"degree": 2}, 10),
+    ]
+
+
 def test_plan_says_how_many_fits_another_run_has(command: Command, tmp_path: Path) -> None:
     text = "name: r\nshard: 5\nfit: {steps: 9, points: 20}\nsweep: {seed: {count: 10}}\n"
     first, more, other = (tmp_path / f"{name}.yaml" for name in ("first", "more", "other"))

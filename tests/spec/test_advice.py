@@ -17,12 +17,21 @@ def lines(text: str) -> list[str]:
     [
         (
             "sweep: {degree: [1, 2], noise_seed: {count: 20}}",
-            "job.yaml:2: sweep.noise_seed: noise is 0, so all 20 noise seeds give the same data",
+            "job.yaml:2: sweep.noise_seed: noise is 0, so all noise seeds give the same data",
         ),
         (
             "fit: {noise: 0.1}\nsweep: {seed: {count: 100}}",
-            "job.yaml:3: sweep.seed: all 100 seeds have the same noise, because seed is of the "
+            "job.yaml:3: sweep.seed: all seeds have the same noise, because seed is of the "
             "start values; sweep noise_seed, or state it in fit if one noise is meant",
+        ),
+        (
+            "sweep: {noise: [0, 0.2], seed: {count: 100}}",
+            "job.yaml:2: sweep.seed: all seeds have the same noise, because seed is of the "
+            "start values; sweep noise_seed, or state it in fit if one noise is meant",
+        ),
+        (
+            "sweep: {noise: [0.1, 0], noise_seed: {count: 5}}\nexclude: [noise > 0]",
+            "job.yaml:2: sweep.noise_seed: noise is 0, so all noise seeds give the same data",
         ),
         (
             "fit: {lr: 0.1}\nsweep: {degree: [2, 3]}",
@@ -56,6 +65,7 @@ def test_what_is_surely_not_meant_is_said_with_its_place(text: str, line: str) -
     [
         "sweep: {seed: {count: 100}}",
         "fit: {noise: 0.1, noise_seed: 3}\nsweep: {seed: {count: 100}}",
+        "fit: {noise: 0.1}\nsweep: {seed: {count: 5}}\nexclude: [seed > 0]",
         "fit: {noise: 0.1}\nsweep: {seed: {count: 9}, noise_seed: {count: 9}}",
         "sweep: {noise: [0, 0.1], noise_seed: {count: 20}}",
         "fit: {noise: 0.1}",

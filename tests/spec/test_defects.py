@@ -431,6 +431,8 @@ NEAR_MISSES = [
     ("exclude: [degree = 3]", "did you mean == for =?"),
     ("exclude: [degre > 3]", "'degre' is an unknown name (did you mean 'degree'?)"),
     ("exclude: [basis == power]", "did you mean 'power' in quotes?"),
+    ("exclude: [\"lr == 'auto'\"]", "did you mean lr == None?"),
+    ("exclude: [\"stop in ['none']\"]", "did you mean stop == None?"),
 ]
 
 
