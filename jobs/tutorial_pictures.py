@@ -23,6 +23,11 @@ CURVES = ("target", "sse", "huber", "l1")
 DASHES = ([1, 3], [6, 3], [9, 3, 2, 3], [1, 0])
 
 
+def first_of_degree_16(run: polyfit.Run) -> int:
+    """The same fit, however many seeds the latest run of the name has."""
+    return int(run.to_polars(["fit"], where="degree == 16 and seed == 0")["fit"][0])
+
+
 def robust_fits(run: polyfit.Run) -> Any:
     """The fits of the three objectives over their target."""
     x = np.linspace(-3, 3, 201)
@@ -47,7 +52,7 @@ PICTURES: dict[str, Callable[[polyfit.Run], Any]] = {
     "edge": lambda run: run.plot.edge(),
     "outliers": robust_fits,
     "million": lambda run: run.plot.history(),
-    "degrees": lambda run: run.plot.fit(30),
+    "degrees": lambda run: run.plot.fit(first_of_degree_16(run)),
 }
 """The picture of each run, which has its name."""
 

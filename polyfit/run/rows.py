@@ -16,7 +16,7 @@ import pyarrow as pa
 from polyfit.run.schema import HISTORIES, HISTORY_STEPS, schema
 from polyfit.spec.column import Column
 from polyfit.spec.plan import Plan, Shard
-from polyfit.spec.rate import asked_share
+from polyfit.spec.rate import limit_share
 
 __all__ = ["Ragged", "Rows", "Words", "to_arrow", "to_table"]
 
@@ -114,7 +114,7 @@ class Rows:
 def to_table(plan: Plan, shard: Shard, rows: Rows) -> pa.Table:
     """The rows of ``shard`` as an Arrow table of ``schema(plan)``."""
     parameters = rows.parameters
-    ranges = parameters["range"].compact()
+    ranges, rates = parameters["range"].compact(), parameters["lr"].compact()
     lows, highs = (np.array([r[k] for r in ranges.items])[ranges.codes] for k in (0, 1))
     lr_limit = np.where(np.isfinite(rows.lr_limit), rows.lr_limit, np.nan)
     arrays = {
@@ -123,7 +123,7 @@ def to_table(plan: Plan, shard: Shard, rows: Rows) -> pa.Table:
         "range_high": to_arrow(highs),
         "lr": _finite_or_null(rows.lr),
         "lr_limit": _finite_or_null(lr_limit),
-        "lr_share": _finite_or_null(_shares(parameters["lr"].compact(), rows.lr, lr_limit)),
+        "lr_share": _finite_or_null(limit_share(rates.items, rates.codes, rows.lr, lr_limit)),
         "status": _dictionary_array(Column(rows.statuses, rows.status.astype(np.int64))),
         "reason": _dictionary_array(rows.reasons.column(rows.reason)),
         "steps_taken": to_arrow(rows.steps_taken),
@@ -146,17 +146,6 @@ def to_table(plan: Plan, shard: Shard, rows: Rows) -> pa.Table:
     wanted = schema(plan)
     columns = [arrays[name].cast(wanted.field(name).type) for name in wanted.names]
     return pa.Table.from_arrays(columns, schema=wanted)
-
-
-def _shares(
-    rates: Column, lr: npt.NDArray[np.float64], lr_limit: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """lr / lr_limit: where a share was asked for this share, not one that rounding has changed."""
-    asked = np.array([asked_share(rate) for rate in rates.items])[rates.codes]
-    with np.errstate(all="ignore"):
-        shares = lr / lr_limit
-        rounded = np.abs(shares - asked) <= 1e-12 * asked
-    return np.where(rounded, asked, shares)
 
 
 _NUMBER_DTYPES: Final[dict[str, Any]] = {

@@ -25,7 +25,7 @@ from polyfit.spec.fit import LOSS_GROWTH, SQUARED, Rate
 from polyfit.spec.fit_table import FitTable
 from polyfit.spec.future import KIND_FIELDS, Future, Kind, two_digits
 from polyfit.spec.optimizer import Optimizer
-from polyfit.spec.rate import curvature, learning_rate, stability_limit
+from polyfit.spec.rate import curvature, learning_rate, limit_share, stability_limit
 
 __all__ = ["Descents"]
 
@@ -101,14 +101,18 @@ class Descents:
 
     @cached_property
     def _rate_F(self) -> Array:
-        return self._rates([self._table.value("lr", kind) for kind in self.kinds])
+        return self._rates(self._asked)
+
+    @cached_property
+    def _asked(self) -> list[Rate]:
+        return [self._table.value("lr", kind) for kind in self.kinds]
 
     def _rates(self, asked: Sequence[Rate]) -> Array:
         return learning_rate(asked, np.arange(len(asked)), self._optimizer, self._bound_F)
 
     @cached_property
     def _share_F(self) -> Array:
-        return self._rate_F / self._limit_F
+        return limit_share(self._asked, np.arange(len(self.kinds)), self._rate_F, self._limit_F)
 
     @cached_property
     def _condition_F(self) -> Array:

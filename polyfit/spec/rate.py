@@ -11,7 +11,7 @@ from polyfit.numerics.arrays import Array, Index
 from polyfit.spec.fit import Rate
 from polyfit.spec.optimizer import Optimizer
 
-__all__ = ["asked_share", "curvature", "learning_rate", "stability_limit"]
+__all__ = ["curvature", "learning_rate", "limit_share", "stability_limit"]
 
 
 def curvature(objective: str, sigma: Array, points: int) -> Array:
@@ -33,9 +33,19 @@ def stability_limit(optimizer: Optimizer, bound: Array) -> Array:
         return 2.0 * (1.0 + optimizer.beta) / bound
 
 
-def asked_share(rate: Rate) -> float:
+def _asked_share(rate: Rate) -> float:
     """The share of the stability limit that a rate asks for; NaN where it is a number."""
     return {"auto": 0.5, "of_limit": rate.value}.get(rate.kind, float("nan"))
+
+
+def limit_share(rates: Sequence[Rate], of_B: Index, lr_B: Array, limit_B: Array) -> Array:
+    """The share of the stability limit of each fit's rate, shape (B,): where a share was asked
+    for this share, not one that rounding has changed."""
+    asked = np.array([_asked_share(rate) for rate in rates])[of_B]
+    with np.errstate(all="ignore"):
+        shares = lr_B / limit_B
+        rounded = np.abs(shares - asked) <= 1e-12 * asked
+    return np.where(rounded, asked, shares)
 
 
 def learning_rate(
@@ -47,7 +57,7 @@ def learning_rate(
     """
     stated = np.array([rate.kind == "number" for rate in rates])
     values = np.array([
-        rate.value if rate.kind == "number" else asked_share(rate) for rate in rates
+        rate.value if rate.kind == "number" else _asked_share(rate) for rate in rates
     ])  # fmt: skip
     automatic: float | Array | None = optimizer.traits.automatic_rate
     if automatic is None:

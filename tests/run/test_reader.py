@@ -49,8 +49,8 @@ def test_a_condition_that_nothing_meets_gives_no_rows_and_the_same_columns(run: 
     assert (len(found), found.schema) == (0, run.to_arrow(["fit", "status"]).schema)
 
 
-def test_an_unknown_column_is_named_with_those_that_are(run: Run) -> None:
-    with pytest.raises(UsageError, match=r"no column 'los'; the columns are fit, degree"):
+def test_an_unknown_column_is_named_with_the_near_ones(run: Run) -> None:
+    with pytest.raises(UsageError, match=r"no column 'los'; did you mean 'loss'\?"):
         run.to_arrow(["los"])
 
 
