@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -276,8 +277,14 @@ def sources(package: Path) -> dict[str, ast.Module]:
         parts = path.relative_to(package).with_suffix("").parts
         if len(parts) > 1 and parts[-1] == "__init__":
             parts = parts[:-1]
-        found[".".join(parts)] = ast.parse(path.read_text(encoding="utf-8"))
+        found[".".join(parts)] = parsed(path.read_text(encoding="utf-8"))
     return found
+
+
+@cache
+def parsed(text: str) -> ast.Module:
+    """One copy for all rules and copies of the package, which none of them changes."""
+    return ast.parse(text)
 
 
 def imports(tree: ast.AST, modules: set[str]) -> Iterator[str]:

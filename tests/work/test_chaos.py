@@ -19,7 +19,7 @@ from polyfit.store import s3_client
 from polyfit.store.address import StoreAddress
 from polyfit.store.base import Store
 
-SEEDS = (3, 9, 34)
+SEEDS = (34, 49)
 DATA = bytes(range(256)) * 64
 
 
@@ -211,7 +211,7 @@ def test_a_store_that_fails_while_actors_open_it_does_not_end_the_run(
 
 
 def test_whole_runs_under_faults_have_every_fit_once() -> None:
-    """On a cluster, in one process and on a Ray of its own; together every process is struck.
+    """On a cluster that loses a node, and on a Ray of its own that loses an actor.
 
     `make chaos` has 50 of them. One at a time: they share a store and a cluster.
     """
