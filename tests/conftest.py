@@ -71,7 +71,7 @@ atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
 SERVERS = {"seaweed", "moto", "rclone", "juicefs", "swift", "ray_cluster"}
 TESTS = str(ROOT / "tests")
-STARTERS = {"subprocess", "servers", "local_s3", "multiprocessing", "concurrent"}
+STARTERS = {"subprocess", "servers", "local_s3", "multiprocessing", "concurrent", "nbclient"}
 """Modules that start processes: a test whose code uses one of them has the mark ``process``."""
 
 LONGEST = "test_chaos.py"
