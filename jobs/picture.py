@@ -6,9 +6,7 @@ STORE is where the run is, or is to be; a complete run is only read. The picture
 beside this file, one for light pages and one for dark pages. `make picture` calls this.
 """
 
-import math
 import sys
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +14,7 @@ import altair as alt
 import pandas as pd
 
 import polyfit
+from polyfit.run.grouping import in_pi
 
 HERE = Path(__file__).parent
 FONT_SIZE = 17  # legible where a page of 400 pixels shrinks the picture
@@ -61,16 +60,6 @@ def worst_losses(run: polyfit.Run) -> pd.DataFrame:
     bounds = zip(rows.pop("range_low"), rows.pop("range_high"), strict=True)
     rows["range"] = [f"[{in_pi(low)}, {in_pi(high)}]" for low, high in bounds]
     return rows.groupby(["degree", "range"])["loss"].max().reset_index()
-
-
-def in_pi(value: float) -> str:
-    """A bound as people write it: a simple multiple of pi, or the number itself."""
-    multiple = Fraction(value / math.pi).limit_denominator(4)
-    if not multiple or not math.isclose(multiple * math.pi, value):
-        return f"{value:g}"
-    top, bottom = multiple.as_integer_ratio()
-    factor = {1: "", -1: "-"}.get(top, str(top))
-    return f"{factor}π" if bottom == 1 else f"{factor}π/{bottom}"
 
 
 def chart(losses: pd.DataFrame, theme: Theme) -> alt.LayerChart:

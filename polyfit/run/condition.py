@@ -24,6 +24,7 @@ from polyfit.spec.condition_language import (
     parse_condition,
     read_condition,
 )
+from polyfit.spec.fields import FIELDS
 from polyfit.spec.names import meant
 
 __all__ = ["condition", "condition_columns", "filter_rows"]
@@ -36,9 +37,7 @@ have no room; so it and the integers of its conditions are decimals."""
 
 WORDS: Final = {
     "status": ("completed", "converged", STALLED, "diverged"),
-    "basis": ("chebyshev", "legendre", "power"),
-    "objective": ("sse", "mse", "huber", "log_cosh", "l1"),
-    "dtype": ("float32", "float64"),
+    **{name: FIELDS[name].names for name in ("basis", "objective", "dtype")},
 }
 """The words that some columns have, and no others."""
 

@@ -23,7 +23,6 @@ from polyfit.show.notebook import NotebookLine, in_notebook
 from polyfit.show.text import format_count, format_duration
 from polyfit.work.heartbeat import Ticker
 from polyfit.work.progress import QUIET_AFTER_S, Progress
-from polyfit.work.throughput import Throughput
 
 __all__ = ["ProgressDisplay", "is_shown"]
 
@@ -59,7 +58,6 @@ class ProgressDisplay:
         self._not_drawn: Progress | None = None
         self._begun_at = clock()
         self._line_at, self._counts = -math.inf, ""
-        self._throughput = Throughput()
         self.fits_reused = 0
         self.signal: int | None = None
 
@@ -80,7 +78,6 @@ class ProgressDisplay:
     def update(self, progress: Progress) -> None:
         """Show how far the run is."""
         self.fits_reused, self.signal = progress.fits_reused, progress.signal
-        self._throughput.add(self._clock(), progress)
         if not (self._on_terminal or self._notebook):
             self._write_if_due(progress)
         elif self._clock() - self._drawn_at >= DRAWN_EVERY_S:
@@ -107,22 +104,16 @@ class ProgressDisplay:
         elapsed = format_duration(round(self._clock() - self._begun_at))
         facts = ", ".join((_stage(progress), *_counts(progress), f"{elapsed} so far"))
         if self._notebook is not None:
-            head = ", ".join((f"{self._name}: {share}", done, *self._speed()))
+            head = ", ".join((f"{self._name}: {share}", done, *_speed(progress)))
             self._notebook.show(progress.fits_done, progress.fits, head, facts)
             return
         bar = Table.grid(padding=(0, 1))
         drawn = ProgressBar(progress.fits, progress.fits_done, width=30)
-        bar.add_row(Text(self._name, style="bold"), drawn, share, done, *self._speed())
+        bar.add_row(Text(self._name, style="bold"), drawn, share, done, *_speed(progress))
         if self._live is None:
             self._live = Live(console=Console(stderr=True), auto_refresh=False)
             self._live.start()
         self._live.update(Group(bar, Text(f"  {facts}", style="dim")), refresh=True)
-
-    def _speed(self) -> list[str]:
-        """Fits a second and time left, as far as they are known."""
-        rate, left_s = self._throughput.fits_per_s, self._throughput.left_s
-        known = [f"{_round(rate):,} fits/s"] if rate else []
-        return [*known, *([f"{format_duration(_round(left_s))} left"] if left_s else [])]
 
     def _write_if_due(self, progress: Progress) -> None:
         done = f"{progress.fits_done:,} of {format_count(progress.fits, 'fit')}"
@@ -132,8 +123,15 @@ class ProgressDisplay:
         finished = changed and progress.fits_done == progress.fits
         if finished or elapsed_s >= LINE_EVERY_S:
             self._counts = counts
-            speed = ", ".join((*self._speed(), _stage(progress)))
+            speed = ", ".join((*_speed(progress), _stage(progress)))
             self.show_message(counts if finished else f"{counts}; {speed}")
+
+
+def _speed(progress: Progress) -> list[str]:
+    """Fits a second and time left, as far as they are known."""
+    rate, left_s = progress.fits_per_s, progress.left_s
+    known = [f"{_round(rate):,} fits/s"] if rate else []
+    return [*known, *([f"{format_duration(_round(left_s))} left"] if left_s else [])]
 
 
 def _counts(progress: Progress) -> list[str]:

@@ -5,4 +5,4 @@ process: ``inline``. On Ray: ``cluster``, ``actor``, ``nodes``, ``ray_executor``
 ``workplace``, ``retry``, ``attempt``, ``driver``.
 """
 
-__all__ = ["driver", "heartbeat", "progress", "recompute", "signals", "throughput"]
+__all__ = ["driver", "heartbeat", "progress", "recompute", "signals"]

@@ -142,8 +142,11 @@ class Heartbeat:
                 signal=self._reported_signal,
                 actors=self._current_actors(),
             )
-            self._throughput.add(time.monotonic(), progress)
-            self._listener(progress)
+            measured = self._throughput
+            measured.add(time.monotonic(), progress)
+            self._listener(
+                replace(progress, fits_per_s=measured.fits_per_s, left_s=measured.left_s)
+            )
 
     def _note_event(self) -> None:
         self._event_at, self._event_time = time.monotonic(), now()

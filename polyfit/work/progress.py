@@ -26,6 +26,8 @@ class Progress:
         stage: what the run is doing, in a few words.
         quiet_s: seconds since the last event: a shard was stored, or the stage changed.
         actors: how many are ready, and how many were started; None without actors.
+        fits_per_s: stored per second of late, None before the first fit.
+        left_s: seconds until all fits are stored, None while that cannot be told.
     """
 
     shards: int
@@ -39,6 +41,8 @@ class Progress:
     stage: str = ""
     quiet_s: float = 0.0
     actors: tuple[int, int] | None = None
+    fits_per_s: float | None = None
+    left_s: float | None = None
 
 
 Listener = Callable[[Progress], None]

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from dataclasses import replace
 
 import pytest
 from limits import wait_for
@@ -10,7 +11,6 @@ from polyfit.cli.output import write_line
 from polyfit.show.progress import ProgressDisplay
 from polyfit.work import heartbeat
 from polyfit.work.progress import Progress
-from polyfit.work.throughput import Throughput
 
 
 class Log:
@@ -49,8 +49,9 @@ def test_a_log_says_at_once_that_all_is_stored_and_has_no_line_per_shard(
     log.display.show_message("begun")
     for done in range(1, 31):
         log.time += 0.5
-        log.display.update(Progress(30, done, 30, done, 0, stage="fitting"))
-        log.display.update(Progress(30, done, 30, done, 0, stage="fitting"))
+        now = Progress(30, done, 30, done, 0, stage="fitting", fits_per_s=2.04, left_s=5.0)
+        log.display.update(now)
+        log.display.update(now)
     assert log.lines[1:] == [
         "20 of 30 fits, 20 of 30 shards stored; 2 fits/s, 5 s left, fitting",
         "30 of 30 fits, 30 of 30 shards stored",
@@ -71,35 +72,12 @@ def test_a_line_says_how_fast_it_goes_and_what_went_wrong(monkeypatch: pytest.Mo
     log.display.update(Progress(8, 0, 8000, 0, 0, stage="starting Ray"))
     for second in range(1, 12):
         log.time += 1
-        done = {"stage": "fitting", "actors": (2, 3), "diverged": 7}
-        log.display.update(Progress(8, 1, 8000, 100 * second, 1, **done))  # type: ignore[arg-type]
+        progress = Progress(8, 1, 8000, 100 * second, 1, stage="fitting", actors=(2, 3), diverged=7)
+        log.display.update(replace(progress, fits_per_s=100.4, left_s=70.3))
     assert log.lines[-1] == (
         "1,000 of 8,000 fits, 1 of 8 shards stored, 1 shard failed, 7 fits diverged, "
         "2 of 3 actors ready; 100 fits/s, 70 s left, fitting"
     )
-
-
-def test_time_before_the_first_actor_does_not_slow_a_run_down() -> None:
-    throughput = Throughput()
-    for second in range(60):
-        throughput.add(second, Progress(8, 0, 800, 0, 0, actors=(0, 2)))
-    throughput.add(60, Progress(8, 0, 800, 0, 0, actors=(1, 2)))
-    throughput.add(64, Progress(8, 2, 800, 200, 0, actors=(2, 2)))
-    assert throughput.fits_per_s == pytest.approx(200 / 5)  # since the last look without one
-    assert throughput.left_s is None  # too early to tell
-    throughput.add(69, Progress(8, 4, 800, 400, 0, actors=(2, 2)))
-    assert throughput.left_s == pytest.approx(400 / (400 / 10))
-
-
-def test_only_the_last_half_minute_counts() -> None:
-    throughput = Throughput()
-    throughput.add(0, Progress(8, 0, 100_000, 0, 0))
-    assert (throughput.fits_per_s, throughput.left_s) == (None, None)
-    for second in range(1, 101):
-        throughput.add(second, Progress(8, 0, 100_000, 10 * second, 0))
-    for second in range(101, 141):
-        throughput.add(second, Progress(8, 0, 100_000, 1000 + 1000 * (second - 100), 0))
-    assert throughput.fits_per_s == pytest.approx(1000)
 
 
 def test_a_terminal_shows_what_happens_on_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +86,8 @@ def test_a_terminal_shows_what_happens_on_two_lines(monkeypatch: pytest.MonkeyPa
     with log.display:
         log.display.update(Progress(8, 2, 800, 200, 0, stage="fitting"))
         log.time += 10
-        log.display.update(Progress(8, 4, 800, 400, 0, stage="fitting", actors=(2, 2), diverged=3))
+        now = Progress(8, 4, 800, 400, 0, stage="fitting", actors=(2, 2), diverged=3)
+        log.display.update(replace(now, fits_per_s=20.0, left_s=20.0))
     shown = log.stderr.getvalue()
     assert "50%" in shown
     assert "400 of 800 fits" in shown

@@ -172,3 +172,14 @@ def test_a_signal_that_came_late_is_reported_at_the_end(world: World) -> None:
     world.signal = 15
     world.heartbeat.finish("complete")
     assert [progress.signal for progress in world.seen] == [None, 15]
+
+
+def test_a_beat_says_how_fast_fits_are_stored(world: World) -> None:
+    world.heartbeat.set_stage("fitting")
+    world.wait(1)
+    assert (world.seen[-1].fits_per_s, world.seen[-1].left_s) == (None, None)
+    world.wait(9)
+    world.heartbeat.update(Progress(3, 1, 30, 10, 0))
+    rate = world.seen[-1].fits_per_s
+    assert rate is not None
+    assert world.seen[-1].left_s == pytest.approx(20 / rate)
