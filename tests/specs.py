@@ -32,6 +32,7 @@ sweep:
 record: {every: 100, of: [loss]}
 engine: auto
 shard: auto
+run_id: null
 store: {uri: s3://bucket/prefix, endpoint_url: null}
 resources: {gpus_per_actor: auto, cpus_per_actor: 1, actors: {min: 1, max: auto}}
 limits: {fits: null, core_hours: null, bytes: null}

@@ -51,6 +51,7 @@ WINGS = {
         "yaml_loader": "yaml",
         "document": "yaml",
         "names": "",
+        "dates": "",
         "excerpt": "",
         "defects": "",
         "optimizer": "",
@@ -96,6 +97,7 @@ WINGS = {
         "shards": "numpy",
         "engine_choice": "",
         "plan": "",
+        "run_id": "",
     },
     "engine": {
         "penalty": "torch",
@@ -146,6 +148,7 @@ WINGS = {
         "address": "",
         "keys": "",
         "manifest": "",
+        "sealed": "",
         "ledger": "",
         "holder": "",
         "lease": "",

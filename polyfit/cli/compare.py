@@ -49,6 +49,7 @@ class _Share(click.ParamType[float]):
 )
 @options.run_store
 @options.endpoint_url
+@options.date
 @options.as_json
 @click.option("--md", "as_md", is_flag=True, help="Write tables in Markdown to stdout.")
 def compare_runs(
@@ -59,6 +60,7 @@ def compare_runs(
     max_regression: float | None,
     store: str | None,
     endpoint_url: str | None,
+    date: str | None,
     as_json: bool,
     as_md: bool,
 ) -> int:
@@ -67,15 +69,29 @@ def compare_runs(
     BEFORE and RUN are a folder, a name, an id or a spec; see the page of jobs. A fit is the same
     if all of its fields are. A group is worse if its median loss is larger, or more of its fits
     diverge; it is compared by the fits that both runs have, or by all if there are none.
+
+    BEFORE may be @last: the last complete run of the same name that was written to before RUN. If
+    there is none yet, there is nothing to compare, and the exit code is 0.
     """
     from polyfit.run.reader import Run
+    from polyfit.run.resolve import LAST_COMPLETE, find_last_complete
     from polyfit.show.comparison import comparison_facts, comparison_text, nothing_common
-    from polyfit.show.data import to_json, without_non_finite
+    from polyfit.show.data import run_identity, to_json, without_non_finite
     from polyfit.show.markdown import markdown_table
     from polyfit.show.table import format_table
 
     options.refuse_two({"--json": as_json, "--md": as_md})
-    old, new = (Run.open(name, endpoint_url, store) for name in (before, run))
+    new = Run.open(run, endpoint_url, store, date)
+    if before == LAST_COMPLETE:
+        address = find_last_complete(new.address)
+        if address is None:
+            write_line(f"{new.label} has no earlier complete run: nothing to compare")
+            if as_json:
+                click.echo(to_json({**run_identity(new), "before": None}))
+            return Exit.COMPLETE
+        old = Run.at(address)
+    else:
+        old = Run.open(before, endpoint_url, store, date)
     found = new.compare(old, by, tolerance)
     if found.is_empty:
         raise UsageError(f"nothing to compare: {nothing_common(new, old)}")

@@ -1,7 +1,10 @@
-"""Running specs one after the other: progress, summaries and failures of each."""
+"""Running specs one after the other, also for several nights: progress, summaries and failures."""
 
 import sys
+from collections import Counter
 from contextlib import redirect_stdout
+from dataclasses import dataclass
+from datetime import date as Date
 from typing import Any
 
 import click
@@ -9,49 +12,123 @@ import click
 from polyfit.cli.error_handler import explain, report_error
 from polyfit.cli.output import ClosedPipe, write_line
 from polyfit.cli.report import write_report_of
-from polyfit.errors import Drained
+from polyfit.errors import ClusterError, Drained, StoreError, UsageError
+from polyfit.run.address import is_dated, run_address
+from polyfit.run.sealed import SealedRun
 from polyfit.show.progress import ProgressDisplay
-from polyfit.show.summary import summary_facts, summary_text
+from polyfit.show.summary import sealed_facts, summary_facts, summary_text
+from polyfit.show.text import format_count
+from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 from polyfit.work import driver
 from polyfit.work.signals import signal_error
 
-__all__ = ["run_all"]
+__all__ = ["check_dated", "nightly_summary", "run_all", "tasks_of"]
+
+_OF_ALL_NIGHTS = (StoreError, ClusterError)
+"""What ends one night for these would end the others too, each after a long wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A spec to run; for a ``night`` of several where one is given."""
+
+    spec: Spec
+    night: Date | None = None
+
+    @property
+    def label(self) -> str:
+        """What its lines begin with."""
+        return f"{self.spec.name} {self.night}" if self.night else self.spec.name
+
+
+def tasks_of(specs: list[Spec], nights: list[Date]) -> list[Task]:
+    """The specs, once for each night; once where there are no nights."""
+    if not nights:
+        return [Task(spec) for spec in specs]
+    return [Task(spec, night) for night in nights for spec in specs]
+
+
+def check_dated(specs: list[Spec], store: str | None, run_id: str | None) -> None:
+    """Refuse specs whose nights would all be one run.
+
+    Raises:
+        UsageError: there is such a spec.
+    """
+    for spec in specs:
+        if not is_dated(spec, store, run_id):
+            raise UsageError(
+                f"{spec.source}: all its nights would be one run; --since needs {{date}} in its "
+                "run_id or store, or in --run-id or --store"
+            )
 
 
 def run_all(
-    specs: list[Spec], execution: dict[str, Any], as_json: bool, debug: bool, report: bool
+    tasks: list[Task], execution: dict[str, Any], as_json: bool, debug: bool, report: bool
 ) -> list[dict[str, Any]]:
-    """Run ``specs`` with the keywords ``execution`` of ``polyfit.execute``; with a ``report`` of
-    each if wanted.
+    """Do ``tasks`` with the keywords ``execution`` of ``polyfit.execute``; with a ``report`` of
+    each if wanted. A night that is complete is only looked at.
 
     Returns:
-        For each spec its summary if ``as_json``, else an empty one, since it was printed. The
-        failure of one of several specs is its summary too, with ``exit_code`` and ``error``.
+        For each task its summary if ``as_json``, else one without results, since they were
+        printed. The failure of one of several tasks is its summary too, with ``exit_code`` and
+        ``error``. The tasks after one for which the store or the cluster fails are left out, if
+        they are nights.
     """
-    summaries = []
-    for spec in specs:
-        display = ProgressDisplay(spec.name, write_line)
+    summaries: list[dict[str, Any]] = []
+    for task in tasks:
+        display = ProgressDisplay(task.label, write_line)
+        head = {"name": task.spec.name, **({"date": str(task.night)} if task.night else {})}
         try:
-            summaries.append(_run(spec, execution, display, as_json, report))
+            summaries.append({**head, **_run(task, execution, display, as_json, report)})
         except (Drained, ClosedPipe, BrokenPipeError):
             raise
         except Exception as error:
-            if len(specs) == 1:
+            if len(tasks) == 1:
                 raise
             message, code = explain(error)
-            report_error(message, debug, spec.name)
-            summaries.append({"name": spec.name, "exit_code": int(code), "error": message})
-        if display.signal is not None and spec is not specs[-1]:
+            report_error(message, debug, task.label)
+            summaries.append({**head, "exit_code": int(code), "error": message})
+            if task.night and isinstance(error, _OF_ALL_NIGHTS):
+                break
+        if display.signal is not None and task is not tasks[-1]:
             # It came when this run had nothing left to stop, but the next one must not start.
             raise signal_error(display.signal)
     return summaries
 
 
+def nightly_summary(tasks: list[Task], summaries: list[dict[str, Any]]) -> str:
+    """How several nights went, in one line."""
+    failed = [f"{one['name']} {one['date']}" for one in summaries if "exit_code" in one]
+    complete = sum("complete_already" in one for one in summaries)
+    counts = Counter(
+        {
+            "complete already": complete,
+            "run": len(summaries) - complete - len(failed),
+            "failed": len(failed),
+            "not tried": len(tasks) - len(summaries),
+        }
+    )
+    words = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
+    which = f": {', '.join(failed)}" if failed else ""
+    return f"{format_count(len(tasks), 'nightly run')}: {words}{which}"
+
+
 def _run(
-    spec: Spec, execution: dict[str, Any], display: ProgressDisplay, as_json: bool, report: bool
+    task: Task, execution: dict[str, Any], display: ProgressDisplay, as_json: bool, report: bool
 ) -> dict[str, Any]:
-    """Run one spec; its summary is printed, or returned if ``as_json``."""
+    """Do one task; its results are printed, or returned if ``as_json``."""
+    spec = task.spec
+    if task.night is not None:
+        execution = {**execution, "date": task.night}
+        plan = Plan.of(spec)
+        names = ("store", "endpoint_url", "run_id", "date")
+        address = run_address(spec, plan, **{name: execution[name] for name in names})
+        sealed = SealedRun.at(address)
+        if sealed is not None:
+            other = "" if sealed.manifest.plan == plan.hash else ", by another state of its spec"
+            display.show_message(f"{address.uri} is complete already{other}")
+            return sealed_facts(sealed)
     # Ray prints events of its nodes to stdout, which is for the summary.
     with display, redirect_stdout(sys.stderr):
         run = driver.execute(
@@ -64,7 +141,7 @@ def _run(
             write_report_of(run)
         if not as_json:
             return {}
-        summary = summary_facts(spec.name, run)
+        summary = summary_facts(run)
     if execution["reuse"] is not None:
         summary["fits_reused"] = display.fits_reused
     return summary

@@ -13,9 +13,12 @@ __all__ = ["list_runs"]
 @click.command("list", short_help="List the runs in a store.")
 @click.argument("store", metavar="[STORE]", required=False)
 @options.endpoint_url
+@options.date
 @options.as_json
 @options.as_csv
-def list_runs(store: str | None, endpoint_url: str | None, as_json: bool, as_csv: bool) -> None:
+def list_runs(
+    store: str | None, endpoint_url: str | None, date: str | None, as_json: bool, as_csv: bool
+) -> None:
     """List the runs in a store, by name and date.
 
     STORE is a folder or s3://bucket/prefix, also with /<name>; without it POLYFIT_STORE, else
@@ -27,10 +30,11 @@ def list_runs(store: str | None, endpoint_url: str | None, as_json: bool, as_csv
     from polyfit.show.data import to_json
     from polyfit.show.runs import runs_facts, runs_table, write_runs_csv
     from polyfit.show.text import format_count
+    from polyfit.spec.dates import read_date
     from polyfit.store.address import StoreAddress
 
     options.refuse_two({"--json": as_json, "--csv": as_csv})
-    address = StoreAddress.of(store or default_store(), endpoint_url)
+    address = StoreAddress.of(store or default_store(), endpoint_url, str(read_date(date)))
     listed = runs_below(address)
     if store and not listed:
         why_no_run(address, store)

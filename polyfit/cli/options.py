@@ -9,6 +9,7 @@ __all__ = [
     "Seconds",
     "as_csv",
     "as_json",
+    "date",
     "endpoint_url",
     "refuse_two",
     "run_store",
@@ -37,6 +38,11 @@ as_json: Final = click.option(
     "--json", "as_json", is_flag=True, help="Write one JSON object to stdout."
 )
 as_csv: Final = click.option("--csv", "as_csv", is_flag=True, help="Write CSV to stdout.")
+date: Final = click.option(
+    "--date",
+    metavar="YYYY-MM-DD",
+    help="What {date} stands for in a store and a run id, else today in UTC.",
+)
 run_store: Final = click.option(
     "--store",
     metavar="URI",

@@ -16,6 +16,7 @@ __all__ = ["show_plan"]
 @click.option("--reuse", metavar="RUN", help="Say how many of the fits another run has already.")
 @options.store
 @options.endpoint_url
+@options.date
 @options.strict
 @options.as_json
 def show_plan(
@@ -24,6 +25,7 @@ def show_plan(
     reuse: str | None,
     store: str | None,
     endpoint_url: str | None,
+    date: str | None,
     strict: bool,
     as_json: bool,
 ) -> None:
@@ -35,10 +37,13 @@ def show_plan(
     """
     from polyfit.show.data import to_json
     from polyfit.show.plan import plan_facts, plan_text
+    from polyfit.spec.dates import read_date
     from polyfit.spec.plan import Plan
     from polyfit.spec.prediction import Prediction
+    from polyfit.spec.run_id import run_id_of
     from polyfit.spec.spec import Spec
 
+    day = read_date(date)
     spec = Spec.load(path, settings)
     plan = Plan.of(spec)
     prediction = Prediction.of(plan.sweep)
@@ -47,12 +52,14 @@ def show_plan(
     if reuse is not None:
         from polyfit.run.reusable import Reusable
 
-        reusable = Reusable.of(spec, plan, reuse, store, endpoint_url)
-    num_cores = _num_usable_cores()
+        reusable = Reusable.of(spec, plan, reuse, store, endpoint_url, day)
+    num_cores, run_id = _num_usable_cores(), run_id_of(spec, plan, day)
     if as_json:
-        click.echo(to_json(plan_facts(spec, plan, precheck, prediction, num_cores, reusable)))
+        click.echo(
+            to_json(plan_facts(spec, plan, precheck, prediction, num_cores, run_id, reusable))
+        )
     else:
-        click.echo(plan_text(spec, plan, prediction, num_cores, reusable))
+        click.echo(plan_text(spec, plan, prediction, num_cores, run_id, reusable))
 
 
 def _num_usable_cores() -> int:

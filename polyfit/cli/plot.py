@@ -43,6 +43,7 @@ def _checked(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
 @click.option("--dark", is_flag=True, help="Colours for a dark page.")
 @options.run_store
 @options.endpoint_url
+@options.date
 def plot_run(
     uri: str,
     kind: str,
@@ -52,6 +53,7 @@ def plot_run(
     dark: bool,
     store: str | None,
     endpoint_url: str | None,
+    date: str | None,
 ) -> None:
     """Write one chart of a run, without a browser or the network.
 
@@ -62,7 +64,7 @@ def plot_run(
     from polyfit.run.reader import Run
 
     check_folder(out)
-    run = Run.open(uri, endpoint_url, store)
+    run = Run.open(uri, endpoint_url, store, date)
     fields = [name.strip() for name in by.split(",")] if by else []
     chart = run.charts("dark" if dark else "light").chart(kind, fit, fields)
     write_file(out, chart_bytes(chart, out))

@@ -32,8 +32,14 @@ def _checked(ctx: click.Context, param: click.Parameter, path: Path | None) -> P
 )
 @options.run_store
 @options.endpoint_url
+@options.date
 def write_report(
-    uri: str, other_uri: str | None, out: Path | None, store: str | None, endpoint_url: str | None
+    uri: str,
+    other_uri: str | None,
+    out: Path | None,
+    store: str | None,
+    endpoint_url: str | None,
+    date: str | None,
 ) -> None:
     """Write a run as one HTML page, which needs no network.
 
@@ -45,8 +51,8 @@ def write_report(
 
     if out is not None:
         check_folder(out)
-    run = Run.open(uri, endpoint_url, store)
-    other = Run.open(other_uri, endpoint_url, store) if other_uri else None
+    run = Run.open(uri, endpoint_url, store, date)
+    other = Run.open(other_uri, endpoint_url, store, date) if other_uri else None
     page = report_html(run, other)
     if out is not None:
         write_file(out, page)

@@ -87,11 +87,13 @@ def _output(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @options.run_store
 @options.endpoint_url
+@options.date
 @_output
 def show_results(
     names: tuple[str, ...],
     store: str | None,
     endpoint_url: str | None,
+    date: str | None,
     as_json: bool,
     as_csv: bool,
     as_md: bool,
@@ -114,7 +116,7 @@ def show_results(
     query.check()
     if parquet is not None:
         check_file(parquet)
-    runs = SeveralRuns([Run.open(name, endpoint_url, store) for name in names])
+    runs = SeveralRuns([Run.open(name, endpoint_url, store, date) for name in names])
     if query.by:
         _show_groups(runs, query, form, parquet)
     else:

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from polyfit.cli import options
+from polyfit.cli.output import write_line
 from polyfit.cli.specs import load_specs, refuse
 
 __all__ = ["run_specs"]
@@ -14,7 +15,15 @@ __all__ = ["run_specs"]
 @click.argument("paths", metavar="SPEC...", nargs=-1, required=True)
 @options.store
 @options.endpoint_url
-@click.option("--run-id", metavar="ID", help="Name of the run, else from the plan's hash.")
+@click.option(
+    "--run-id", metavar="ID", help="Name of the run, else the spec's, else from its hash."
+)
+@options.date
+@click.option(
+    "--since",
+    metavar="YYYY-MM-DD",
+    help="Make up for the nights from this one until --date that are not complete.",
+)
 @click.option(
     "--executor",
     type=click.Choice(["auto", "ray", "inline"]),
@@ -59,6 +68,7 @@ def run_specs(
     report: bool,
     strict: bool,
     as_json: bool,
+    since: str | None,
     **execution: Any,
 ) -> int:
     """Run specs until all fits are stored; the same command resumes an unfinished run.
@@ -70,14 +80,28 @@ def run_specs(
 
     --json gives the summary of the run. Several specs give {"runs": [...]}; a run that failed
     has name, exit_code and error there.
+
+    With --since the nights are run in order, the oldest first; one that is complete costs one
+    listing of its shards. If one fails, the later ones are still run, except where the storage
+    or the cluster fails, which all would meet. The exit code is that of the first that failed.
     """
+    from polyfit.spec.dates import nights, read_date
+
+    execution["date"] = read_date(execution["date"])
+    wanted = nights(read_date(since), execution["date"]) if since else []
     specs = load_specs(paths, settings)
     if strict:
         refuse(specs)
-    from polyfit.cli.execution import run_all
+    from polyfit.cli.execution import check_dated, nightly_summary, run_all, tasks_of
     from polyfit.show.data import to_json
 
-    summaries = run_all(specs, execution, as_json, debug, report)
+    if wanted:
+        check_dated(specs, execution["store"], execution["run_id"])
+    tasks = tasks_of(specs, wanted)
+    summaries = run_all(tasks, execution, as_json, debug, report)
+    if wanted:
+        write_line(nightly_summary(tasks, summaries))
     if as_json:
-        click.echo(to_json(summaries[0] if len(summaries) == 1 else {"runs": summaries}))
+        several = wanted or len(specs) > 1
+        click.echo(to_json({"runs": summaries} if several else summaries[0]))
     return next((one["exit_code"] for one in summaries if "exit_code" in one), 0)

@@ -53,6 +53,7 @@ def _extreme(run: "Run", which: str) -> int:
 )
 @options.run_store
 @options.endpoint_url
+@options.date
 @options.as_json
 def show_fit(
     uri: str,
@@ -60,6 +61,7 @@ def show_fit(
     recomputes: bool,
     store: str | None,
     endpoint_url: str | None,
+    date: str | None,
     as_json: bool,
 ) -> None:
     """Show one fit of a run in full: its row, its equation and its curve.
@@ -72,7 +74,7 @@ def show_fit(
     from polyfit.show.fit import damage_text, fit_facts, fit_text, recomputed_text
     from polyfit.work.recompute import recompute
 
-    run = Run.open(uri, endpoint_url, store)
+    run = Run.open(uri, endpoint_url, store, date)
     stored = run.stored(fit if isinstance(fit, int) else _extreme(run, fit))
     if not as_json:
         click.echo(fit_text(run, stored))

@@ -33,10 +33,16 @@ _ENDED: Final = {
 @click.argument("run", metavar="RUN")
 @options.run_store
 @options.endpoint_url
+@options.date
 @click.option("--watch", is_flag=True, help="Show each change until no driver is at work.")
 @options.as_json
 def show_status(
-    run: str, store: str | None, endpoint_url: str | None, watch: bool, as_json: bool
+    run: str,
+    store: str | None,
+    endpoint_url: str | None,
+    date: str | None,
+    watch: bool,
+    as_json: bool,
 ) -> int:
     """Show how far a run is and who drives it, from the store alone.
 
@@ -48,7 +54,7 @@ def show_status(
     from polyfit.run.resolve import find_run
     from polyfit.run.state import read_state
 
-    address = find_run(run, store, endpoint_url)
+    address = find_run(run, store, endpoint_url, date)
     opened = address.open()
     plan = plan_at(opened)
     with _own_signals() if watch else nullcontext():

@@ -27,6 +27,7 @@ __all__ = [
     "reuse",
     "rows",
     "schema",
+    "sealed",
     "several",
     "state",
     "stored_fit",

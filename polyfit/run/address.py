@@ -2,16 +2,17 @@
 
 import os
 from dataclasses import replace
+from datetime import date as Date
 from typing import Final
 
-from polyfit.errors import UsageError
+from polyfit.spec.dates import read_date
 from polyfit.spec.plan import Plan
-from polyfit.spec.schema import NAME
+from polyfit.spec.run_id import run_id_of
 from polyfit.spec.spec import Spec
 from polyfit.store.address import StoreAddress
-from polyfit.store.uri import is_s3
+from polyfit.store.uri import DATE, is_s3
 
-__all__ = ["STORE_VARIABLE", "default_store", "run_address"]
+__all__ = ["STORE_VARIABLE", "default_store", "is_dated", "run_address"]
 
 STORE_VARIABLE: Final = "POLYFIT_STORE"
 """The variable of the environment that names a store where neither a command nor a spec does."""
@@ -30,30 +31,44 @@ def run_address(
     store: str | os.PathLike[str] | None = None,
     endpoint_url: str | None = None,
     run_id: str | None = None,
+    date: str | Date | None = None,
 ) -> StoreAddress:
     """The folder of the run of ``plan``, which is that of ``spec``.
 
     Args:
         spec: names the store, if ``store`` is None.
-        plan: names the run, if ``run_id`` is None.
+        plan: names the run, if neither ``run_id`` nor the spec does.
         store: a folder or ``s3://bucket/prefix``.
         endpoint_url: an S3 endpoint; the spec's own, or the environment's, if None.
         run_id: the run's name in the store.
+        date: takes the place of ``{date}`` in the store and the run id; today in UTC if None.
 
     Raises:
-        UsageError: the store cannot be read, or the run id is no name.
+        UsageError: the store cannot be read, the run id is no name, or the date is none.
     """
-    if run_id is not None and not NAME.fullmatch(run_id):
-        raise UsageError(
-            f"run id {run_id!r}; allowed: 1 to 63 of a-z, 0-9 and -, not beginning with -"
-        )
-    uri = store if store is not None else spec.store.uri if spec.store else default_store()
+    day = read_date(date)
+    found_id = run_id_of(spec, plan, day, run_id)
     if endpoint_url is None and spec.store is not None and store is None:
         endpoint_url = spec.store.endpoint_url
-    address = StoreAddress.of(uri, endpoint_url)
+    address = StoreAddress.of(_uri_of(spec, store), endpoint_url, str(day))
     if spec.store is not None and is_s3(address.uri):  # also in another bucket
         own = spec.store
         address = replace(
             address, sse=own.sse, kms_key_id=own.kms_key_id, storage_class=own.storage_class
         )
-    return address.under(f"{spec.name}/{run_id or plan.run_id}")
+    return address.under(f"{spec.name}/{found_id}")
+
+
+def is_dated(
+    spec: Spec, store: str | os.PathLike[str] | None = None, run_id: str | None = None
+) -> bool:
+    """Whether runs of two dates are two runs; the arguments are those of ``run_address``."""
+    found_id = run_id if run_id is not None else spec.run_id or ""
+    return DATE in found_id or DATE in str(_uri_of(spec, store))
+
+
+def _uri_of(spec: Spec, store: str | os.PathLike[str] | None) -> str | os.PathLike[str]:
+    """The store as it was named."""
+    if store is not None:
+        return store
+    return spec.store.uri if spec.store else default_store()

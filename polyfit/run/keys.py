@@ -22,6 +22,7 @@ __all__ = [
     "failed_number",
     "lease_generation",
     "lease_key",
+    "sealed_key",
     "shard_key",
     "shard_number",
 ]
@@ -46,7 +47,12 @@ _FAILED: Final = re.compile(rf"{FAILED_PREFIX}(\d{{6}})\.json")
 
 def shard_key(plan: Plan, number: int) -> str:
     """The key of a shard. With the plan's hash in it, the shards of two plans are never mixed."""
-    return f"{SHARD_PREFIX}{number:06d}-{plan.hash[:8]}.parquet"
+    return sealed_key(plan.hash, number)
+
+
+def sealed_key(plan_hash: str, number: int) -> str:
+    """The same, where only the hash of the plan is known."""
+    return f"{SHARD_PREFIX}{number:06d}-{plan_hash[:8]}.parquet"
 
 
 def shard_number(plan: Plan, key: str) -> int | None:

@@ -7,6 +7,7 @@ time, and of a shard only the columns asked for.
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import date as Date
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ from polyfit.run.state import RunState, read_state
 from polyfit.run.stored_fit import predict, warn_if_outside
 from polyfit.run.stored_rows import READ_AHEAD, StoredRows
 from polyfit.run.verify import Verdict, verify
+from polyfit.store.address import StoreAddress
 
 if TYPE_CHECKING:
     import polars as pl
@@ -49,9 +51,11 @@ class Run(StoredRows):
         run: str | os.PathLike[str],
         endpoint_url: str | None = None,
         store: str | os.PathLike[str] | None = None,
+        date: str | Date | None = None,
     ) -> "Run":
         """The run that ``run`` names: its own folder, ``<store>/<name>/<run id>``, or a name, an
-        id or a spec's file; see ``find_run``.
+        id or a spec's file; see ``find_run``. ``date`` takes the place of ``{date}`` in what names
+        it; today in UTC if None.
 
         Raises:
             RunNotFound: there is no plan.
@@ -61,7 +65,18 @@ class Run(StoredRows):
         >>> Run.open(run.uri).complete
         True
         """
-        address = find_run(run, store, endpoint_url)
+        return cls.at(find_run(run, store, endpoint_url, date))
+
+    @classmethod
+    def at(cls, address: StoreAddress) -> "Run":
+        """The run in the folder at ``address``.
+
+        Raises:
+            RunNotFound, PlanMismatch, StoreError: as ``open``.
+
+        >>> Run.at(run.address).complete
+        True
+        """
         opened = address.open()
         return cls(address, opened, plan_at(opened))
 
@@ -273,9 +288,7 @@ class Run(StoredRows):
 
         if not isinstance(before, Run):
             store = replace(self.address, uri=self.uri.rsplit("/", 2)[0])
-            address = find_run(before, store)
-            opened = address.open()
-            before = Run(address, opened, plan_at(opened))
+            before = Run.at(find_run(before, store))
         return compare(self, before, by, tolerance)
 
     def verify(self) -> Verdict:

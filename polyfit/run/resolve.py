@@ -3,21 +3,28 @@
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date as Date
 from typing import Final
 
 from polyfit.errors import RunNotFound, UsageError
 from polyfit.run.address import default_store, run_address
 from polyfit.run.keys import PLAN
 from polyfit.run.parallel import map_in_order
-from polyfit.run.state import last_change
+from polyfit.run.state import last_change, sealed_bytes
+from polyfit.spec.dates import fill_date, read_date
 from polyfit.spec.plan import Plan
+from polyfit.spec.run_id import run_id_of
 from polyfit.spec.schema import NAME
 from polyfit.spec.spec import Spec
 from polyfit.store.address import StoreAddress
 from polyfit.store.base import NoSuchKey, Store
 from polyfit.store.subfolder import Subfolder
 
-__all__ = ["find_run"]
+__all__ = ["LAST_COMPLETE", "find_last_complete", "find_run"]
+
+LAST_COMPLETE: Final = "@last"
+"""What stands for the last complete run before another one of its name."""
 
 MIN_ID_CHARS: Final = 4
 """Of the beginning of an id without a name."""
@@ -35,6 +42,7 @@ def find_run(
     run: str | os.PathLike[str],
     store: str | os.PathLike[str] | StoreAddress | None = None,
     endpoint_url: str | None = None,
+    date: str | Date | None = None,
 ) -> StoreAddress:
     """The address of a run's folder; whether it holds a run is found out by opening it.
 
@@ -45,6 +53,7 @@ def find_run(
         store: where names and ids are looked for; ``POLYFIT_STORE`` or ``./runs`` if None. The
             run of a spec is in the spec's own store if None.
         endpoint_url: an S3 endpoint; the environment's if None.
+        date: takes the place of ``{date}`` in all of these; today in UTC if None.
 
     Raises:
         RunNotFound: no run has this name or id; with the names that there are.
@@ -55,8 +64,10 @@ def find_run(
     text = os.fspath(run) if isinstance(run, str | os.PathLike) else None
     if not isinstance(text, str):
         return StoreAddress.of(run, endpoint_url)  # says what is allowed
+    day = read_date(date)
     if _is_spec(text):
-        return _run_of_spec(text, store, endpoint_url)
+        return _run_of_spec(text, store, endpoint_url, day)
+    text = fill_date(text, day)
     if (forward := _FORWARD.fullmatch(text)) is not None and not os.path.exists(text):
         name, back = forward.groups()
         raise UsageError(f"{text!r}: a run before the latest of {name} is {name}@-{back}")
@@ -66,7 +77,7 @@ def find_run(
         return StoreAddress.of(text, endpoint_url)
     where = store or default_store()
     if not isinstance(where, StoreAddress):
-        where = StoreAddress.of(where, endpoint_url)
+        where = StoreAddress.of(where, endpoint_url, str(day))
     found = _find(where, text)
     if found is not None:
         return where.under(found)
@@ -81,6 +92,29 @@ def find_run(
     raise RunNotFound(f"there is no run {text!r} in {where.uri}; {_names(opened)}")
 
 
+def find_last_complete(run: StoreAddress) -> StoreAddress | None:
+    """The last complete run of the same name that was written to before ``run``; None if none.
+
+    Raises:
+        StoreError: the store cannot be used.
+    """
+    folder, _, run_id = run.uri.rpartition("/")
+    above = replace(run, uri=folder)
+    store = above.open()
+    dates = _by_date(store, [*store.folders()])
+    present = next((place for place, (_, found) in enumerate(dates) if found == run_id), 0)
+    for _, found in dates[present + 1 :]:
+        if sealed_bytes(Subfolder(store, found)) is not None:
+            return above.under(found)
+    return None
+
+
+def _by_date(store: Store, paths: list[str]) -> list[tuple[str, str]]:
+    """When each of these runs was last written to, and its path; the latest first."""
+    dates = map_in_order(lambda path: last_change(Subfolder(store, path)), paths, _THREADS)
+    return sorted(zip(dates, paths, strict=True), reverse=True)
+
+
 def _is_spec(text: str) -> bool:
     return text.endswith(_SPEC_SUFFIXES) or os.path.isfile(text)
 
@@ -92,9 +126,12 @@ def _is_address(text: str) -> bool:
 
 
 def _run_of_spec(
-    path: str, store: str | os.PathLike[str] | StoreAddress | None, endpoint_url: str | None
+    path: str,
+    store: str | os.PathLike[str] | StoreAddress | None,
+    endpoint_url: str | None,
+    day: Date,
 ) -> StoreAddress:
-    """The run of the spec as it stands.
+    """The run of the spec as it stands, on ``day``.
 
     Raises:
         RunNotFound: it is not there.
@@ -102,9 +139,9 @@ def _run_of_spec(
     spec = Spec.load(path)
     plan = Plan.of(spec)
     if isinstance(store, StoreAddress):
-        address = store.under(f"{spec.name}/{plan.run_id}")
+        address = store.under(f"{spec.name}/{run_id_of(spec, plan, day)}")
     else:
-        address = run_address(spec, plan, store, endpoint_url)
+        address = run_address(spec, plan, store, endpoint_url, date=day)
     opened = address.open()
     try:
         opened.size(PLAN)
@@ -144,10 +181,7 @@ def _latest(store: Store, name: str, ids: list[str], back: int) -> str:
         )
     if len(ids) == 1:
         return f"{name}/{ids[0]}"
-    paths = [f"{name}/{found}" for found in ids]
-    dates = map_in_order(lambda path: last_change(Subfolder(store, path)), paths, _THREADS)
-    by_date = sorted(zip(dates, paths, strict=True), reverse=True)
-    return by_date[back][1]
+    return _by_date(store, [f"{name}/{found}" for found in ids])[back][1]
 
 
 def _runs_by_id(store: Store, beginning: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
+from datetime import date as Date
 
 from polyfit.run.address import run_address
 from polyfit.run.resolve import find_run
@@ -32,6 +33,7 @@ class Reusable:
         reuse: str | os.PathLike[str],
         store: str | os.PathLike[str] | None = None,
         endpoint_url: str | None = None,
+        date: str | Date | None = None,
     ) -> "Reusable":
         """What ``reuse``, a run's folder, name, id or spec, has of the plan of ``spec``.
 
@@ -40,12 +42,13 @@ class Reusable:
             reuse: names and ids are looked for in the store of that run.
             store: of that run, if not the spec's.
             endpoint_url: an S3 endpoint; the environment's if None.
+            date: of both runs; today in UTC if None.
 
         Raises:
             RunNotFound, PlanMismatch, UsageError, StoreError: it is no run, or cannot be read.
         """
-        run = run_address(spec, plan, store, endpoint_url)
-        address = find_run(reuse, replace(run, uri=run.uri.rsplit("/", 2)[0]), endpoint_url)
+        run = run_address(spec, plan, store, endpoint_url, date=date)
+        address = find_run(reuse, replace(run, uri=run.uri.rsplit("/", 2)[0]), endpoint_url, date)
         try:
             found = Reuse(plan, address)
             fits, exact = found.num_stored()

@@ -26,6 +26,7 @@ def plan_facts(
     precheck: Precheck,
     prediction: Prediction,
     num_cores: int,
+    run_id: str,
     reusable: "Reusable | None" = None,
 ) -> dict[str, Any]:
     """The plan as JSON: its size, its projected cost, which fits cannot start, and what will come
@@ -43,7 +44,7 @@ def plan_facts(
         "projected_seconds": plan.wall_seconds(num_cores),
         "projected_actors": plan.actors(num_cores),
         "plan_hash": plan.hash,
-        "run_id": plan.run_id,
+        "run_id": run_id,
         "cannot_start": {
             "fits": precheck.cannot_start,
             "unchecked": precheck.unchecked,
@@ -86,6 +87,7 @@ def plan_text(
     plan: Plan,
     prediction: Prediction,
     num_cores: int,
+    run_id: str,
     reusable: "Reusable | None" = None,
 ) -> str:
     """The plan in words, and a table of what will come of its fits."""
@@ -100,7 +102,7 @@ def plan_text(
         ("time", f"about {format_duration(time_s)} here, {_workers(plan, num_cores)}"),
         ("bytes", f"{format_bytes(plan.projected_bytes)} projected, before compression"),
         ("plan hash", plan.hash),
-        ("run id", plan.run_id),
+        ("run id", run_id),
         *([("reuse", _reuse_text(plan, reusable))] if reusable else []),
     ]
     predicted = prediction_text(prediction, plan.sweep.varied)

@@ -201,8 +201,10 @@ class Page:
 
     @property
     def command(self) -> str:
-        store, _, _ = self.run.uri.rpartition(f"/{self.name}/")
+        store, _, run_id = self.run.uri.rpartition(f"/{self.name}/")
         words = ["polyfit", "run", self.spec_file, "--store", store]
+        if run_id != self.run.plan.run_id:
+            words += ["--run-id", run_id]
         if self.run.endpoint_url:
             words += ["--endpoint-url", self.run.endpoint_url]
         return f"{shlex.join(words)}\npolyfit report {self.run.address}"

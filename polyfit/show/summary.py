@@ -3,22 +3,22 @@
 from typing import Any, Final
 
 from polyfit.run.reader import Run
+from polyfit.run.sealed import SealedRun
 from polyfit.show.data import run_identity
 from polyfit.show.equation import equations
 from polyfit.show.groups import groups_facts, groups_table
 from polyfit.show.table import format_table
 from polyfit.show.text import format_count, format_statuses
 
-__all__ = ["summary_facts", "summary_text"]
+__all__ = ["sealed_facts", "summary_facts", "summary_text"]
 
 MAX_GROUPS_SHOWN: Final = 100
 
 
-def summary_facts(name: str, run: Run) -> dict[str, Any]:
-    """The run of the spec called ``name`` as JSON; a run of one fit has its row too."""
+def summary_facts(run: Run) -> dict[str, Any]:
+    """A complete run as JSON; a run of one fit has its row too."""
     assert run.manifest is not None
     facts = {
-        "name": name,
         **run_identity(run),
         "fits": run.plan.fits,
         "shards": run.plan.shards,
@@ -26,6 +26,20 @@ def summary_facts(name: str, run: Run) -> dict[str, Any]:
         "groups": groups_facts(run.groups()),
     }
     return facts | ({"fit": run.row(0)} if run.plan.fits == 1 else {})
+
+
+def sealed_facts(sealed: SealedRun) -> dict[str, Any]:
+    """A run that was complete before, as JSON: what its manifest says."""
+    address, manifest = sealed.address, sealed.manifest
+    return {
+        "run": address.uri,
+        "endpoint_url": address.endpoint_url,
+        "plan_hash": manifest.plan,
+        "fits": sum(receipt.rows for receipt in manifest.receipts),
+        "shards": len(manifest.receipts),
+        "statuses": manifest.statuses,
+        "complete_already": True,
+    }
 
 
 def summary_text(run: Run) -> str:

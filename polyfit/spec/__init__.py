@@ -4,7 +4,7 @@ Made without torch, Ray and the network, so that a plan can be made anywhere.
 """
 
 __all__ = [
-    "advice", "column", "condition_language", "fields", "fit", "future", "grid_overlap",
+    "advice", "column", "condition_language", "dates", "fields", "fit", "future", "grid_overlap",
     "json_schema", "names", "optimizer", "parameter_grid", "plan", "precheck", "prediction",
-    "rate", "schema", "spec", "sweep", "template",
+    "rate", "run_id", "schema", "spec", "sweep", "template",
 ]  # fmt: skip

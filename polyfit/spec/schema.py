@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from polyfit.spec.dates import undated
 from polyfit.spec.defects import Defects, shown
 from polyfit.spec.document import Path
 from polyfit.spec.fields import FIELDS
@@ -27,7 +28,7 @@ MAX_GRIDS: Final = 100
 MAX_CONDITIONS: Final = 100
 
 _ENGINES: Final = ("auto", "eager", "compiled", "affine")
-_TEXTS: Final = (("name",), ("store", "uri"))
+_TEXTS: Final = (("name",), ("run_id",), ("store", "uri"))
 """Keys of any text: one that looks like a number may be meant."""
 
 
@@ -78,6 +79,12 @@ def _name(raw: Any) -> Any:
     raise PydanticCustomError("type", "not a name")
 
 
+def _run_id(raw: Any) -> Any:
+    if raw is None or (isinstance(raw, str) and NAME.fullmatch(undated(raw))):
+        return raw
+    raise PydanticCustomError("type", "no run id")
+
+
 def _sweep(raw: Any) -> Any:
     if isinstance(raw, dict) or (isinstance(raw, list) and 1 <= len(raw) <= MAX_GRIDS):
         return raw
@@ -109,6 +116,9 @@ class Schema(Section):
     )
     shard: Annotated[Count, Field(le=MAX_SHARD_FITS)] | Literal["auto"] = Field(
         "auto", description=f"auto or an integer from 1 to {MAX_SHARD_FITS:,}"
+    )
+    run_id: Annotated[str | None, BeforeValidator(_run_id)] = Field(
+        None, description='a name as that of name, in which "{date}", in quotes, may stand, or null'
     )
     store: StoreAt | None = Field(
         None,

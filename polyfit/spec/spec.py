@@ -44,6 +44,7 @@ class Spec:
     record: Record
     engine: str
     shard: int | None
+    run_id: str | None
     store: StoreAt | None
     resources: Resources
     limits: Limits
@@ -145,6 +146,7 @@ class Spec:
             record=top.record,
             engine=top.engine,
             shard=None if top.shard == "auto" else top.shard,
+            run_id=top.run_id,
             store=top.store,
             resources=top.resources,
             limits=top.limits,

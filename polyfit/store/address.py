@@ -12,6 +12,7 @@ from polyfit.store.base import Store
 from polyfit.store.folder import FolderStore
 from polyfit.store.s3 import S3Store
 from polyfit.store.uri import (
+    DATE,
     AddressError,
     is_s3,
     mask_credentials,
@@ -40,12 +41,19 @@ class StoreAddress:
     storage_class: str | None = None
 
     @classmethod
-    def of(cls, uri: str | os.PathLike[str], endpoint_url: str | None = None) -> "StoreAddress":
+    def of(
+        cls,
+        uri: str | os.PathLike[str],
+        endpoint_url: str | None = None,
+        date: str | None = None,
+    ) -> "StoreAddress":
         """The address of ``uri`` as seen from here: a relative folder becomes absolute, and an
         endpoint or region from this machine's environment becomes part of the address.
 
+        ``date`` takes the place of ``{date}`` in ``uri``.
+
         Raises:
-            UsageError: the URI or the endpoint cannot be read.
+            UsageError: the URI or the endpoint cannot be read, or there is no date for it.
             StoreError: the AWS configuration cannot be used.
         """
         text = os.fspath(uri) if isinstance(uri, str | os.PathLike) else None
@@ -53,7 +61,7 @@ class StoreAddress:
             raise UsageError(
                 f"a {type(uri).__name__} is no store; allowed: {_ALLOWED}, as text or path"
             )
-        normal = _normalized(text)
+        normal = _normalized(text, date)
         endpoint = _checked_endpoint(endpoint_url, normal)
         if not is_s3(normal):
             try:
@@ -97,9 +105,12 @@ class StoreAddress:
         )
 
 
-def _normalized(uri: str) -> str:
+def _normalized(uri: str, date: str | None) -> str:
     try:
-        return normalize_uri(uri)
+        normal = normalize_uri(uri)
+        if DATE in normal and date is None:
+            raise AddressError(f"holds {DATE}, which nothing replaces here", "the date")
+        return normal.replace(DATE, date or "")
     except AddressError as error:
         allowed = "s3://bucket/prefix" if str(error) == "is no bucket" else _ALLOWED
         text = f"{uri!r} {error}; allowed: {allowed}{error.advice}"

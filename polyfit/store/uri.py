@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 __all__ = [
+    "DATE",
     "AddressError",
     "expand_variables",
     "is_s3",
@@ -18,11 +19,15 @@ __all__ = [
     "normalize_uri",
 ]
 
+DATE: Final = "{date}"
+"""What stands in a store or a run id for the date of a run."""
+
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(/*)(.*)")
 _VARIABLE: Final = re.compile(
     r"\$\{(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^${}]*))?\}|\$(?P<bare>[A-Za-z_]\w*)|\$\{",
     re.ASCII,
 )
+_PLACEHOLDER: Final = re.compile(r"\{[A-Za-z_]\w*\}", re.ASCII)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _ACCESS_POINT: Final = re.compile(
     r"arn:[^:/]+:s3[^:/]*:[^:/]*:[^:/]*:(outpost[:/][^:/]+[:/])?accesspoint[:/][^:/]+"
@@ -58,6 +63,9 @@ def normalize_uri(uri: str) -> str:
         raise AddressError("is no store")
     if variable := _VARIABLE.search(uri):
         raise AddressError(f"holds {variable[0]}, which nothing replaces here", "its value")
+    for placeholder in _PLACEHOLDER.findall(uri):
+        if placeholder != DATE:
+            raise AddressError(f"holds {placeholder}, which nothing replaces", DATE)
     if uri.startswith(("//", ":")):  # the scheme is missing
         raise AddressError("is no store")
     found = _SCHEME.fullmatch(uri.strip())
@@ -88,6 +96,8 @@ def _normalize_s3(rest: str) -> str:
     bucket, _, prefix = rest.partition("/")
     if "@" in bucket:
         raise AddressError("holds credentials; boto3's own chain finds them")
+    if DATE in bucket:
+        raise AddressError(f"holds {DATE} in its bucket", f"it after it, as s3://bucket/{DATE}")
     if not bucket or re.search(r"[?#]", rest):
         raise AddressError("is no bucket")
     if re.fullmatch(r"[^:]+:\d+", bucket):

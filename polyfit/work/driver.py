@@ -9,6 +9,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from datetime import date as Date
 from typing import Any, Final
 
 from polyfit.errors import PolyfitError, StoreError, check_working_folder
@@ -21,6 +22,7 @@ from polyfit.run.ledger import Ledger
 from polyfit.run.reader import Run
 from polyfit.run.renewal import LeaseRenewer
 from polyfit.spec.advice import advice
+from polyfit.spec.dates import read_date
 from polyfit.spec.plan import Plan, dump_json
 from polyfit.spec.precheck import Precheck
 from polyfit.spec.spec import Spec
@@ -41,6 +43,7 @@ def execute(
     store: str | os.PathLike[str] | None = None,
     endpoint_url: str | None = None,
     run_id: str | None = None,
+    date: str | Date | None = None,
     executor: str = "auto",
     address: str | None = None,
     placement_timeout_s: float = PLACEMENT_TIMEOUT_S,
@@ -61,7 +64,9 @@ def execute(
         store: a folder or ``s3://bucket/prefix``; if None the spec's own, else ``POLYFIT_STORE``,
             else ``./runs``.
         endpoint_url: an S3 endpoint; the spec's own, or the environment's, if None.
-        run_id: the run's name in the store; the plan's hash, shortened, if None.
+        run_id: the run's name in the store; the spec's own, else the plan's hash, shortened, if
+            None.
+        date: takes the place of ``{date}`` in store and run id; today in UTC if None.
         executor: "ray", "inline" (this process), or "auto".
         address: a Ray cluster; RAY_ADDRESS or the surrounding job's if None.
         placement_timeout_s: seconds to wait while no actor can be placed.
@@ -89,7 +94,8 @@ def execute(
     spec = Spec.of(spec)
     plan = Plan.of(spec)
     check_store_is_named(spec, store)
-    run = run_address(spec, plan, store, endpoint_url, run_id)
+    day = read_date(date)
+    run = run_address(spec, plan, store, endpoint_url, run_id, day)
     workplace = Workplace.choose(
         executor, plan, spec.resources, address, placement_timeout_s, on_message
     )
@@ -107,7 +113,7 @@ def execute(
         source, reuse_line = None, None
         if reuse is not None:  # before anything is written
             try:
-                source, reuse_line = reuse_source(reuse, endpoint_url, run, plan)
+                source, reuse_line = reuse_source(reuse, endpoint_url, run, plan, day)
             except PolyfitError as error:
                 if not ledger.complete():
                     raise

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from datetime import date as Date
 
 from polyfit.errors import UsageError
 from polyfit.run.address import STORE_VARIABLE
@@ -34,17 +35,18 @@ def reuse_source(
     endpoint_url: str | None,
     run: StoreAddress,
     plan: Plan,
+    date: str | Date | None = None,
 ) -> tuple[StoreAddress | None, str]:
     """The folder of the run to take rows from, None if by its plan nothing can be taken; and what
     to say of it. Nothing is written.
 
-    Names, ids and specs are looked for in the store of ``run``.
+    Names, ids and specs are looked for in the store of ``run``, of which ``date`` is the date.
 
     Raises:
         RunNotFound, PlanMismatch, UsageError, StoreError: it is no run, or cannot be read.
     """
     store = replace(run, uri=run.uri.rsplit("/", 2)[0])
-    address = find_run(reuse, store, endpoint_url)
+    address = find_run(reuse, store, endpoint_url, date)
     if address.uri == run.uri:
         return None, f"{address.uri} is this run: it resumes from what is stored"
     try:

@@ -1,0 +1,219 @@
+"""Nightly runs: ``--date``, ``--since``, and the last complete run as a measure."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Command
+from leases import elsewhere
+from servers import S3Server
+
+from polyfit.errors import StoreError
+from polyfit.run.lease import Lease
+from polyfit.run.reader import Run
+from polyfit.store import s3
+from polyfit.store.address import StoreAddress
+from polyfit.store.s3_client import make_client
+from polyfit.work import driver, fitting, storing
+
+NIGHTLY = """\
+name: nightly
+run_id: night-{date}
+shard: 5
+fit: {steps: 12, points: 40}
+sweep: {degree: [1, 3], seed: {count: 10}}
+"""
+GROWN = NIGHTLY.replace("count: 10", "count: 15")
+
+
+def night(day: int) -> str:
+    return f"2026-03-{day:02d}"
+
+
+@pytest.fixture
+def nightly(tmp_path: Path) -> Path:
+    path = tmp_path / "nightly.yaml"
+    path.write_text(NIGHTLY)
+    return path
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, s3_keys: object) -> Counter[str]:
+    """How many requests of each kind were sent to S3."""
+    counted: Counter[str] = Counter()
+    clients: dict[str | None, Any] = {}
+
+    def note(model: Any, **_: Any) -> None:
+        counted[model.name] += 1
+
+    def counting(uri: str, endpoint_url: str | None, region: str | None) -> Any:
+        if endpoint_url not in clients:
+            clients[endpoint_url] = make_client(uri, endpoint_url, region)
+            clients[endpoint_url].meta.events.register("before-call.s3.*", note)
+        return clients[endpoint_url]
+
+    monkeypatch.setattr(s3, "make_client", counting)
+    return counted
+
+
+def test_a_fortnight_of_nights(
+    command: Command,
+    nightly: Path,
+    seaweed: S3Server,
+    asked: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On time, twice, missed, overlapping, failed half-way, broken off, with a spec that grew."""
+    store = seaweed.fresh_uri()
+    compute = fitting.compute
+    fitted: list[int] = []
+    broken: dict[int, type[BaseException]] = {}  # what happens to a shard, by its number
+
+    def counting(plan: Any, shard: Any, *rest: Any) -> Any:
+        if shard.number in broken:
+            raise broken[shard.number]("planted")
+        fitted.append(shard.number)
+        return compute(plan, shard, *rest)
+
+    def run(day: int, *options: object, since: int | None = None) -> Any:
+        fitted.clear()
+        asked.clear()
+        first = ("--since", night(since)) if since else ()
+        return command(
+            "run", nightly, "--store", store, "--date", night(day), *first, *options,
+            "--executor", "inline",
+        )  # fmt: skip
+
+    def address(day: int) -> StoreAddress:
+        return StoreAddress.of(store).under(f"nightly/night-{night(day)}")
+
+    monkeypatch.setattr(storing, "compute", counting)
+    # 1, on time.
+    assert run(1).code == 0
+    assert sorted(fitted) == [0, 1, 2, 3]
+    # 2, on time and twice: the second time nothing is fitted.
+    assert run(2).code == 0
+    again = run(2, since=2)
+    assert (again.code, fitted, asked["ListObjectsV2"]) == (0, [], 1)
+    assert asked.keys() == {"ListObjectsV2", "GetObject"}
+    # 3, missed; 4 makes up for it, the older one first.
+    made_up = run(4, since=1)
+    assert (made_up.code, len(fitted)) == (0, 8)
+    assert made_up.out.index(night(3)) < made_up.out.index(night(4))
+    assert "4 nightly runs: 2 complete already, 2 run\n" in made_up.err
+    # 5, while another driver is at work on it.
+    other = Lease(address(5).open(), elsewhere("other"))
+    other.acquire()
+    held = run(5, "--wait", 0, since=4)
+    assert (held.code, fitted) == (4, [])
+    assert f"nightly {night(5)}: {address(5).uri} is held by attempt other" in held.err
+    assert f"1 complete already, 1 failed: nightly {night(5)}\n" in held.err
+    other.release()
+    # 6 fails half-way; 5 is made up for all the same.
+    broken[1] = ValueError
+    failed = run(5, since=5)
+    assert failed.code == 3
+    assert "1 of 4 shards failed, the others are stored" in failed.err
+    broken.clear()
+    assert run(6, since=5).code == 3, "told every night until somebody looks at it"
+    assert sorted(fitted) == [0, 1, 2, 3], "of the sixth; in the fifth what failed is left alone"
+    mended = run(6, "--retry-failed", since=5)
+    assert (mended.code, fitted) == (0, [1])
+    # 7 breaks off half-way; the next night goes on with it.
+    broken[2] = KeyboardInterrupt
+    assert run(7).code == 130
+    broken.clear()
+    before = list(fitted)
+    assert run(8, since=7).code == 0
+    assert sorted(before + fitted) == sorted([0, 1, 2, 3] * 2)
+    # The spec grows: what is complete stays as it is, and new nights are the grown ones.
+    nightly.write_text(GROWN)
+    grown = run(10, since=1)
+    assert (grown.code, len(fitted)) == (0, 2 * 6)
+    assert grown.err.count("is complete already, by another state of its spec") == 8
+    for day in range(11, 15):
+        assert run(day).code == 0
+    # All of it once more.
+    last = run(14, since=1)
+    assert (last.code, fitted) == (0, [])
+    assert asked == {"ListObjectsV2": 14, "GetObject": 14}
+    assert last.err.endswith("14 nightly runs: 14 complete already\n")
+    # Each night's rows are there, once.
+    for day in range(1, 15):
+        found = Run.at(address(day))
+        assert found.verify().problems == []
+        assert len(found.to_arrow(columns=["fit"])) == len(found) == (20 if day <= 8 else 30)
+
+
+def test_a_store_that_fails_ends_the_nights_and_they_are_counted(
+    command: Command, nightly: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*given: Any, **options: Any) -> Run:
+        raise StoreError("cannot be reached")
+
+    monkeypatch.setattr(driver, "execute", unreachable)
+    ended = command("run", nightly, "--since", night(1), "--date", night(5), "--json")
+    assert ended.code == 5
+    assert [one["exit_code"] for one in json.loads(ended.out)["runs"]] == [5]
+    assert f"5 nightly runs: 1 failed, 4 not tried: nightly {night(1)}" in ended.err
+
+
+def test_nights_have_their_dates_in_json(command: Command, nightly: Path) -> None:
+    command("run", nightly, "--date", night(1))
+    ended = command("run", nightly, "--since", night(1), "--date", night(2), "--json")
+    complete, made_up = json.loads(ended.out)["runs"]
+    assert (complete["date"], complete["complete_already"]) == (night(1), True)
+    assert made_up["date"] == night(2)
+    same = ["name", "date", "run", "endpoint_url", "plan_hash", "fits", "shards", "statuses"]
+    assert [list(one)[:8] for one in (complete, made_up)] == [same, same]
+    assert all(complete[key] == made_up[key] for key in same if key not in ("date", "run"))
+
+
+def test_a_spec_without_a_date_has_no_nights(command: Command, small_spec: Path) -> None:
+    ended = command("run", small_spec, "--since", night(1))
+    assert ended.code == 2
+    assert "all its nights would be one run; --since needs {date}" in ended.err
+
+
+def test_commands_find_the_run_of_a_date(command: Command, nightly: Path) -> None:
+    for day in (1, 2):
+        command("run", nightly, "--date", night(day), "--store", "runs/{date}")
+    for name in (nightly, "nightly/night-{date}", "runs/{date}/nightly/night-{date}"):
+        found = command("status", name, "--date", night(1), "--store", "runs/{date}", "--json")
+        assert json.loads(found.out)["run"].endswith(f"/runs/{night(1)}/nightly/night-{night(1)}")
+    listed = command("list", "runs/{date}", "--date", night(2), "--json")
+    assert [one["run_id"] for one in json.loads(listed.out)["runs"]] == [f"night-{night(2)}"]
+    missing = command("verify", nightly, "--date", night(3), "--store", "runs/{date}")
+    assert (missing.code, night(3) in missing.err) == (2, True)
+    planned = command("plan", nightly, "--date", night(3), "--json")
+    assert json.loads(planned.out)["run_id"] == f"night-{night(3)}"
+
+
+def test_a_store_with_a_date_needs_a_command_that_knows_it() -> None:
+    with pytest.raises(Exception, match=r"holds \{date\}, which nothing replaces here"):
+        StoreAddress.of("s3://bucket/{date}")
+
+
+def test_a_night_is_compared_with_the_last_complete_one(
+    command: Command, nightly: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compare(day: int) -> Any:
+        return command("compare", "@last", nightly, "--date", night(day), "--max-regression", "5%",
+                       "--json")  # fmt: skip
+
+    for day, text in enumerate((NIGHTLY, NIGHTLY, NIGHTLY.replace("12", "2")), 1):
+        nightly.write_text(text)
+        with monkeypatch.context() as broken:
+            if day == 2:  # it is not complete, and counts for nothing
+                broken.setattr(storing, "compute", lambda *_: 1 / 0)
+            assert command("run", nightly, "--date", night(day)).code == (3 if day == 2 else 0)
+    worse = compare(3)
+    assert worse.code == 8
+    facts = json.loads(worse.out)
+    assert facts["before"]["run"].endswith(night(1))
+    assert facts["worse"] == 2
+    first = compare(1)
+    assert (first.code, json.loads(first.out)["before"]) == (0, None)
+    assert "has no earlier complete run: nothing to compare" in first.err
