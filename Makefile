@@ -15,7 +15,7 @@ SOUND := $(shell [ "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" ] && [ ! -e .
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run picture test check simulate chaos lint serve-s3 stop-s3 bench gpu-check image-check clean
+.PHONY: help run picture test check simulate chaos lint serve-s3 stop-s3 bench gpu-check kubectl image-check clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -66,6 +66,11 @@ gpu-check: .venv/gpu ## On a machine with a GPU, 10 minutes: compare its bits wi
 		|| { echo 'torch sees no accelerator on this machine: nothing to check' >&2; exit 1; }
 	$(BIN)/python -m pytest tests/engine/test_golden.py tests/engine/test_gpu.py
 	cd tests && ../$(BIN)/python -m bench --only accelerator --quick $(ARGS)
+
+kubectl: .local/bin/kubectl ## Get kubectl and kustomize, 36 MB, for the tests of deploy/
+
+.local/bin/kubectl: .venv/made tests/kubectl.py
+	$(BIN)/python tests/kubectl.py
 
 image-check: .venv/test ## As root on Debian: build the image, run a job in it
 	$(BIN)/python tests/image.py

@@ -4,8 +4,8 @@ Buildah carries out `deploy/Dockerfile` (`--isolation chroot`: no daemon, no con
 `python:...-slim`, comes from a registry of images; here it is a Debian of the same name made by
 debootstrap, whose own Python has the same minor release. Bubblewrap then starts Ray in the image's
 files as deploy/ does (uid 1000, a token), with a root that is read-only and without a network, and
-the entrypoint of rayjob.yaml goes there by `ray job submit`, with a folder for a store. One fit by
-machine code shows that the image allows it.
+the entrypoint of deploy/rayjob goes there by `ray job submit`, with a folder for a store. One fit
+by machine code shows that the image allows it.
 
 Takes ten minutes, and ten gigabytes of /var/tmp until it ends; more where torch comes with CUDA.
 pip's settings on this machine (`pip config list`) hold in the build too: an index or a certificate
@@ -116,13 +116,13 @@ def pip_mounts(conf: Path) -> dict[str, str]:
 
 
 def run_job(storage: list[str]) -> None:
-    """The job of rayjob.yaml in the image's files."""
+    """The job of deploy/rayjob in the image's files."""
     container = answer(*storage, "from", IMAGE).strip()
     root = answer(*storage, "mount", container).strip()
     config: dict[str, Any] = json.loads(answer(*storage, "inspect", container))["OCIv1"]["config"]
     if config["User"] != f"{USER}:{USER}":
         sys.exit(f"the image's user is {config['User']}, not {USER}:{USER}")
-    entrypoint = ["python", "-m", "polyfit", *commands()["rayjob.yaml"]]
+    entrypoint = ["python", "-m", "polyfit", *commands()["rayjob"]]
     entrypoint[entrypoint.index("--store") + 1] = "/tmp/results"
     job = JOB.format(user=USER, cmd=shlex.join(config["Cmd"]), entrypoint=shlex.join(entrypoint))
     env = [setting.split("=", 1) for setting in config["Env"]]

