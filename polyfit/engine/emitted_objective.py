@@ -13,7 +13,7 @@ from polyfit.engine.objective import residual, squared_loss
 from polyfit.engine.penalty import ELEMENTARY_PENALTIES
 from polyfit.engine.tape import Tape
 
-__all__ = ["EmittedObjective", "load_triangle"]
+__all__ = ["EmittedObjective", "load_triangle", "row_numbers"]
 
 COMPENSATE_EVERY: Final = 64
 """Points whose terms are added one after the other. The sums of so many are added with
@@ -21,6 +21,18 @@ compensation, so that a million points cost no digits: Kahan, Further remarks on
 truncation errors (1965)."""
 
 Values = list[str]
+
+_LOADED_TOGETHER: Final = 4
+"""Neighbouring numbers that a GPU loads at once, where their place is a multiple of so many."""
+
+
+def row_numbers(config: BatchConfig, one_data: bool) -> int:
+    """The length of a point's row in a table of basis functions that serves all fits.
+
+    It holds the functions but the first, then the datum where the data serve all fits too.
+    """
+    used = config.degree + one_data
+    return -(-used // _LOADED_TOGETHER) * _LOADED_TOGETHER
 
 
 def load_triangle(e: Emitter, a: dict[str, str], size: int) -> Values:
@@ -107,9 +119,7 @@ class EmittedObjective:
         """All basis functions at point ``n`` but the first."""
         e, a, count = self.e, self.a, self.config.degree
         if self.one_design:
-            start = e.integer("mul", n, count)
-            places = [e.integer("add", start, k) for k in range(count)]
-            return [e.load_uniform(a["functions"], place) for place in places]
+            return [self._in_row(n, k) for k in range(count)]
         with e.with_real("double"):
             offset = e.mul_unfused(self.half, e.load_uniform(a["t"], n))
             x = e.add_unfused(self.middle, offset)
@@ -118,9 +128,16 @@ class EmittedObjective:
             powers.append(e.mul_unfused(powers[-1], powers[0]))
         return powers[:count]
 
+    def _in_row(self, n: str, k: int) -> str:
+        """Number ``k`` of point ``n``'s row in the table of basis functions."""
+        start = self.e.integer("mul", n, row_numbers(self.config, self.one_data))
+        return self.e.load_uniform(self.a["functions"], self.e.integer("add", start, k))
+
     def _datum(self, n: str) -> str:
         e, a = self.e, self.a
         if self.one_data:
+            if self.one_design:
+                return self._in_row(n, self.config.degree)
             return e.load_uniform(a["y"], n)
         at = e.integer("add", self.data_at, e.integer("mul", n, a["width"]))
         return e.load_lanes(a["y"], at)

@@ -61,8 +61,9 @@ class IterationKernel(Kernel):
         record: what is recorded of "loss", "coefficients", "gradient_norm".
 
     Arrays: ``state`` (S, B), ``lr`` (B,), R (T,) or (T, B) row by row, q (M, B), ``rest`` (B,);
-    ``functions`` (N, M - 1) without the first, or ``middle`` and ``half`` (B,) and ``t`` (N,) in
-    float64; y (N,), or in groups of ``width`` fits (B / width, N, width); ``taken`` and ``status``
+    ``functions`` (N, ``row_numbers``), or ``middle`` and ``half`` (B,) and ``t`` (N,) in float64;
+    y (N,) if not in ``functions``, or in groups of ``width`` fits (B / width, N, width); ``taken``
+    and ``status``
     (B,) int64; ``first`` and ``last`` (B,), the losses of the first update and the last test;
     ``final`` (M, B); ``records`` (K + 1,) int64, ended by a number beyond all updates; ``loss``
     and ``gradient_norm`` (K, B), ``coefficients`` (K, M, B); ``corrections`` (L, 2), Adam's

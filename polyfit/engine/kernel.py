@@ -94,6 +94,9 @@ def cpu_text(kernel: Kernel, lanes: int) -> str:
     return _module("define void @run(ptr noalias %arguments)", e)
 
 
+_ALIGNED: Final = 16
+"""Bytes of which the address of each array on a GPU is a multiple; torch gives 512."""
+
 _REGISTERS: Final = ("tid.x", "ctaid.x", "ntid.x", "nctaid.x")
 
 
@@ -115,7 +118,8 @@ def gpu_text(kernel: Kernel) -> str:
         blocks.end(a["end"], e.integer("mul", size, groups))
     e.line("ret void")
     parameters = ", ".join(
-        f"{pointer if name in kernel.arrays else 'i64'} %{name}" for name in kernel.arguments
+        f"{f'{pointer} align {_ALIGNED}' if name in kernel.arrays else 'i64'} %{name}"
+        for name in kernel.arguments
     )
     return _module(f"define ptx_kernel void @run({parameters})", e)
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polyfit.engine.batch import DIVERGED, BatchInputs, Problems, blank_records, startable
+from polyfit.engine.emitted_objective import row_numbers
 from polyfit.engine.iteration_kernel import GOING, IterationKernel
 from polyfit.engine.optimizer import bias_corrections
 from polyfit.numerics.arrays import Array
@@ -101,7 +102,8 @@ def _design(kernel: IterationKernel, problems: Problems, batch: int) -> Arrays:
     """The basis functions at the points, or what they are computed from."""
     grid, of = problems.grid, problems.of_B
     if kernel.one_design:
-        return {"functions": _functions(grid, kernel.config.numpy_dtype)}
+        data = problems.y_PN[:1] if kernel.one_data else problems.y_PN[:0]
+        return {"functions": _table(kernel, grid, data)}
     ends = {"middle": np.asarray(grid.middle), "half": np.asarray(grid.half)}
     spread = {
         name: rows_of(values[of, None], batch, np.float64)[0] for name, values in ends.items()
@@ -109,23 +111,26 @@ def _design(kernel: IterationKernel, problems: Problems, batch: int) -> Arrays:
     return {"t": grid.t(), **spread}
 
 
-def _functions(grid: Grid, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """The basis functions at the points but the first, shape (N, M - 1).
+def _table(kernel: IterationKernel, grid: Grid, data_DN: Array) -> npt.NDArray[Any]:
+    """The basis functions at the points but the first, and data, a row for each point.
 
-    Powers are computed in ``dtype``, as the kernel computes those of ranges of their own.
+    Powers are computed in the iteration's dtype, as the kernel computes those of ranges of their
+    own.
     """
+    dtype = kernel.config.numpy_dtype
     argument = grid.x().astype(dtype) if grid.basis == "power" else grid.t()
-    rows = list(basis_functions(grid.basis, grid.degree, np.ravel(argument)))[1:]
-    if not rows:
-        return np.empty((grid.points, 0), dtype=dtype)
-    return np.ascontiguousarray(np.stack(rows, axis=1), dtype=dtype)
+    columns = [*basis_functions(grid.basis, grid.degree, np.ravel(argument))][1:]
+    table = np.zeros((grid.points, row_numbers(kernel.config, kernel.one_data)), dtype=dtype)
+    for k, column in enumerate([*columns, *data_DN]):
+        table[:, k] = column
+    return table
 
 
 def _data(kernel: IterationKernel, problems: Problems, batch: int, width: int) -> Arrays:
     """The data: one row for all, or one for each fit in groups of ``width``."""
     dtype = kernel.config.numpy_dtype
     if kernel.one_data:
-        return {"y": problems.y_PN[0].astype(dtype)}
+        return {} if kernel.one_design else {"y": problems.y_PN[0].astype(dtype)}
     y = np.zeros((batch // width, problems.y_PN.shape[1], width), dtype=dtype)
     for group, data in enumerate(y):
         fits = problems.of_B[group * width : (group + 1) * width]

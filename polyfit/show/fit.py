@@ -28,12 +28,10 @@ def fit_text(run: Run, stored: StoredFit) -> str:
 def _fit_pairs(run: Run, stored: StoredFit) -> list[tuple[str, str]]:
     footer, shard = stored.footer, stored.shard
     device, cpu = footer.get("device"), footer.get("cpu")
-    made_on = (
-        "a CPU; any gives the same bits"
-        if (device, cpu) == ("cpu", "any")
-        else (f"{device} ({cpu})")
+    place = (
+        "with the bits of any CPU" if (device, cpu) == ("cpu", "any") else f"on {device} ({cpu})"
     )
-    made_by = f"engine {footer.get('engine')}, torch {footer.get('torch')}, on {made_on}"
+    made_by = f"engine {footer.get('engine')}, torch {footer.get('torch')}, {place}"
     pairs = [
         ("run", str(run.address)),
         ("shard", f"{stored.key}: fits {shard.start} to {shard.stop - 1}"),

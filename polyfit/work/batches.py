@@ -50,8 +50,8 @@ MAX_INDEX: Final = 2**31 - 1
 """The kernels of an accelerator count the numbers of an array in 32 bits."""
 
 BATCHES_PER_THREAD: Final = 3
-"""Batches for each thread that uses an accelerator: one is iterated while another is copied or
-evaluated."""
+"""Batches for each of several threads that use an accelerator: one is iterated while others are
+copied or evaluated. A thread alone cannot do that, and a large batch uses more of the device."""
 
 MIN_BATCH_FITS: Final = 8_192
 """Fits of such a batch: with fewer, the fixed cost of a batch exceeds that of its fits."""
@@ -168,7 +168,8 @@ class Batches:
         most = min(by_memory, MAX_INDEX // max(vectors, points * size))
         if not by_kernel:  # torch runs the same number of operations for few fits as for many
             return most
-        return min(most, max(MIN_BATCH_FITS, -(-num_fits // (BATCHES_PER_THREAD * self._threads))))
+        parts = BATCHES_PER_THREAD * self._threads if self._threads > 1 else 1
+        return min(most, max(MIN_BATCH_FITS, -(-num_fits // parts)))
 
     def _free_bytes(self) -> int:
         """Free memory of the accelerator, with what torch keeps for reuse."""

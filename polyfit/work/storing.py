@@ -126,15 +126,24 @@ def _footer(
 
 
 def provenance(plan: Plan, device: torch.device) -> dict[str, Any]:
-    """What decides the bits of rows computed here, besides their fields and what is recorded."""
+    """What decides the bits of rows computed here, besides their fields and what is recorded.
+
+    ``device`` is the one whose bits they are.
+    """
     return {
         "engine": plan.engine,
         "ENGINE": ENGINE,
         "SCHEMA": SCHEMA,
         "torch": torch.__version__,
-        "device": device.type,
+        "device": "cpu" if _by_kernels(plan) else device.type,
         "cpu": cpu_kind(plan),
     }
+
+
+def _by_kernels(plan: Plan) -> bool:
+    """Whether kernels of ours compute all rows: then they have the bits of a CPU on a GPU too."""
+    optimizers = plan.sweep.values("optimizer")
+    return plan.engine != "eager" and not any(one.traits.second_order for one in optimizers)
 
 
 def cpu_kind(plan: Plan) -> str:
@@ -142,9 +151,6 @@ def cpu_kind(plan: Plan) -> str:
 
     It does where torch adds over points: the order depends on the length of the CPU's vectors.
     """
-    optimizers = plan.sweep.values("optimizer")
-    second_order = any(optimizer.traits.second_order for optimizer in optimizers)
-    by_torch = plan.engine == "eager" or second_order
-    if not by_torch or set(plan.sweep.values("objective")) <= set(SQUARED):
+    if _by_kernels(plan) or set(plan.sweep.values("objective")) <= set(SQUARED):
         return ANY_CPU
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -38,14 +38,10 @@ def _accelerated(options: Options, report: Report, name: str, objective: str) ->
     core = our_contender("one core", tutorial_spec("compiled", few, objective=objective))
     spec = tutorial_spec("compiled", many, objective=objective)
     losses = tutorial_spec("compiled", many, True, objective=objective)
-    whole = our_contender("ours", spec, accelerated=here)
     lean = our_contender("ours, iteration only", spec, iteration_only=True, accelerated=here)
     told = our_contender("ours, 20 losses", losses, accelerated=here)
-    cores = min(8, len(CORES))
-    fed = our_contender(
-        f"ours, 20 losses, {cores} threads", losses, "all", accelerated=here, threads=cores
-    )
-    contenders = [core, whole, lean, told, fed]
+    eight = replace(told, cores="each", most=8)
+    contenders = [core, lean, eight]
     there = {"platform": platform, "batches": peers}
     jax = Contender("JAX, best form", "bench.peers:jax_reduced", {**there, "unrolled": (1, 10)})
     if not squared:
@@ -56,12 +52,12 @@ def _accelerated(options: Options, report: Report, name: str, objective: str) ->
         "torch.compile", "bench.peers:torch_compiled",
         {"objective": objective, "device": device, "batch": peers[-1]},
     )  # fmt: skip
-    ratios = [(whole, core)]
+    ratios = [(told, core)]
     if objective in ("sse", "huber"):
         contenders += [jax, compiled]
-        ratios += [(lean, jax), (told, jax), (lean, compiled)]
+        ratios += [(lean, jax), (lean, compiled)]
     rows = race(contenders, options)
-    title = f"{name}: the tutorial's job with {objective}; fed by one core where not told otherwise"
+    title = f"{name}: the tutorial's job with {objective}; fed by one core, or by a process on each"
     report.rates(f"accelerator, {objective}", title, rows, core.name)
     for of, to in ratios:
         report.ratio(f"accelerator, {objective}: {of.name} / {to.name}", rows, of, to)

@@ -29,13 +29,13 @@ def ours(
     iteration_only: bool = False,
     in_flops: bool = False,
     accelerated: bool = False,
-    threads: int = 1,
 ) -> "Work":
     """All fits of ``spec`` as one shard through ``compute``, the general code as users run it.
 
-    ``iteration_only`` runs the calls that the shard makes to the engine, and nothing else.
-    ``in_flops`` counts the operations of the updates taken instead of fits. ``accelerated`` takes
-    the accelerator of the machine instead of the CPU.
+    ``iteration_only`` runs the calls that the shard makes to the engine, and nothing else; on an
+    accelerator, like its peers, with inputs and results that stay there. ``in_flops`` counts the
+    operations of the updates taken instead of fits. ``accelerated`` takes the accelerator of the
+    machine instead of the CPU.
     """
     _limit_to_avx2()
     import torch
@@ -47,7 +47,7 @@ def ours(
 
     plan = plan_of(spec)
     shard = Shard(0, 0, plan.fits)
-    compute = partial(fitting.compute, plan, shard, pick_device(accelerated), threads)
+    compute = partial(fitting.compute, plan, shard, pick_device(accelerated))
     if not iteration_only:
         work = Work(plan.fits, lambda: None)
 
@@ -62,7 +62,7 @@ def ours(
         work.run = run
         return work
     torch.set_num_threads(1)
-    calls: list[Callable[[], Any]] = []
+    calls: list[partial[Any]] = []
     name = "fit_affine" if plan.engine == "affine" else "fit_batch"
     engine: Any = getattr(fitting, name)
 
@@ -75,12 +75,38 @@ def ours(
     setattr(fitting, name, engine)
     if not calls:
         raise RuntimeError(f"fitting.compute does not call fitting.{name}")
+    if accelerated:
+        return Work(plan.fits, _on_the_device([call.args[0] for call in calls]))
 
     def iterate() -> Any:
         outcomes = [call() for call in calls]
         return outcomes[0].coefficients_BM
 
     return Work(plan.fits, iterate)
+
+
+def _on_the_device(batches: list[Any]) -> Callable[[], Any]:
+    """The iteration of batches whose arrays are on the GPU, and stay there."""
+    import torch
+
+    from polyfit.engine import gpu
+    from polyfit.engine.layout import integers, kernel_of, layout
+
+    device, calls = torch.device("cuda"), []
+    for inputs in batches:
+        kernel, count = kernel_of(inputs), len(inputs.lr_B)
+        here = layout(kernel, inputs, count)
+        there = {name: torch.from_numpy(array).to(device) for name, array in here.items()}
+        call = gpu.launcher(kernel, {**there, **integers(kernel, here, count)}, device)
+        calls.append((there, there["taken"].clone(), count, kernel.config.steps, call))
+
+    def iterate() -> Any:
+        for there, going, count, steps, call in calls:
+            there["taken"].copy_(going)
+            call(begin=0, end=count, update=0, until=steps, slot=0)
+        return calls[0][0]["final"][:, :1].T.tolist()
+
+    return iterate
 
 
 def _limit_to_avx2() -> None:

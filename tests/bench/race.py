@@ -26,8 +26,8 @@ from bench.settings import ANSWER_S, CORES, NARROW, Failed, Options, Table, fini
 class Contender:
     """A row of a table: ``maker`` ("module:function") returns its ``Work`` in its own process.
 
-    ``cores`` is "one", "each" (one core, then a process on each), or "all" (one process that
-    uses all of them by itself). ``narrow``: with AVX2 at most.
+    ``cores`` is "one", "each" (one core, then a process on each of ``most``), or "all" (one
+    process that uses all of them by itself). ``narrow``: with AVX2 at most.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Contender:
     arguments: dict[str, Any] = field(default_factory=dict)
     cores: str = "one"
     narrow: bool = False
+    most: int | None = None
 
 
 @dataclass(slots=True)
@@ -223,12 +224,14 @@ def _round(row: Row, runner: Runner, options: Options) -> None:
 
 def _on_all_cores(row: Row, contender: Contender, options: Options) -> None:
     """A process on each core, or one on all: all go at once, and their rates add up."""
-    places = [CORES] if contender.cores == "all" else [[core] for core in CORES]
+    each = [[core] for core in CORES[: contender.most]]
+    places = [CORES] if contender.cores == "all" else each
     runners: list[Runner] = []
     try:
         for place in places:
             runners.append(Runner(contender, place, options.answer_s))
-            told = runners[-1].answer()
+        for runner in runners:
+            told = runner.answer()
             row.note, row.coefficients = row.note or told["note"], told["coefficients"]
         for _ in range(max(2, options.rounds // 2)):
             for runner in runners:

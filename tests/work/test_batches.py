@@ -73,6 +73,7 @@ def test_memory_that_torch_keeps_is_free(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_each_thread_has_batches_enough_for_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert on_a_gpu("engine: compiled", 1, 2**36, monkeypatch, 2**18) >= 2**18
     assert on_a_gpu("engine: compiled", 8, 2**36, monkeypatch, 2**18) * 8 * 3 <= 2**18 + 24
     assert on_a_gpu("engine: compiled", 64, 2**36, monkeypatch, 2**18) == batches.MIN_BATCH_FITS
     assert on_a_gpu("engine: eager", 8, 2**36, monkeypatch, 2**18) > 2**18
