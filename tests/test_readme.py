@@ -92,7 +92,7 @@ def _pages() -> list[Page]:
 
 PAGES = _pages()
 BLOCKS = [block for page in PAGES for block in page.blocks()]
-NEEDS = ("docker", "kubernetes", "aws", "cron", "developer")
+NEEDS = ("docker", "kubernetes", "aws", "cron", "systemd", "developer")
 
 
 def blocks(info: str) -> list[Block]:

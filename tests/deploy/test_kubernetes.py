@@ -342,7 +342,7 @@ def test_the_date_of_a_nights_pod_is_the_one_it_was_due(
 
     # polyfit takes the shell's place, so that it is process 1 and gets SIGTERM.
     args = " ".join(container["args"])
-    assert printed == f"{process.pid} run {args} --run-id nightly-{day}\n"
+    assert printed == f"{process.pid} run {args} --run-id nightly-{{date}} --date {day}\n"
 
 
 # Stands in for the API server behind kubectl, and leaves to the real one what needs no server. A
@@ -497,6 +497,6 @@ def test_the_entrypoint_of_a_rayjob_is_a_run_with_and_without_a_night() -> None:
         }
         assert words[""][:3] == ["run", "/opt/polyfit/jobs/sweep.yaml", "--store"]
         assert [it for it in words["2026-11-23"] if it not in words[""]] == [
-            "--run-id",
-            "nightly-2026-11-23",
+            "--date",
+            "2026-11-23",
         ]

@@ -1,9 +1,9 @@
-"""Nights on one machine: cron's line, run as cron would."""
+"""Nights on one machine: cron's line, run as cron would, and systemd's units by its own judge."""
 
 import datetime as dt
 import re
+import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,8 @@ from deployed import crontab_lines, text
 from limits import HANG_S
 from manifest_rules import cron_errors
 from scripts import executable
+
+from polyfit.work.signals import DRAIN_S
 
 
 @pytest.fixture
@@ -20,19 +22,37 @@ def crontab_command() -> str:
     return line.split(maxsplit=5)[5].replace(r"\%", "%")
 
 
+class Machine:
+    """A checkout with a polyfit that writes its arguments, and a folder of logs."""
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self.opt, self.logs = folder / "opt", folder / "log"
+        self.logs.mkdir()
+        self.polyfit('printf "%s\\n" "$@"')
+        executable(self.opt / "deploy/machine/nightly.sh", text("machine/nightly.sh"))
+        for name in ("polyfit.service", "polyfit.timer", "polyfit-failed@.service"):
+            (self.opt / "deploy/machine" / name).write_text(text(f"machine/{name}"))
+        self.command = command.replace("/opt/polyfit", str(self.opt))
+
+    def polyfit(self, body: str) -> None:
+        executable(self.opt / ".venv/bin/polyfit", f"#!/bin/sh\n{body}\n")
+
+    def night(self) -> tuple[int, str]:
+        """Exit status, and what cron would mail."""
+        done = subprocess.run(
+            ["/bin/sh", "-c", self.command],
+            env={"PATH": "/usr/bin:/bin", "POLYFIT_LOGS": str(self.logs)},
+            capture_output=True,
+            text=True,
+            timeout=HANG_S,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+
 @pytest.fixture
-def nightly(crontab_command: str, tmp_path: Path) -> Callable[[], int]:
-    """Runs crontab's command in folders made for it, with a polyfit that writes its arguments."""
-    executable(tmp_path / "opt/.venv/bin/polyfit", '#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    (tmp_path / "log").mkdir()
-    command = crontab_command.replace("/opt/polyfit", str(tmp_path / "opt"))
-    command = command.replace("/var/log/polyfit", str(tmp_path / "log"))
-
-    def run() -> int:
-        shell = crontab_lines()[0]["SHELL"]
-        return subprocess.run([shell, "-c", command], timeout=HANG_S, check=False).returncode
-
-    return run
+def machine(crontab_command: str, tmp_path: Path) -> Machine:
+    return Machine(tmp_path, crontab_command)
 
 
 def utc_date() -> str:
@@ -59,20 +79,32 @@ def test_no_percent_sign_ends_the_crontab_command() -> None:
     assert re.findall(r"(?<!\\)%", text("machine/crontab").split("\n17 ")[1]) == []
 
 
-def test_the_crontab_run_is_named_by_its_date_and_logged(
-    nightly: Callable[[], int], tmp_path: Path
+def test_a_night_that_went_well_is_logged_under_its_date_and_mails_nothing(
+    machine: Machine,
 ) -> None:
-    before, status, after = utc_date(), nightly(), utc_date()
+    before, ended, after = utc_date(), machine.night(), utc_date()
 
-    (log,) = (tmp_path / "log").glob("*.log")
-    assert status == 0
+    (log,) = machine.logs.glob("*.log")
+    assert ended == (0, "")
     assert log.stem in {before, after}
     run = ["run", "jobs/sweep.yaml", "--store", "s3://polyfit-results/nightly"]
-    assert "\n".join([*run, "--run-id", f"nightly-{log.stem}"]) in log.read_text()
+    named = ["--run-id", "nightly-{date}", "--date", log.stem]
+    assert log.read_text() == "\n".join([*run, *named, ""])
 
 
-def test_a_night_at_work_keeps_the_next_one_out(nightly: Callable[[], int], tmp_path: Path) -> None:
-    lock = tmp_path / "log" / "lock"
+def test_a_night_that_failed_mails_its_exit_code_and_its_last_lines(machine: Machine) -> None:
+    machine.polyfit("seq 1 100; echo 'polyfit: the store refuses' >&2; exit 5")
+
+    status, mail = machine.night()
+
+    assert status == 5
+    assert "ended with exit code 5" in mail
+    assert mail.endswith("99\n100\npolyfit: the store refuses\n")
+    assert len(mail.splitlines()) == 22
+
+
+def test_a_night_at_work_keeps_the_next_one_out(machine: Machine) -> None:
+    lock = machine.logs / "lock"
     with subprocess.Popen(
         ["flock", str(lock), "sh", "-c", "echo locked; read -r _"],
         stdin=subprocess.PIPE,
@@ -81,9 +113,71 @@ def test_a_night_at_work_keeps_the_next_one_out(nightly: Callable[[], int], tmp_
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "locked\n"
-        status = nightly()
+        status, mail = machine.night()
         holder.communicate("\n", timeout=HANG_S)
 
-    (log,) = (tmp_path / "log").glob("*.log")
-    assert status != 0
-    assert "failed to get lock" in log.read_text()
+    assert status == 75
+    assert "an earlier night is still at work" in mail
+
+
+# systemd ------------------------------------------------------------------------------------------
+
+
+def complaints(machine: Machine) -> str:
+    """What systemd says of the units, whose program is the stand-in."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is missing: apt-get install -y systemd")
+    folder = machine.opt / "deploy/machine"
+    service = folder / "polyfit.service"
+    service.write_text(service.read_text().replace("/opt/polyfit", str(machine.opt)))
+    units = ("polyfit.timer", "polyfit.service", "polyfit-failed@.service")
+    failed = (folder / units[2]).rename(folder / "polyfit-failed@polyfit.service.service")
+    told = subprocess.run(
+        ["systemd-analyze", "verify", *(folder / unit for unit in units[:2]), failed],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout + told.stderr
+
+
+def test_systemd_has_nothing_to_say_of_the_units(machine: Machine) -> None:
+    assert complaints(machine) == ""
+
+
+@pytest.mark.parametrize(
+    ("unit", "right", "wrong"),
+    [
+        ("polyfit.timer", "04:17:00", "24:17:00"),
+        ("polyfit.timer", "Persistent=", "Persistant="),
+        ("polyfit.service", "KillMode=mixed", "KillMode=mix"),
+        ("polyfit.service", "ExecStart=/opt", "ExecStart=/optt"),
+    ],
+)
+def test_systemd_complains_of_a_fault(machine: Machine, unit: str, right: str, wrong: str) -> None:
+    path = machine.opt / "deploy/machine" / unit
+    path.write_text(path.read_text().replace(right, wrong))
+
+    assert unit in complaints(machine)
+
+
+def test_the_timer_makes_up_for_a_night_and_a_failed_one_is_told() -> None:
+    timer, service = text("machine/polyfit.timer"), text("machine/polyfit.service")
+
+    assert "Persistent=true" in timer.splitlines()
+    assert "OnFailure=polyfit-failed@%n.service" in service.splitlines()
+    # Ray's processes are polyfit's to end: its actors store their shards first.
+    assert "KillMode=mixed" in service.splitlines()
+    (stop_s,) = re.findall(r"^TimeoutStopSec=(\d+)$", service, re.MULTILINE)
+    assert int(stop_s) >= DRAIN_S + 20
+
+
+def test_cron_and_the_timer_run_the_same_at_the_same_time() -> None:
+    (line,) = crontab_lines()[1]
+    minute, hour, *_, command = line.split(maxsplit=5)
+    (start,) = re.findall(
+        r"^ExecStart=\S+ run (.*) --run-id", text("machine/polyfit.service"), re.M
+    )
+
+    assert command.endswith(start)
+    assert f" {int(hour):02}:{minute}:00 UTC" in text("machine/polyfit.timer")
