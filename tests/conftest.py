@@ -10,7 +10,9 @@ import os
 import secrets
 import shutil
 import sys
+import sysconfig
 import tempfile
+import venv
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -220,6 +222,17 @@ def ray_cluster(seaweed: S3Server) -> Iterator[RayHead]:
     """Two CPU cores and two logical GPUs, whose node has the keys of ``seaweed``."""
     with ray_head(env=seaweed.env) as head:
         yield head
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python with all packages of ours but polyfit."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=False)
+    (site,) = folder.glob("lib/python*/site-packages")
+    # Those that are installed in place are named by files like this one, which do not nest.
+    (site / "ours.pth").write_text(sysconfig.get_path("purelib"))
+    return str(folder / "bin" / "python")
 
 
 @pytest.fixture

@@ -462,8 +462,11 @@ def ray_head(
 
 
 @contextmanager
-def ray_node(head: RayHead, address: str, num_cpus: int = 1) -> Iterator[None]:
-    """A second node on this machine, at an ``address`` of its own such as 127.0.0.2.
+def ray_node(
+    head: RayHead, address: str, num_cpus: int = 1, env: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """Another node on this machine, at an ``address`` of its own such as 127.0.0.2; ``env`` as for
+    the head.
 
     It runs our Python, and its home is this folder: it finds polyfit. Its processes end with it,
     and with the cluster.
@@ -474,11 +477,11 @@ def ray_node(head: RayHead, address: str, num_cpus: int = 1) -> Iterator[None]:
         *("--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={num_cpus}"),
         *("--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}"),
     ]
-    said = head.folder / "node.log"
+    said = head.folder / f"node-{address}.log"
     with said.open("wb") as log:
         process = subprocess.Popen(
             command,
-            env=_node_env(head.folder, head.env, {}),
+            env=_node_env(head.folder, head.env, env or {}),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -41,6 +41,7 @@ WINGS = {
         "folder": "",
         "uri": "",
         "aws": "botocore",
+        "credentials": "botocore",
         "s3_answers": "botocore mypy_boto3_s3",
         "s3_errors": "botocore",
         "s3_client": "boto3 botocore mypy_boto3_s3",
@@ -215,6 +216,11 @@ WINGS = {
         "run_address": "",
         "driver": "",
         "recompute": "torch numpy",
+        "job_start": "",
+        "submission": "",
+        "job_server": "ray",
+        "job_follower": "",
+        "job_end": "",
     },
     "show": {
         "text": "",
@@ -256,16 +262,21 @@ WINGS = {
         "run": "click",
         "list": "click",
         "compare": "click",
+        "watching": "",
         "status": "click",
         "results": "click",
         "show": "click",
         "verify": "click",
+        "submit": "click",
         "app": "click",
     },
 }
 ENTRANCES = {"__init__", "__main__", "api"}  # of the package: they may import every module
 ORDER = ["errors", *(f"{wing}.{module}" for wing in WINGS for module in WINGS[wing])]
 FOR_TYPES = {
+    "work.job_follower": {"ray"},
+    "work.job_end": {"ray"},
+    "cli.submit": {"ray"},
     "show.rows": {"pyarrow"},
     "show.groups": {"polars"},
     "show.comparison": {"polars"},

@@ -19,6 +19,7 @@ from polyfit.cli.run import run_specs
 from polyfit.cli.schema import show_schema
 from polyfit.cli.show import show_fit
 from polyfit.cli.status import show_status
+from polyfit.cli.submit import submit_specs
 from polyfit.cli.validate import validate_specs
 from polyfit.cli.verify import verify_run
 from polyfit.errors import Exit, check_working_folder
@@ -60,6 +61,7 @@ for command in (
     validate_specs,
     show_plan,
     run_specs,
+    submit_specs,
     list_runs,
     show_status,
     show_results,

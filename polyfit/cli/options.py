@@ -11,11 +11,17 @@ __all__ = [
     "as_json",
     "date",
     "endpoint_url",
+    "placement_timeout",
     "refuse_two",
+    "report",
+    "retry_failed",
+    "reuse",
+    "run_id",
     "run_store",
     "settings",
     "store",
     "strict",
+    "wait",
 ]
 
 
@@ -62,6 +68,36 @@ settings: Final = click.option(
 )
 strict: Final = click.option(
     "--strict", is_flag=True, help="Whatever would be a warning is an error."
+)
+run_id: Final = click.option(
+    "--run-id", metavar="ID", help="Name of the run, else the spec's, else from its hash."
+)
+placement_timeout: Final = click.option(
+    "--placement-timeout",
+    "placement_timeout_s",
+    default=600.0,
+    metavar="S",
+    type=Seconds(min=0),
+    help="Seconds to wait while the cluster has no room.  [default: 600]",
+)
+wait: Final = click.option(
+    "--wait",
+    "wait_s",
+    default=20.0,
+    metavar="S",
+    type=Seconds(min=0),
+    help="Seconds to wait for another driver of this run to end.  [default: 20]",
+)
+retry_failed: Final = click.option(
+    "--retry-failed", is_flag=True, help="Try failed shards of earlier attempts again."
+)
+reuse: Final = click.option(
+    "--reuse",
+    metavar="RUN",
+    help="Another run, whose rows are taken instead of fitting them again.",
+)
+report: Final = click.option(
+    "--report", is_flag=True, help="Write the run as an HTML page at its end, into the run."
 )
 
 

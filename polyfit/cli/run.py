@@ -15,9 +15,7 @@ __all__ = ["run_specs"]
 @click.argument("paths", metavar="SPEC...", nargs=-1, required=True)
 @options.store
 @options.endpoint_url
-@click.option(
-    "--run-id", metavar="ID", help="Name of the run, else the spec's, else from its hash."
-)
+@options.run_id
 @options.date
 @click.option(
     "--since",
@@ -31,32 +29,12 @@ __all__ = ["run_specs"]
     help="Ray actors or this process.  [default: auto]",
 )
 @click.option("--address", metavar="ADDR", help="Ray cluster to join, else RAY_ADDRESS.")
-@click.option(
-    "--placement-timeout",
-    "placement_timeout_s",
-    default=600.0,
-    metavar="S",
-    type=options.Seconds(min=0),
-    help="Seconds to wait while the cluster has no room.  [default: 600]",
-)
-@click.option(
-    "--wait",
-    "wait_s",
-    default=20.0,
-    metavar="S",
-    type=options.Seconds(min=0),
-    help="Seconds to wait for another driver of this run to end.  [default: 20]",
-)
-@click.option("--retry-failed", is_flag=True, help="Try failed shards of earlier attempts again.")
-@click.option(
-    "--reuse",
-    metavar="RUN",
-    help="Another run, whose rows are taken instead of fitting them again.",
-)
+@options.placement_timeout
+@options.wait
+@options.retry_failed
+@options.reuse
 @options.settings
-@click.option(
-    "--report", is_flag=True, help="Write the run as an HTML page at its end, into the run."
-)
+@options.report
 @options.strict
 @options.as_json
 @click.pass_obj

@@ -1,17 +1,13 @@
 """``polyfit status``."""
 
-import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from polyfit.cli import options
-from polyfit.errors import Exit
+from polyfit.cli.watching import watching
 
 if TYPE_CHECKING:
     from polyfit.run.state import RunState
@@ -22,11 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["show_status"]
 
 PAUSE_S: Final = 2.0
-
-_ENDED: Final = {
-    signal.SIGINT: (Exit.INTERRUPTED, "interrupted"),
-    signal.SIGTERM: (Exit.DRAINED, "ended by SIGTERM"),
-}
 
 
 @click.command("status", short_help="Show how far a run is, and who drives it.")
@@ -57,36 +48,10 @@ def show_status(
     address = find_run(run, store, endpoint_url, date)
     opened = address.open()
     plan = plan_at(opened)
-    with _own_signals() if watch else nullcontext():
+    with watching("the run itself goes on") if watch else nullcontext():
         state = _watch(address, opened, plan, as_json) if watch else read_state(opened, plan)
     _show(address, plan, state, as_json)
     return state.state.exit_code
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Say of a signal that it ends the watching alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in _ENDED}
-    try:
-        for number, handler in before.items():
-            if handler != signal.SIG_IGN:
-                signal.signal(number, _end_watching)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end_watching(number: int, frame: Any) -> NoReturn:
-    """End here and now: an exception can be lost in a library's callback."""
-    code, what = _ENDED[signal.Signals(number)]
-    try:
-        os.write(2, f"polyfit: {what}; the run itself goes on\n".encode())
-    finally:
-        os._exit(code)
 
 
 def _watch(address: "StoreAddress", opened: "Store", plan: "Plan", as_json: bool) -> "RunState":

@@ -17,6 +17,7 @@ __all__ = [
     "mask_credentials",
     "normalize_endpoint",
     "normalize_uri",
+    "variables",
 ]
 
 DATE: Final = "{date}"
@@ -169,6 +170,11 @@ def expand_variables(text: str, environment: Mapping[str, str]) -> str:
         return text
 
     return _VARIABLE.sub(value, text)
+
+
+def variables(text: str) -> set[str]:
+    """The names of the variables that ``expand_variables`` would ask for."""
+    return {found["name"] for found in _VARIABLE.finditer(text) if found["name"]}
 
 
 def mask_credentials(text: str) -> str:

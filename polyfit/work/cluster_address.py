@@ -1,17 +1,20 @@
 """The address of a Ray cluster: which one to join, and its forms.
 
-That this process is the entrypoint of a Ray job shows in an environment variable that Ray sets for
-its own use; a test submits a job.
+That this process is the entrypoint of a Ray job, and which, shows in an environment variable that
+Ray sets for its own use; tests submit jobs.
 """
 
+import json
 import os
 import re
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from polyfit.errors import UsageError
+from polyfit.store.uri import mask_credentials
 
-__all__ = ["HostPort", "inside_ray_job", "named_cluster"]
+__all__ = ["HostPort", "inside_ray_job", "job_server_url", "named_cluster", "submission_id"]
 
 _HOST_PORT: Final = re.compile(r"(ray://)?(?:\[([^\[\]/,\s]+)\]|([^\[\]:/,\s]+)):([0-9]{1,5})")
 
@@ -38,9 +41,45 @@ class HostPort:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+_JOB: Final = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # the name is what Ray calls it
+
+
 def inside_ray_job() -> bool:
     """Whether this process is the entrypoint of a Ray job."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # the name is what Ray calls it
+    return _JOB in os.environ
+
+
+def submission_id() -> str | None:
+    """The submission id of the Ray job whose entrypoint this process is; None if of none."""
+    try:
+        return str(json.loads(os.environ[_JOB])["metadata"]["job_submission_id"])
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def job_server_url(address: str | None) -> str:
+    """Where jobs are submitted: the given URL, RAY_API_SERVER_ADDRESS, or RAY_ADDRESS if it is one.
+
+    Raises:
+        UsageError: none is named, or it is no URL.
+    """
+    variables = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+    named = {"--address": address} | {name: os.environ.get(name) for name in variables}
+    if not address and not str(named["RAY_ADDRESS"]).startswith(("http://", "https://")):
+        del named["RAY_ADDRESS"]  # a cluster's own, which takes no jobs
+    name, url = next(((name, url) for name, url in named.items() if url), ("--address", ""))
+    try:
+        parts = urlsplit(url.strip())
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port beyond 65535, half a bracket
+        usable = False
+    if not usable or "@" in parts.netloc or parts.query or parts.fragment:
+        found = repr(mask_credentials(url)) if url else "is missing"
+        raise UsageError(
+            f"{name} {found}; allowed: http://HOST:PORT or https://HOST:PORT without credentials, "
+            "where the port of a cluster's job server is 8265 if not set otherwise"
+        )
+    return url.strip().rstrip("/")
 
 
 def named_cluster(address: str | None) -> str | None:

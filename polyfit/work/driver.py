@@ -27,6 +27,7 @@ from polyfit.spec.plan import Plan, dump_json
 from polyfit.spec.precheck import Precheck
 from polyfit.spec.spec import Spec
 from polyfit.work.attempt import Attempt
+from polyfit.work.cluster_address import submission_id
 from polyfit.work.heartbeat import Heartbeat
 from polyfit.work.progress import Listener, OnMessage
 from polyfit.work.run_address import check_store_is_named, reuse_source
@@ -159,7 +160,8 @@ def _attempt_name() -> str:
 
 def _facts(attempt: str, workplace: Workplace, plan: Plan) -> dict[str, Any]:
     """What is noted with an attempt when it begins."""
-    return {
+    job = submission_id()
+    return ({} if job is None else {"job": job}) | {
         "attempt": attempt,
         "started_at": now(),
         "host": socket.gethostname(),

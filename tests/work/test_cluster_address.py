@@ -6,7 +6,7 @@ import pytest
 
 import polyfit
 from polyfit.errors import UsageError
-from polyfit.work.cluster_address import named_cluster
+from polyfit.work.cluster_address import job_server_url, named_cluster, submission_id
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,64 @@ def test_a_cluster_is_named_in_one_of_rays_forms(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert named_cluster(address) == (address.strip() or None)
+
+
+@pytest.mark.parametrize(
+    ("address", "api_server", "ray_address", "url"),
+    [
+        ("http://a:1/", "http://b:2", "http://c:3", "http://a:1"),
+        (None, "https://b:2/ray/", "http://c:3", "https://b:2/ray"),
+        (None, None, "http://c:3", "http://c:3"),
+    ],
+)
+def test_the_job_server_is_the_first_that_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    address: str | None,
+    api_server: str | None,
+    ray_address: str,
+    url: str,
+) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", api_server or "")
+    monkeypatch.setenv("RAY_ADDRESS", ray_address)
+    assert job_server_url(address) == url
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        (None, "--address is missing"),
+        ("a:8265", "--address 'a:8265'"),
+        ("http://", "--address 'http://'"),
+        ("http://a:99999", "--address 'http://a:99999'"),
+        ("ray://a:10001", "--address 'ray://a:10001'"),
+        ("http://me:word@a:1", "--address 'http://***@a:1'"),
+        ("http://a:1?x", "--address 'http://a:1?x'"),
+    ],
+)
+def test_what_is_no_url_of_a_job_server_is_refused(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, found: str
+) -> None:
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    with pytest.raises(UsageError) as refused:
+        job_server_url(address)
+    assert str(refused.value).startswith(f"{found}; allowed: http://HOST:PORT or https://")
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        (None, None),
+        ("[", None),
+        ("[]", None),
+        ("{}", None),
+        ('{"metadata": {"job_submission_id": "a-1"}}', "a-1"),
+    ],
+)
+def test_a_driver_knows_its_job(
+    monkeypatch: pytest.MonkeyPatch, config: str | None, found: str | None
+) -> None:
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    if config is not None:
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", config)
+    assert submission_id() == found

@@ -5,10 +5,8 @@ import re
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-import venv
 from pathlib import Path
 
 import pytest
@@ -25,17 +23,6 @@ from polyfit.work.ray_executor import ActorHandle, RayExecutor
 
 def opened(summary: str, store: S3Server) -> polyfit.Run:
     return polyfit.Run.open(json.loads(summary)["run"], store.endpoint_url)
-
-
-@pytest.fixture(scope="session")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Python with all packages of ours but polyfit."""
-    folder = tmp_path_factory.mktemp("bare")
-    venv.create(folder, with_pip=False)
-    (site,) = folder.glob("lib/python*/site-packages")
-    # Those that are installed in place are named by files like this one, which do not nest.
-    (site / "ours.pth").write_text(sysconfig.get_path("purelib"))
-    return str(folder / "bin" / "python")
 
 
 def test_a_node_without_polyfit_is_named_and_the_run_goes_on_where_there_is_another(

@@ -1,0 +1,141 @@
+"""What a job for a cluster is made of, and that nothing of it is a credential."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import polyfit
+from polyfit.errors import UsageError
+from polyfit.spec.plan import Plan
+from polyfit.spec.spec import Spec
+from polyfit.work import job_start
+from polyfit.work.submission import Submission
+
+SECRET = "planted+secret/value="
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret in the environment and another in a profile; a store's variable."""
+    (tmp_path / "credentials").write_text("[default]\naws_secret_access_key = of-the-profile\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("BUCKET", "results")
+    monkeypatch.setenv("UNRELATED", "stays here")
+
+
+def submission(
+    *texts: str,
+    store: str | None = "s3://bucket/prefix",
+    endpoint_url: str | None = None,
+    date: str | None = None,
+    reuse: str | None = None,
+    options: tuple[str, ...] = (),
+    python: str = "python",
+) -> Submission:
+    specs = [Spec.parse(text) for text in texts]
+    return Submission.of(specs, store, endpoint_url, None, date, reuse, options, python)
+
+
+def test_the_command_line_there_is_the_one_here(tmp_path: Path) -> None:
+    made = submission("name: a", "name: b", options=("--retry-failed",), python="/opt/p y/python")
+    assert made.entrypoint == (
+        "exec '/opt/p y/python' start_polyfit.py run a.yaml b.yaml --store s3://bucket/prefix "
+        "--retry-failed"
+    )
+    made.write(tmp_path)
+    assert (tmp_path / "b.yaml").read_text() == "name: b"
+    asked = json.loads((tmp_path / job_start.ASKED).read_text())
+    assert asked["plans"]["a.yaml"] == Plan.of(Spec.parse("name: a")).hash
+    assert asked["versions"]["polyfit"] == polyfit.__version__
+
+
+def test_its_name_and_metadata_say_what_runs() -> None:
+    run_id = Plan.of(Spec.parse("name: a")).run_id
+    one, two = submission("name: a"), submission("name: a", "name: b")
+    assert one.name == f"a-{run_id}"
+    assert one.run_uris == f"s3://bucket/prefix/a/{run_id}"
+    assert one.metadata["run"] == one.run_uris
+    assert "@" in one.metadata["owner"]
+    assert two.name.startswith("a-and-1-more-")
+    assert two.name != submission("name: a", "name: c").name
+
+
+def test_specs_of_one_name_have_files_of_their_own() -> None:
+    made = submission("name: a", "name: a\nfit: {degree: 4}", "name: a-1")
+    assert [*made.files] == ["a.yaml", "a-1.yaml", "a-1-1.yaml"]
+    assert made.files["a-1.yaml"] == "name: a\nfit: {degree: 4}"
+
+
+def test_variables_of_a_store_travel_and_no_others() -> None:
+    made = submission("name: a\nstore: {uri: 's3://${BUCKET}/x'}", store=None)
+    assert made.environment == {"RAY_JOB_STOP_WAIT_TIME_S": "40", "BUCKET": "results"}
+    assert made.runs[0].uri.startswith("s3://results/x/a/")
+
+
+def test_the_date_is_that_of_the_submission() -> None:
+    """Whenever the job begins, and only where it matters."""
+    dated = submission("name: a", store="s3://bucket/{date}", date="2026-03-04")
+    assert dated.arguments == ("--store", "s3://bucket/{date}", "--date", "2026-03-04")
+    assert dated.runs[0].uri.startswith("s3://bucket/2026-03-04/a/")
+    today = submission("name: a\nrun_id: night-{date}").arguments[-1]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", today)
+    assert "--date" not in submission("name: a").arguments
+
+
+def test_a_run_to_reuse_means_the_same_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other.yaml").write_text("name: other")
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run_id = Plan.of(Spec.parse("name: other")).run_id
+    for given, sent in {
+        "other.yaml": f"s3://bucket/prefix/other/{run_id}",
+        "runs": str(tmp_path / "runs"),
+        "other@-1": "other@-1",
+    }.items():
+        assert submission("name: a", reuse=given).arguments[-2:] == ("--reuse", sent)
+
+
+@pytest.mark.parametrize(
+    ("text", "store", "found"),
+    [
+        ("name: a", None, "none is named"),
+        ("name: a", "runs", "'runs' is a folder of this machine"),
+        ("name: a\nstore: runs", None, "'runs' is a folder of this machine"),
+    ],
+)
+def test_a_store_outlives_the_job(text: str, store: str | None, found: str) -> None:
+    with pytest.raises(UsageError, match=f"a Ray job needs a store that outlives it, and {found}"):
+        submission(text, store=store)
+
+
+def test_a_folder_may_be_shared_by_all_nodes(tmp_path: Path) -> None:
+    assert submission("name: a", store=str(tmp_path)).runs[0].uri.startswith(f"{tmp_path}/a/")
+
+
+PROFILE = "aws_secret_access_key of the profile default"
+
+
+@pytest.mark.parametrize(
+    ("text", "keywords", "message"),
+    [
+        (f"name: a\n# {SECRET}", {}, "<spec>:2 holds the value of AWS_SECRET_ACCESS_KEY"),
+        ("name: a\n# of-the-profile", {}, f"<spec>:2 holds the value of {PROFILE}"),
+        ("name: a\n# ${AWS_SECRET_ACCESS_KEY}", {}, "the variable AWS_SECRET_ACCESS_KEY holds"),
+        ("name: a", {"options": ("--x", "AKIAIOSFODNN7EXAMPLE")}, "the command line holds an AWS"),
+        ("name: a", {"python": SECRET}, "the command line holds the value of AWS_SECRET_ACC"),
+        ("name: a", {"store": f"s3://bucket/{SECRET}"}, "the command line holds the value of AWS"),
+    ],
+)
+def test_what_holds_a_credential_is_not_sent(
+    text: str, keywords: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        submission(text, **keywords)  # type: ignore[arg-type]
+    assert str(refused.value).startswith(message)
+    assert "nothing was sent" in str(refused.value)
+    assert SECRET not in str(refused.value)
