@@ -19,7 +19,8 @@ __all__ = ["JobServer"]
 ANSWER_S: Final = 60.0
 """Seconds for one answer: Ray's own client would wait for ever where a connection is dead."""
 
-_NOT_FOUND: Final = "status code 404"
+_UNKNOWN: Final = ("status code 404", "does not exist")
+"""What Ray says of a job that it does not know; a proxy's 404 says nothing of it."""
 
 _TALKATIVE: Final = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 """Loggers with a line about each upload; two of them have a level of their own."""
@@ -93,7 +94,7 @@ class JobServer:
         try:
             return self._ask(partial(self._client.get_job_info, job_id))
         except ClusterError as error:
-            if _NOT_FOUND in str(error):
+            if all(words in str(error) for words in _UNKNOWN):
                 return None
             raise
 
