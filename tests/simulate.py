@@ -55,7 +55,7 @@ from polyfit.store.s3 import S3Store
 from polyfit.store.s3_answers import DIGEST
 from polyfit.work import attempt, driver, heartbeat, signals, storing
 from polyfit.work.capacity import MAX_IN_FLIGHT
-from polyfit.work.progress import QUIET_AFTER_S
+from polyfit.work.progress import QUIET_AFTER_S, Progress
 from polyfit.work.task import Job, Task, TaskResult
 from polyfit.work.workplace import Workplace
 
@@ -436,6 +436,9 @@ class SimulatedExecutor:
 
     def actors(self) -> tuple[int, int] | None:
         return None
+
+    def export(self, progress: Progress) -> None:
+        pass
 
     def close(self) -> None:
         """The workers of a driver that ended may go on for a while."""

@@ -43,6 +43,7 @@ WINGS = {
         "aws": "botocore",
         "credentials": "botocore",
         "s3_answers": "botocore mypy_boto3_s3",
+        "s3_calls": "mypy_boto3_s3",
         "s3_errors": "botocore",
         "s3_client": "boto3 botocore mypy_boto3_s3",
         "s3": "botocore mypy_boto3_s3",
@@ -190,6 +191,7 @@ WINGS = {
     },
     "work": {
         "progress": "",
+        "metrics": "ray",
         "throughput": "",
         "heartbeat": "",
         "batches": "torch numpy",

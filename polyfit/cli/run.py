@@ -30,6 +30,12 @@ __all__ = ["run_specs"]
 )
 @click.option("--address", metavar="ADDR", help="Ray cluster to join, else RAY_ADDRESS.")
 @options.placement_timeout
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Where Prometheus finds the metrics of a Ray that is started here, else anywhere.",
+)
 @options.wait
 @options.retry_failed
 @options.reuse

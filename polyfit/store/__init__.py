@@ -3,4 +3,4 @@
 Knows nothing of runs: keys and contents are the wing ``run``'s business. Third party: boto3.
 """
 
-__all__ = ["address", "base", "credentials", "object_file", "subfolder", "uri"]
+__all__ = ["address", "base", "credentials", "object_file", "s3_calls", "subfolder", "uri"]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 from polyfit.errors import StoreError
 from polyfit.store.aws import runs_program_for_keys, session, split_bucket, unless_configured
 from polyfit.store.s3_answers import check_answers
+from polyfit.store.s3_calls import watch_calls
 from polyfit.store.s3_errors import as_store_error
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def make_client(uri: str, endpoint_url: str | None, region: str | None) -> "S3Cl
             raise StoreError(f"{uri}: {error}") from None
         raise
     check_answers(client)
+    watch_calls(client)
     return client
 
 

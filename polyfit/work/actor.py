@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import ray
 
 from polyfit.errors import PolyfitError
+from polyfit.work.metrics import StoreMetrics
 from polyfit.work.task import Job, Task, TaskResult
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class ShardActor:
         self._arguments = (job, accelerated, threads)
         self._worker: ShardWorker | None = None
         self._opening = threading.Lock()
+        self._metrics = StoreMetrics(job.label)
 
     def ready(self, pause_s: float = 0.0) -> Ready:
         """Open the store and read the plan, after ``pause_s`` seconds; an error is returned."""
@@ -57,7 +59,10 @@ class ShardActor:
 
     def work(self, task: Task) -> TaskResult:
         """Do one task."""
-        return self._opened().run(task)
+        try:
+            return self._opened().run(task)
+        finally:
+            self._metrics.update()
 
     def compiling(self) -> bool:
         """Whether a kernel is being compiled in this process."""

@@ -100,7 +100,9 @@ class Attempt:
                 self.signals.defer()
                 self.on_message(f"running {executor.describe()}")
                 self.timeline.note_stage("fitting")
-                self.heartbeat.set_stage(partial(self._stage, executor), executor.actors)
+                self.heartbeat.set_stage(
+                    partial(self._stage, executor), executor.actors, executor.export
+                )
                 self._dispatch(executor, todo)
                 self._report_reused()
                 self._set_stage("ending the actors")
@@ -168,17 +170,21 @@ class Attempt:
         self.timeline.note_result(result)
         if result.fatal is not None:
             self._wait_for_store(result.fatal)
-            todo.append(result.task)
+            self._try_again(result, todo)
         elif result.receipt is not None:
             self.retries.note_stored()
             if self.tally.add(result):
                 self._report_refused(result)
         elif self.retries.retries_after(result):
-            todo.append(result.task)
+            self._try_again(result, todo)
         else:
             number = result.task.shard
             self.tally.failed.add(number)
             self.ledger.note_failure(number, result.task.kind, self.retries.causes[number])
+
+    def _try_again(self, result: TaskResult, todo: deque[Task]) -> None:
+        self.tally.retries[result.failure] += 1
+        todo.append(result.task)
 
     def _wait_for_store(self, error: PolyfitError) -> None:
         """Pause if the store fails for a moment; raise any other error."""

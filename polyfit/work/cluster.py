@@ -47,8 +47,15 @@ class Connection:
             ray.shutdown()
 
 
-def connect(address: str | None) -> Connection:
+def connect(
+    address: str | None, run: str = "a program's", metrics_port: int | None = None
+) -> Connection:
     """Join the named cluster, or start one on this machine.
+
+    Args:
+        address: the cluster; RAY_ADDRESS or the surrounding job's if None.
+        run: what the driver works for, for Ray's dashboard.
+        metrics_port: where Prometheus finds the metrics of a Ray of our own; any port if None.
 
     Raises:
         ClusterError: it cannot be joined, or does not start.
@@ -66,7 +73,7 @@ def connect(address: str | None) -> Connection:
     if ray.is_initialized():
         return Connection(own_cluster=False, opened=False)
     try:
-        context = ray.init(**_options(named))
+        context = ray.init(job_config=_job_config(run), **_options(named, metrics_port))
     except BaseException as error:
         ray.shutdown()  # ends what has been started so far
         if not isinstance(error, Exception):
@@ -80,11 +87,20 @@ def connect(address: str | None) -> Connection:
     return Connection(named is None, opened=True, session=session)
 
 
-def _options(named: str | None) -> dict[str, Any]:
+def _job_config(run: str) -> Any:
+    """What Ray's dashboard says of this driver; a job's own metadata go before it."""
+    from ray.job_config import JobConfig
+
+    return JobConfig(metadata={"job_name": f"polyfit {run}"})
+
+
+def _options(named: str | None, metrics_port: int | None) -> dict[str, Any]:
     options: dict[str, Any] = {"logging_level": "warning", "log_to_driver": False}
     if named:
         return {**options, "address": named}
-    return {**options, "address": "local", "include_dashboard": False}
+    # The port's name has an underscore, and stands in Ray's guide to metrics.
+    port = {} if metrics_port is None else {"_metrics_export_port": metrics_port}
+    return {**options, "address": "local", "include_dashboard": False, **port}
 
 
 def _use_private_token() -> None:

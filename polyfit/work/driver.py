@@ -48,6 +48,7 @@ def execute(
     executor: str = "auto",
     address: str | None = None,
     placement_timeout_s: float = PLACEMENT_TIMEOUT_S,
+    metrics_port: int | None = None,
     wait_s: float = TIME_TO_LIVE_S,
     retry_failed: bool = False,
     reuse: str | os.PathLike[str] | None = None,
@@ -71,6 +72,8 @@ def execute(
         executor: "ray", "inline" (this process), or "auto".
         address: a Ray cluster; RAY_ADDRESS or the surrounding job's if None.
         placement_timeout_s: seconds to wait while no actor can be placed.
+        metrics_port: where Prometheus finds the metrics of a Ray that is started here; any port if
+            None.
         wait_s: seconds to wait for another driver's lease on the run to end.
         retry_failed: whether to try shards again that failed in an earlier attempt.
         reuse: another run, as ``Run.open`` takes it: rows stored there are taken where a fit here
@@ -98,7 +101,7 @@ def execute(
     day = read_date(date)
     run = run_address(spec, plan, store, endpoint_url, run_id, day)
     workplace = Workplace.choose(
-        executor, plan, spec.resources, address, placement_timeout_s, on_message
+        executor, plan, spec.resources, address, placement_timeout_s, on_message, metrics_port
     )
     attempt = _attempt_name()
     on_message(f"{run.uri}: attempt {attempt}, {workplace.wanted(plan)}")

@@ -70,6 +70,7 @@ class Heartbeat:
         self._throughput = Throughput()
         self._current_stage: Callable[[], str] = str
         self._current_actors: Callable[[], tuple[int, int] | None] = lambda: None
+        self._export: Listener = lambda progress: None
         self._stage, self._event_at, self._event_time = "", time.monotonic(), now()
         self._ledger: Ledger | None = None
         self._check_held: Callable[[], None] = lambda: None
@@ -82,13 +83,16 @@ class Heartbeat:
         self,
         stage: str | Callable[[], str],
         actors: Callable[[], tuple[int, int] | None] = lambda: None,
+        export: Listener = lambda progress: None,
     ) -> None:
         """What the run does from now on, in a few words, or a function that returns them.
 
-        ``actors`` returns how many are ready, and how many were started.
+        ``actors`` returns how many are ready, and how many were started. ``export`` is called as
+        the listener is; the former one is no longer called when this returns.
         """
-        self._current_stage = stage if callable(stage) else lambda: stage
-        self._current_actors = actors
+        with self._reporting:
+            self._current_stage = stage if callable(stage) else lambda: stage
+            self._current_actors, self._export = actors, export
 
     def write_status(self, ledger: Ledger, check_held: Callable[[], None]) -> None:
         """Write ``status.json`` from now on, as long as ``check_held`` does not raise."""
@@ -144,6 +148,7 @@ class Heartbeat:
             )
             measured = self._throughput
             measured.add(time.monotonic(), progress)
+            self._export(progress)
             self._listener(
                 replace(progress, fits_per_s=measured.fits_per_s, left_s=measured.left_s)
             )

@@ -10,6 +10,7 @@ from concurrent.futures import wait
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
+from polyfit.work.progress import Progress
 from polyfit.work.signals import in_thread
 from polyfit.work.task import Job, Task, TaskResult
 
@@ -50,6 +51,9 @@ class InlineExecutor:
 
     def actors(self) -> None:
         """This process has none."""
+
+    def export(self, progress: Progress) -> None:
+        """Nobody watches this process."""
 
     def close(self) -> None:
         """Nothing is held."""

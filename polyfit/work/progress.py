@@ -20,6 +20,7 @@ class Progress:
         fits: how many the plan has.
         fits_done: how many of them are stored.
         failed: shards that have failed and are not tried again.
+        retried: how often this attempt has put a task back to try it again.
         fits_reused: fits that this attempt took from another run.
         diverged: fits with that status, among the shards computed or inspected so far.
         signal: the number of the signal that asked the run to end, None if none did.
@@ -35,6 +36,7 @@ class Progress:
     fits: int
     fits_done: int
     failed: int
+    retried: int = 0
     fits_reused: int = 0
     diverged: int = 0
     signal: int | None = None

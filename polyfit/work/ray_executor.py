@@ -21,8 +21,9 @@ from polyfit.spec.schema import Resources
 from polyfit.work.actor import Ready, ShardActor
 from polyfit.work.capacity import MAX_IN_FLIGHT, actors_on_node, pause_s, wanted_actors
 from polyfit.work.cluster import Connection, full_disk
+from polyfit.work.metrics import RunMetrics
 from polyfit.work.nodes import StartFailures, address_of, is_here, live_nodes, node_name
-from polyfit.work.progress import OnMessage
+from polyfit.work.progress import OnMessage, Progress
 from polyfit.work.ray_errors import (
     death_cause,
     is_lasting,
@@ -94,6 +95,8 @@ class RayExecutor:
         self._scale_at = 0.0
         self._failures = StartFailures(on_message)
         self._reported: set[str] = set()
+        self._metrics = RunMetrics(job.label)
+        self._num_started = 0
 
     def describe(self) -> str:
         where = "a Ray of its own" if self._connection.own_cluster else "the Ray cluster"
@@ -138,6 +141,9 @@ class RayExecutor:
         present = self._present()
         return sum(handle.placed for handle in present), len(present)
 
+    def export(self, progress: Progress) -> None:
+        self._metrics.update(progress)
+
     def _present(self) -> list[ActorHandle]:
         return [handle for handle in self._handles if not handle.dropped]
 
@@ -145,6 +151,7 @@ class RayExecutor:
         for handle in self._handles:
             handle.drop()
         self._handles = []
+        self._metrics.close()
 
     # --- tasks -------------------------------------------------------------------------------
 
@@ -241,9 +248,11 @@ class RayExecutor:
         avoided = [node["NodeID"] for node in live_nodes() if self._failures.avoided(node)]
         if avoided:  # else no label is asked of nodes that are still to come
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(avoided)})"}
-        remote = ray.remote(ShardActor).options(**options)
+        remote = ray.remote(**options)(ShardActor)
         for _ in range(count):
-            actor: Any = remote.remote(self._job, self._gpus > 0, threads)
+            self._num_started += 1
+            name = f"polyfit {self._job.label} {self._job.attempt[-8:]}-{self._num_started}"
+            actor: Any = remote.options(name=name).remote(self._job, self._gpus > 0, threads)
             self._handles.append(ActorHandle(actor, actor.ready.remote()))
 
     def _collect_ready(self) -> None:

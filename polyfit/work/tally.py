@@ -1,5 +1,6 @@
 """What an attempt has done so far: receipts, stored shards, failed shards, reused fits."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from polyfit.run.manifest import Receipts
@@ -20,6 +21,7 @@ class Tally:
         fits_computed: fits of the shards that this attempt stored, reused ones included.
         fits_reused: how many of those were taken from another run.
         diverged: fits with that status, in the shards with a receipt.
+        retries: how often a task was put back to be tried again, by its cause.
     """
 
     plan: Plan
@@ -28,6 +30,7 @@ class Tally:
     fits_computed: int = 0
     fits_reused: int = 0
     diverged: int = 0
+    retries: Counter[str] = field(default_factory=Counter)
     _stored: bytearray = field(init=False)  # 1 for each shard that is
     _shards_stored: int = 0
     _fits_stored: int = 0
@@ -75,6 +78,7 @@ class Tally:
             self.plan.fits,
             self._fits_stored,
             len(self.failed),
+            self.retries.total(),
             self.fits_reused,
             self.diverged,
         )

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from polyfit.errors import PolyfitError
 from polyfit.run.manifest import Receipt
 from polyfit.store.address import StoreAddress
+from polyfit.work.progress import Progress
 
 __all__ = ["Executor", "Job", "Task", "TaskResult"]
 
@@ -27,6 +28,11 @@ class Job:
     attempt: str
     reuse: StoreAddress | None = None
     read_again: bool = False
+
+    @property
+    def label(self) -> str:
+        """The run for people: its name and its id."""
+        return "/".join(self.run.uri.split("/")[-2:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,15 @@ class TaskResult:
     worker: str = ""
     seconds: float = 0.0
 
+    @property
+    def failure(self) -> str:
+        """What kind of failure it is, in a word or two."""
+        if self.fatal is not None:
+            return "store"
+        if self.lost:
+            return "node taken back" if self.preempted else "worker lost"
+        return "error"
+
 
 class Executor(Protocol):
     """Runs tasks somewhere. What to do about a failure is not its business."""
@@ -84,6 +99,9 @@ class Executor(Protocol):
 
     def actors(self) -> tuple[int, int] | None:
         """How many are ready and how many were started, None without actors; like ``stage``."""
+
+    def export(self, progress: Progress) -> None:
+        """Report how far the run is to whoever watches the workers; like ``stage``."""
 
     def close(self) -> None:
         """Release the workers; a cluster that was joined stays up."""

@@ -31,6 +31,7 @@ class Workplace:
         address: a Ray cluster; RAY_ADDRESS or the surrounding job's if None.
         placement_timeout_s: seconds to wait while no actor can be placed.
         on_message: called with lines for the user.
+        metrics_port: where Prometheus finds the metrics of a Ray of our own.
     """
 
     kind: Literal["ray", "inline"]
@@ -39,6 +40,7 @@ class Workplace:
     address: str | None
     placement_timeout_s: float
     on_message: OnMessage
+    metrics_port: int | None = None
 
     @classmethod
     def choose(
@@ -49,6 +51,7 @@ class Workplace:
         address: str | None,
         placement_timeout_s: float,
         on_message: OnMessage,
+        metrics_port: int | None = None,
     ) -> "Workplace":
         """The workplace for ``executor``, one of ``EXECUTORS``.
 
@@ -66,6 +69,7 @@ class Workplace:
             address,
             placement_timeout_s,
             on_message,
+            metrics_port,
         )
 
     def wanted(self, plan: Plan) -> str:
@@ -99,7 +103,7 @@ class Workplace:
             return
         from polyfit.work.cluster import connect
 
-        with closing(connect(self.address)) as connection:
+        with closing(connect(self.address, job.label, self.metrics_port)) as connection:
             from polyfit.work.ray_executor import RayExecutor  # imports Ray: connected first
 
             ray_executor = RayExecutor(
