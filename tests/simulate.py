@@ -57,6 +57,7 @@ from polyfit.work import attempt, driver, heartbeat, signals, storing
 from polyfit.work.capacity import MAX_IN_FLIGHT
 from polyfit.work.progress import QUIET_AFTER_S, Progress
 from polyfit.work.task import Job, Task, TaskResult
+from polyfit.work.usage import Held
 from polyfit.work.workplace import Workplace
 
 TEXT: Final = "name: simulated\nshard: 10\nfit: {steps: 12}\nsweep: {seed: {count: 45}}\n"
@@ -439,6 +440,9 @@ class SimulatedExecutor:
 
     def export(self, progress: Progress) -> None:
         pass
+
+    def held(self) -> Held:
+        return Held()
 
     def close(self) -> None:
         """The workers of a driver that ended may go on for a while."""

@@ -10,7 +10,7 @@ from polyfit.cli.compare import compare_runs
 from polyfit.cli.error_handler import handle_error
 from polyfit.cli.init import write_spec
 from polyfit.cli.list import list_runs
-from polyfit.cli.output import ClosedPipe, guarded_stdout
+from polyfit.cli.output import ClosedPipe, guarded_stdout, log_as_json
 from polyfit.cli.plan import show_plan
 from polyfit.cli.plot import plot_run
 from polyfit.cli.report import write_report
@@ -77,6 +77,7 @@ for command in (
 def main() -> NoReturn:
     """Run the command line; whatever ends it becomes a message and an exit code."""
     debug = "--debug" in sys.argv
+    log_as_json(False)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         with guarded_stdout():

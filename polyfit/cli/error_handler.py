@@ -6,8 +6,15 @@ import traceback
 
 import click
 
-from polyfit.cli.output import ClosedPipe, discard_stdout, stderr_may_fail, write_line
+from polyfit.cli.output import (
+    ClosedPipe,
+    discard_stdout,
+    logs_as_json,
+    stderr_may_fail,
+    write_line,
+)
 from polyfit.errors import Exit, PolyfitError, SpecError, import_error_message
+from polyfit.work.progress import Message
 
 __all__ = ["explain", "handle_error", "report_error"]
 
@@ -48,9 +55,11 @@ def report_error(message: str, debug: bool, run_name: str | None = None) -> None
 
     With ``debug`` the traceback of the exception that is being handled comes first.
     """
-    if debug:
+    facts = {"traceback": traceback.format_exc()} if debug and logs_as_json() else {}
+    if debug and not logs_as_json():
         with stderr_may_fail():
             traceback.print_exc()
     head = "polyfit: " if run_name is None else f"polyfit: {run_name}: "
     lines = (line if line.startswith("    ") else head + line for line in message.splitlines())
-    write_line("\n".join(lines))  # the lines of an excerpt are indented
+    shown = "\n".join(lines)  # the lines of an excerpt are indented
+    write_line(Message(message, shown=shown, level="error", **facts))

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from polyfit.cli.error_handler import explain, report_error
-from polyfit.cli.output import ClosedPipe, write_line
+from polyfit.cli.output import ClosedPipe, logs_as_json, write_line
 from polyfit.cli.report import write_report_of
 from polyfit.errors import ClusterError, Drained, StoreError, UsageError
 from polyfit.run.address import is_dated, run_address
@@ -77,7 +77,7 @@ def run_all(
     """
     summaries: list[dict[str, Any]] = []
     for task in tasks:
-        display = ProgressDisplay(task.label, write_line)
+        display = ProgressDisplay(task.label, write_line, is_log=logs_as_json())
         head = {"name": task.spec.name, **({"date": str(task.night)} if task.night else {})}
         try:
             summaries.append({**head, **_run(task, execution, display, as_json, report)})

@@ -8,21 +8,45 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from polyfit.errors import OutputError
+from polyfit.show.log_line import json_line
+from polyfit.work.progress import Message
 
 __all__ = [
     "ClosedPipe",
     "check_folder",
     "discard_stdout",
     "guarded_stdout",
+    "log_as_json",
+    "logs_as_json",
     "stderr_may_fail",
     "write_file",
     "write_line",
 ]
+
+
+_ABOUT: Final = ("run", "attempt")
+
+
+class _Log:
+    """The form of what is written to stderr."""
+
+    as_json = False
+    about: dict[str, Any] = {}  # noqa: RUF012  # what the lines so far were about
+
+
+def log_as_json(chosen: bool) -> None:
+    """From now on messages on stderr are lines of JSON, or are not."""
+    _Log.as_json, _Log.about = chosen, {}
+
+
+def logs_as_json() -> bool:
+    """Whether messages are lines of JSON."""
+    return _Log.as_json
 
 
 class ClosedPipe(Exception):
@@ -51,6 +75,10 @@ def discard_stdout() -> None:
 
 def write_line(line: str) -> None:
     """Write one line to stderr."""
+    if _Log.as_json:
+        message = Message.of(line)
+        _Log.about |= {name: message.facts[name] for name in _ABOUT if name in message.facts}
+        line = json_line(message, _Log.about)
     with stderr_may_fail():
         click.echo(line, err=True)
 

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from polyfit.cli import options
-from polyfit.cli.output import write_line
+from polyfit.cli.output import log_as_json, write_line
 from polyfit.cli.specs import load_specs, refuse
 
 __all__ = ["run_specs"]
@@ -42,6 +42,12 @@ __all__ = ["run_specs"]
 @options.settings
 @options.report
 @options.strict
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Messages as text, or each as a line of JSON.  [default: text]",
+)
 @options.as_json
 @click.pass_obj
 def run_specs(
@@ -53,6 +59,7 @@ def run_specs(
     strict: bool,
     as_json: bool,
     since: str | None,
+    log_format: str,
     **execution: Any,
 ) -> int:
     """Run specs until all fits are stored; the same command resumes an unfinished run.
@@ -69,6 +76,7 @@ def run_specs(
     listing of its shards. If one fails, the later ones are still run, except where the storage
     or the cluster fails, which all would meet. The exit code is that of the first that failed.
     """
+    log_as_json(log_format == "json")
     from polyfit.spec.dates import nights, read_date
 
     execution["date"] = read_date(execution["date"])

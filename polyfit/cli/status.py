@@ -10,6 +10,7 @@ from polyfit.cli import options
 from polyfit.cli.watching import watching
 
 if TYPE_CHECKING:
+    from polyfit.run.run_receipt import RunReceipt
     from polyfit.run.state import RunState
     from polyfit.spec.plan import Plan
     from polyfit.store.address import StoreAddress
@@ -26,6 +27,7 @@ PAUSE_S: Final = 2.0
 @options.endpoint_url
 @options.date
 @click.option("--watch", is_flag=True, help="Show each change until no driver is at work.")
+@click.option("--log", "with_log", is_flag=True, help="Show the log of the last driver as well.")
 @options.as_json
 def show_status(
     run: str,
@@ -33,6 +35,7 @@ def show_status(
     endpoint_url: str | None,
     date: str | None,
     watch: bool,
+    with_log: bool,
     as_json: bool,
 ) -> int:
     """Show how far a run is and who drives it, from the store alone.
@@ -41,8 +44,10 @@ def show_status(
     is complete, 3 if shards have failed, 4 if a driver is at work on it, and 7 if it is not
     complete and no driver is at work. With --json --watch, each change is one line.
     """
-    from polyfit.run.ledger import plan_at
+    from polyfit.run.last_attempt import last_log
+    from polyfit.run.ledger import Ledger, plan_at
     from polyfit.run.resolve import find_run
+    from polyfit.run.run_receipt import stored_receipt
     from polyfit.run.state import read_state
 
     address = find_run(run, store, endpoint_url, date)
@@ -50,7 +55,8 @@ def show_status(
     plan = plan_at(opened)
     with watching("the run itself goes on") if watch else nullcontext():
         state = _watch(address, opened, plan, as_json) if watch else read_state(opened, plan)
-    _show(address, plan, state, as_json)
+    log = last_log(Ledger(opened, plan)) if with_log else None
+    _show(address, plan, state, as_json, stored_receipt(opened), log)
     return state.state.exit_code
 
 
@@ -71,11 +77,21 @@ def _watch(address: "StoreAddress", opened: "Store", plan: "Plan", as_json: bool
     return state
 
 
-def _show(address: "StoreAddress", plan: "Plan", state: "RunState", as_json: bool) -> None:
+def _show(
+    address: "StoreAddress",
+    plan: "Plan",
+    state: "RunState",
+    as_json: bool,
+    receipt: "RunReceipt | None" = None,
+    log: str | None = None,
+) -> None:
     from polyfit.show.data import to_json
     from polyfit.show.state import state_facts, state_text
 
     if as_json:
-        click.echo(to_json(state_facts(address, plan.hash, state)))
-    else:
-        click.echo(state_text(address, state))
+        facts = {} if log is None else {"log": log}
+        click.echo(to_json(state_facts(address, plan.hash, state, receipt) | facts))
+        return
+    click.echo(state_text(address, state, receipt))
+    if log is not None:
+        click.echo(f"\n{log.rstrip() or 'no log is stored'}")

@@ -11,6 +11,7 @@ import hashlib
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,6 +34,7 @@ __all__ = [
     "compiling",
     "lanes_of",
     "load",
+    "loading_s",
     "machine_code",
     "optimised",
 ]
@@ -103,7 +105,9 @@ def load(kernel: Kernel, lanes: int) -> Function:
     with _LOCK:
         if key not in _FUNCTIONS:
             _check()
+            begun = time.monotonic()
             _FUNCTIONS[key] = Function(kernel, lanes, _cached(kernel, lanes))
+            _LOADING_S.append(time.monotonic() - begun)
         return _FUNCTIONS[key]
 
 
@@ -112,6 +116,12 @@ def compiling() -> bool:
     return _LOCK.locked()
 
 
+def loading_s() -> float:
+    """How long this process has made or loaded machine code, in seconds."""
+    return sum(_LOADING_S)
+
+
+_LOADING_S: Final[list[float]] = []
 _FUNCTIONS: Final[dict[tuple[str, int], Function]] = {}
 _LOCK: Final = threading.Lock()
 

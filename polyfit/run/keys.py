@@ -12,6 +12,7 @@ __all__ = [
     "LEASE_PREFIX",
     "MANIFEST",
     "PLAN",
+    "RECEIPT",
     "REPORT",
     "SHARD_PREFIX",
     "SPEC",
@@ -22,6 +23,7 @@ __all__ = [
     "failed_number",
     "lease_generation",
     "lease_key",
+    "log_key",
     "sealed_key",
     "shard_key",
     "shard_number",
@@ -36,6 +38,7 @@ LEASE_PREFIX: Final = "lease/"
 FAILED_PREFIX: Final = "failed/"
 ATTEMPT_PREFIX: Final = "attempts/"
 REPORT: Final = "report.html"
+RECEIPT: Final = "receipt.json"
 
 ATTEMPT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 """What names an attempt."""
@@ -67,6 +70,11 @@ def shard_number(plan: Plan, key: str) -> int | None:
 def attempt_key(attempt: str) -> str:
     """The key of what a driver notes about its attempt."""
     return f"{ATTEMPT_PREFIX}{attempt}.json"
+
+
+def log_key(attempt: str) -> str:
+    """The key of the log of an attempt's driver."""
+    return f"{ATTEMPT_PREFIX}{attempt}.log"
 
 
 def attempt_name(key: str) -> str | None:

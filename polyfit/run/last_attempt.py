@@ -4,7 +4,7 @@ from polyfit.run.holder import Holder
 from polyfit.run.lease import last_driver
 from polyfit.run.ledger import Ledger
 
-__all__ = ["describe_driver", "describe_last_attempt"]
+__all__ = ["describe_driver", "describe_last_attempt", "last_log"]
 
 
 def describe_last_attempt(ledger: Ledger) -> str:
@@ -26,3 +26,10 @@ def describe_driver(ledger: Ledger, found: tuple[Holder, bool] | None) -> str:
     code = ledger.attempt(holder.attempt).get("exit_code")
     end = "was lost" if code is None else f"ended with exit code {code}"
     return f"no driver is at work on it: {who} {end}"
+
+
+def last_log(ledger: Ledger) -> str:
+    """The log of the last driver, which is stored every ten seconds and at its end; empty where
+    there is none."""
+    found = last_driver(ledger.store)
+    return "" if found is None else ledger.log(found[0].attempt)

@@ -16,6 +16,7 @@ from polyfit.run.keys import (
     FAILED_PREFIX,
     MANIFEST,
     PLAN,
+    RECEIPT,
     SHARD_PREFIX,
     SPEC,
     STATUS,
@@ -23,6 +24,7 @@ from polyfit.run.keys import (
     attempt_name,
     failed_key,
     failed_number,
+    log_key,
     shard_number,
 )
 from polyfit.run.manifest import RESEAL_HINT, Manifest, Receipt
@@ -197,11 +199,26 @@ class Ledger:
             return {}
         return facts if isinstance(facts, dict) else {}
 
-    def attempts(self) -> list[dict[str, Any]]:
-        """What is known of the latest attempts, at most ``KNOWN_ATTEMPTS``, the latest last."""
+    def attempts(self, most: int = KNOWN_ATTEMPTS) -> list[dict[str, Any]]:
+        """What is known of the latest attempts, at most so many, the latest last."""
         keys = [entry.key for entry in self.store.list(ATTEMPT_PREFIX)]
         names = sorted(name for key in keys if (name := attempt_name(key)) is not None)
-        return [facts for name in names[-KNOWN_ATTEMPTS:] if (facts := self.attempt(name))]
+        return [facts for name in names[-most:] if (facts := self.attempt(name))]
+
+    def note_log(self, attempt: str, text: bytes) -> None:
+        """Write the log of an attempt's driver, or replace it."""
+        self.store.put(log_key(attempt), text)
+
+    def note_receipt(self, data: bytes) -> None:
+        """Write what the run has taken so far, or replace it."""
+        self.store.put(RECEIPT, data)
+
+    def log(self, attempt: str) -> str:
+        """The log of an attempt's driver; empty where none is stored."""
+        try:
+            return self.store.get(log_key(attempt)).decode("utf-8", "replace")
+        except NoSuchKey:
+            return ""
 
     def note_lost_driver(self, attempt: str, found_by: str) -> bool:
         """Note with an attempt that its driver has died; False where it noted its own end, or

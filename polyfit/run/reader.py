@@ -20,6 +20,7 @@ from polyfit.run.last_attempt import describe_last_attempt
 from polyfit.run.ledger import plan_at
 from polyfit.run.notebook import html_table
 from polyfit.run.resolve import find_run
+from polyfit.run.run_receipt import RunReceipt
 from polyfit.run.state import RunState, read_state
 from polyfit.run.stored_fit import predict, warn_if_outside
 from polyfit.run.stored_rows import READ_AHEAD, StoredRows
@@ -290,6 +291,15 @@ class Run(StoredRows):
             store = replace(self.address, uri=self.uri.rsplit("/", 2)[0])
             before = Run.at(find_run(before, store))
         return compare(self, before, by, tolerance)
+
+    def receipt(self) -> RunReceipt:
+        """What the run has taken, over all of its attempts; see ``RunReceipt``.
+
+        >>> receipt = run.receipt()
+        >>> receipt.fits, receipt.attempts, sorted(receipt.core_seconds)
+        (12, 1, ['compiling', 'fitting', 'other', 'starting'])
+        """
+        return RunReceipt.read(self._ledger, self.complete)
 
     def verify(self) -> Verdict:
         """Prove from the store alone that every fit is stored exactly once and every shard is

@@ -8,6 +8,7 @@ __all__ = [
     "data",
     "fit",
     "groups",
+    "log_line",
     "markdown",
     "plan",
     "progress",

@@ -22,7 +22,7 @@ from polyfit.run.clock import now
 from polyfit.show.notebook import NotebookLine, in_notebook
 from polyfit.show.text import format_count, format_duration
 from polyfit.work.heartbeat import Ticker
-from polyfit.work.progress import QUIET_AFTER_S, Progress
+from polyfit.work.progress import QUIET_AFTER_S, Message, Progress
 
 __all__ = ["ProgressDisplay", "is_shown"]
 
@@ -42,6 +42,7 @@ class ProgressDisplay:
         name: of the spec; every line begins with it.
         write_line: writes one line to stderr.
         clock: seconds, from any moment on.
+        is_log: whether it is a log even where somebody watches.
     """
 
     def __init__(
@@ -49,10 +50,11 @@ class ProgressDisplay:
         name: str,
         write_line: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        is_log: bool = False,
     ) -> None:
         self._name, self._write_line, self._clock = name, write_line, clock
-        self._notebook = NotebookLine() if in_notebook() else None
-        self._on_terminal = self._notebook is None and is_shown()
+        self._notebook = NotebookLine() if in_notebook() and not is_log else None
+        self._on_terminal = self._notebook is None and is_shown() and not is_log
         self._live: Live | None = None
         self._drawn_at = -math.inf
         self._not_drawn: Progress | None = None
@@ -73,7 +75,8 @@ class ProgressDisplay:
     def show_message(self, message: str) -> None:
         """Write one line; above the live display, if there is one."""
         self._line_at = self._clock()
-        self._write_line(f"{'' if self._on_terminal else f'{now()} '}{self._name}: {message}")
+        head = f"{'' if self._on_terminal else f'{now()} '}{self._name}: "
+        self._write_line(Message.of(message).with_head(head))
 
     def update(self, progress: Progress) -> None:
         """Show how far the run is."""

@@ -22,6 +22,7 @@ from polyfit.run.reader import Run
 from polyfit.show.conclusion import conclusion
 from polyfit.show.data import without_non_finite
 from polyfit.show.findings import asked, headline, outcome, share_text, to_look_at
+from polyfit.show.receipt import receipt_pairs
 from polyfit.show.report_charts import (
     Section,
     by_sweep,
@@ -221,6 +222,7 @@ class Page:
             "engine": f"{plan.engine}, {shards} of up to {format_count(plan.shard_fits, 'fit')}",
             **({"first begun": min(started)} if started else {}),
             "attempts": f"{len(self.attempts):,}",
+            **dict(receipt_pairs(self.run.receipt())),
             "polyfit": __version__,
             "torch": plan.torch,
             "this page": f"Python {platform.python_version()}, altair {version('altair')}",

@@ -3,20 +3,26 @@
 from dataclasses import asdict
 from typing import Any
 
+from polyfit.run.run_receipt import RunReceipt
 from polyfit.run.state import RunState, State
+from polyfit.show.receipt import receipt_pairs
 from polyfit.show.text import format_bytes, format_count, format_duration, format_pairs
 from polyfit.store.address import StoreAddress
 
 __all__ = ["progress_line", "state_facts", "state_text"]
 
 
-def state_facts(address: StoreAddress, plan_hash: str, state: RunState) -> dict[str, Any]:
+def state_facts(
+    address: StoreAddress, plan_hash: str, state: RunState, receipt: RunReceipt | None
+) -> dict[str, Any]:
     """The state as JSON; ``exit_code`` is that of the command."""
     identity = {"run": address.uri, "endpoint_url": address.endpoint_url, "plan_hash": plan_hash}
-    return {**identity, **asdict(state), "exit_code": int(state.state.exit_code)}
+    taken = None if receipt is None else asdict(receipt)
+    code = int(state.state.exit_code)
+    return {**identity, **asdict(state), "receipt": taken, "exit_code": code}
 
 
-def state_text(address: StoreAddress, state: RunState) -> str:
+def state_text(address: StoreAddress, state: RunState, receipt: RunReceipt | None) -> str:
     """The state in words, a line for each thing that is known."""
     stage = f": {state.stage}" if state.stage and state.state is State.RUNNING else ""
     pairs = [
@@ -28,6 +34,7 @@ def state_text(address: StoreAddress, state: RunState) -> str:
         ("bytes", None if state.bytes is None else format_bytes(state.bytes)),
         ("last event", state.last_event_at),
         ("driver", state.driver),
+        *(receipt_pairs(receipt) if receipt is not None else ()),
     ]
     return format_pairs([(name, text) for name, text in pairs if text], width=10)
 

@@ -23,11 +23,13 @@ __all__ = ["Ready", "ShardActor"]
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """An actor's first report: the id of its node, and the type of its device or what is wrong."""
+    """An actor's first report: the id of its node, the type of its device or what is wrong, and the
+    seconds since the actor began."""
 
     node_id: str
     device: str | None = None
     error: PolyfitError | None = None
+    age_s: float = 0.0
 
 
 class ShardActor:
@@ -43,6 +45,7 @@ class ShardActor:
         if not accelerated:
             # Ray leaves every GPU of the node visible to an actor that asked for none.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self._begun = time.monotonic()
         self._arguments = (job, accelerated, threads)
         self._worker: ShardWorker | None = None
         self._opening = threading.Lock()
@@ -53,7 +56,8 @@ class ShardActor:
         node_id = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
         time.sleep(pause_s)
         try:
-            return Ready(node_id, self._opened().device)
+            device = self._opened().device
+            return Ready(node_id, device, age_s=time.monotonic() - self._begun)
         except PolyfitError as error:
             return Ready(node_id, error=error)
 

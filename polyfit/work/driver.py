@@ -28,8 +28,9 @@ from polyfit.spec.precheck import Precheck
 from polyfit.spec.spec import Spec
 from polyfit.work.attempt import Attempt
 from polyfit.work.cluster_address import submission_id
+from polyfit.work.driver_log import DriverLog
 from polyfit.work.heartbeat import Heartbeat
-from polyfit.work.progress import Listener, OnMessage
+from polyfit.work.progress import Listener, OnMessage, Progress
 from polyfit.work.run_address import check_store_is_named, reuse_source
 from polyfit.work.signals import Signals
 from polyfit.work.task import Job
@@ -100,14 +101,18 @@ def execute(
     check_store_is_named(spec, store)
     day = read_date(date)
     run = run_address(spec, plan, store, endpoint_url, run_id, day)
+    attempt = _attempt_name()
+    log = DriverLog("/".join(run.uri.split("/")[-2:]), attempt, on_message)
+    on_message = log.message
     workplace = Workplace.choose(
         executor, plan, spec.resources, address, placement_timeout_s, on_message, metrics_port
     )
-    attempt = _attempt_name()
     on_message(f"{run.uri}: attempt {attempt}, {workplace.wanted(plan)}")
     with ExitStack() as stack:
         signals = stack.enter_context(Signals(on_message))
-        heartbeat = Heartbeat(plan, attempt, on_progress, lambda: signals.number)
+        heartbeat = Heartbeat(
+            plan, attempt, _both(log.progress, on_progress), lambda: signals.number
+        )
         stack.callback(heartbeat.close)
         heartbeat.set_stage("checking which fits can start")
         for line in Precheck.of(plan.sweep).lines(spec) + advice(spec, plan.sweep):
@@ -151,10 +156,18 @@ def execute(
                 heartbeat,
                 renewer,
                 signals,
-                on_message,
+                log,
                 stop_on_failure=spec.on_failure == "stop",
             ).run(workplace, retry_failed, _facts(attempt, workplace, plan) | abilities)
     return Run.open(run.uri, run.endpoint_url)
+
+
+def _both(first: Listener, second: Listener) -> Listener:
+    def listen(progress: Progress) -> None:
+        first(progress)
+        second(progress)
+
+    return listen
 
 
 def _attempt_name() -> str:

@@ -74,6 +74,7 @@ class Heartbeat:
         self._stage, self._event_at, self._event_time = "", time.monotonic(), now()
         self._ledger: Ledger | None = None
         self._check_held: Callable[[], None] = lambda: None
+        self._also: Callable[[Ledger], None] = lambda ledger: None
         self._written_at, self._written_stage = 0.0, ""
         self._reported_signal: int | None = None
         self._reporting = threading.RLock()
@@ -94,9 +95,17 @@ class Heartbeat:
             self._current_stage = stage if callable(stage) else lambda: stage
             self._current_actors, self._export = actors, export
 
-    def write_status(self, ledger: Ledger, check_held: Callable[[], None]) -> None:
-        """Write ``status.json`` from now on, as long as ``check_held`` does not raise."""
-        self._check_held = check_held
+    def write_status(
+        self,
+        ledger: Ledger,
+        check_held: Callable[[], None],
+        also: Callable[[Ledger], None] = lambda ledger: None,
+    ) -> None:
+        """Write ``status.json`` from now on, as long as ``check_held`` does not raise.
+
+        ``also`` is called each time while the run goes on.
+        """
+        self._check_held, self._also = check_held, also
         self._try_write_running(ledger)
         self._ledger = ledger
 
@@ -161,6 +170,7 @@ class Heartbeat:
         with suppress(PolyfitError):
             self._check_held()
             self._write(ledger, "running")
+            self._also(ledger)
 
     def _write(self, ledger: Ledger, state: str) -> None:
         self._written_at, self._written_stage = time.monotonic(), self._stage

@@ -4,6 +4,7 @@ Needs torch only once it is made. Each task runs in a thread, so that the main t
 answer signals.
 """
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import wait
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from polyfit.work.progress import Progress
 from polyfit.work.signals import in_thread
 from polyfit.work.task import Job, Task, TaskResult
+from polyfit.work.usage import Held
 
 if TYPE_CHECKING:
     from polyfit.work.worker import ShardWorker
@@ -34,7 +36,9 @@ class InlineExecutor:
     """
 
     def __init__(self, job: Job, gpus: float | Literal["auto"] = "auto") -> None:
+        self._begun = time.monotonic()
         self._worker = in_thread(partial(_open_worker, job, gpus)).result()
+        self._starting_s = time.monotonic() - self._begun
 
     def describe(self) -> str:
         return f"in this process ({self._worker.device})"
@@ -54,6 +58,10 @@ class InlineExecutor:
 
     def export(self, progress: Progress) -> None:
         """Nobody watches this process."""
+
+    def held(self) -> Held:
+        gpus = 0.0 if self._worker.device == "cpu" else 1.0
+        return Held(1.0, gpus, time.monotonic() - self._begun, self._starting_s)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -33,6 +33,7 @@ from polyfit.work.ray_errors import (
     node_address,
 )
 from polyfit.work.task import Job, Task, TaskResult
+from polyfit.work.usage import Held
 
 __all__ = ["RayExecutor"]
 
@@ -57,6 +58,12 @@ class ActorHandle:
     dropped: bool = False
     tries: int = 0
     started_at: float = field(default_factory=time.monotonic)
+    starting_s: float = 0.0
+    ready_at: float = 0.0
+
+    def held_s(self) -> float:
+        """Seconds for which a ready actor has held its cores."""
+        return self.starting_s + time.monotonic() - self.ready_at if self.placed else 0.0
 
     def drop(self) -> None:
         """Release the actor; its calls in flight fail, and are still to be collected."""
@@ -97,6 +104,7 @@ class RayExecutor:
         self._reported: set[str] = set()
         self._metrics = RunMetrics(job.label)
         self._num_started = 0
+        self._released_s = self._starting_s = 0.0  # of actors that were dropped; of all
 
     def describe(self) -> str:
         where = "a Ray of its own" if self._connection.own_cluster else "the Ray cluster"
@@ -141,6 +149,11 @@ class RayExecutor:
         present = self._present()
         return sum(handle.placed for handle in present), len(present)
 
+    def held(self) -> Held:
+        present_s = sum(handle.held_s() for handle in self._present())
+        cores, gpus = self._resources.cpus_per_actor, self._gpus
+        return Held(cores, gpus, self._released_s + present_s, self._starting_s)
+
     def export(self, progress: Progress) -> None:
         self._metrics.update(progress)
 
@@ -149,9 +162,14 @@ class RayExecutor:
 
     def close(self) -> None:
         for handle in self._handles:
-            handle.drop()
+            self._drop(handle)
         self._handles = []
         self._metrics.close()
+
+    def _drop(self, handle: ActorHandle) -> None:
+        if not handle.dropped:
+            self._released_s += handle.held_s()
+        handle.drop()
 
     # --- tasks -------------------------------------------------------------------------------
 
@@ -170,7 +188,7 @@ class RayExecutor:
         except RayTaskError as error:
             return TaskResult(task, cause=last_line(error))
         except RayError as error:
-            handle.drop()
+            self._drop(handle)
             self._scale_at = 0.0
             cause = f"the actor has died: {death_cause(error)}"
             return TaskResult(task, cause=cause, lost=True, preempted=is_preempted(error))
@@ -199,7 +217,7 @@ class RayExecutor:
         idle = sorted((one for one in present if not one.calls), key=lambda one: one.placed)
         for handle in idle[: max(len(present) - wanted, 0)]:
             if not todo or not handle.placed:
-                handle.drop()
+                self._drop(handle)
         self._handles = [one for one in self._handles if one.calls or not one.dropped]
 
     def _next_scale(self) -> float:
@@ -263,7 +281,7 @@ class RayExecutor:
             try:
                 ready = ray.get(handle.ready)
             except RayError as error:
-                handle.drop()
+                self._drop(handle)
                 self._note_death(handle, error)
                 continue
             assert isinstance(ready, Ready)
@@ -272,13 +290,15 @@ class RayExecutor:
     def _note_ready(self, handle: ActorHandle, ready: Ready) -> None:
         error = ready.error
         if error is None:
-            handle.placed = True
+            handle.placed, handle.ready_at = True, time.monotonic()
+            handle.starting_s = ready.age_s
+            self._starting_s += ready.age_s
             self._note_start(address_of(ready.node_id), ready.device)
         elif self._may_open_later(handle, error):
             handle.tries += 1
             handle.ready = handle.actor.ready.remote(pause_s(handle.tries))
         elif isinstance(error, StoreError | ClusterError):
-            handle.drop()
+            self._drop(handle)
             self._note_failure(address_of(ready.node_id), error, True, handle.started_at)
         else:  # the run's, not the node's
             raise error

@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 
 from polyfit import __version__
+from polyfit.engine.cpu import loading_s
 from polyfit.errors import DamagedRun
 from polyfit.run.keys import shard_key
 from polyfit.run.manifest import Receipt
@@ -17,6 +18,7 @@ from polyfit.spec.fit import SQUARED
 from polyfit.spec.plan import ENGINE, SCHEMA, Plan, Shard
 from polyfit.store.base import Store
 from polyfit.work.fitting import AFFINE_DIFFERENCE, compute
+from polyfit.work.usage import Stopwatch
 
 __all__ = ["commit", "cpu_kind", "inspect_shard", "provenance", "read_again", "run_shard"]
 
@@ -37,6 +39,7 @@ def run_shard(
     threads: int = 1,
     compute_lock: AbstractContextManager[Any] = _NO_LOCK,
     reused: ReusedRows | None = None,
+    watch: Stopwatch | None = None,
 ) -> Receipt:
     """Compute shard ``number`` and store it; an object that is already there is inspected.
 
@@ -49,13 +52,15 @@ def run_shard(
         compute_lock: held while the shard is computed, and free while it is written: another call
             computes the next shard meanwhile.
         reused: rows that need no fitting.
+        watch: is told how long what takes.
 
     Raises:
         DamagedRun: the object at the shard's key is not this shard.
         StoreError: the store cannot be used.
     """
-    shard = plan.shard(number)
-    with compute_lock:
+    shard, watch = plan.shard(number), watch or Stopwatch()
+    with compute_lock, watch.running("fitting"):
+        loaded_s = loading_s()
         rows = compute(plan, shard, device, threads, reused)
         statuses = count_statuses(rows["status"])
         footer = _footer(plan, shard, statuses, device)
@@ -63,6 +68,9 @@ def run_shard(
             footer["affine_difference"] = float(rows.schema.metadata[AFFINE_DIFFERENCE])
         data = to_parquet(rows, footer)
         del rows
+        compiling_s = loading_s() - loaded_s
+    watch.add("compiling", compiling_s)
+    watch.add("fitting", -compiling_s)
     return commit(plan, shard, data, statuses, store)
 
 

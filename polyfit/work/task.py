@@ -9,6 +9,7 @@ from polyfit.errors import PolyfitError
 from polyfit.run.manifest import Receipt
 from polyfit.store.address import StoreAddress
 from polyfit.work.progress import Progress
+from polyfit.work.usage import Held
 
 __all__ = ["Executor", "Job", "Task", "TaskResult"]
 
@@ -58,6 +59,7 @@ class TaskResult:
         refused: by cause, a line on why other rows of that run were not taken.
         worker: which process did it, as host and process id.
         seconds: how long it took.
+        times: of that, how long on what.
     """
 
     task: Task
@@ -70,6 +72,7 @@ class TaskResult:
     refused: dict[str, str] = field(default_factory=dict)
     worker: str = ""
     seconds: float = 0.0
+    times: dict[str, float] = field(default_factory=dict)
 
     @property
     def failure(self) -> str:
@@ -102,6 +105,9 @@ class Executor(Protocol):
 
     def export(self, progress: Progress) -> None:
         """Report how far the run is to whoever watches the workers; like ``stage``."""
+
+    def held(self) -> Held:
+        """What the workers have held until now."""
 
     def close(self) -> None:
         """Release the workers; a cluster that was joined stays up."""

@@ -70,6 +70,10 @@ class Timeline:
             ],
         }
 
+    def seconds(self) -> float:
+        """Since the attempt began."""
+        return self._now()
+
     def _now(self) -> float:
         return self.clock() - self._began
 

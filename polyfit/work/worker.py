@@ -22,6 +22,7 @@ from polyfit.spec.plan import Plan, dump_json
 from polyfit.store.base import NoSuchKey
 from polyfit.work.storing import inspect_shard, provenance, read_again, run_shard
 from polyfit.work.task import Job, Task, TaskResult
+from polyfit.work.usage import Stopwatch
 
 __all__ = ["ShardWorker", "check_accelerators"]
 
@@ -108,7 +109,7 @@ class ShardWorker:
         return TaskResult(task, self._checked(inspect_shard(self._plan, task.shard, self._store)))
 
     def _compute(self, task: Task) -> TaskResult:
-        reused = ReusedRows()
+        reused, watch = ReusedRows(), Stopwatch()
         if self._reuse:  # without the lock: rows are read while another shard is computed
             shard, here = self._plan.shard(task.shard), provenance(self._plan, self._device)
             reused = self._reuse.rows_for(shard, here)
@@ -120,9 +121,14 @@ class ShardWorker:
             self._threads,
             self._compute_lock,
             reused,
+            watch,
         )
         return TaskResult(
-            task, self._checked(receipt), reused=reused.num_fits, refused=reused.refused
+            task,
+            self._checked(receipt),
+            reused=reused.num_fits,
+            refused=reused.refused,
+            times=watch.seconds,
         )
 
     def _checked(self, receipt: Receipt) -> Receipt:

@@ -195,6 +195,7 @@ def driver_memory(uri: str, spec: Spec) -> Table:
     from polyfit.run.manifest import Receipt
     from polyfit.store.address import StoreAddress
     from polyfit.work.attempt import Attempt
+    from polyfit.work.driver_log import DriverLog
     from polyfit.work.heartbeat import Heartbeat
     from polyfit.work.signals import Signals
     from polyfit.work.task import Job
@@ -206,7 +207,16 @@ def driver_memory(uri: str, spec: Spec) -> Table:
     heartbeat.close()
     lease: Any = None  # what is measured does not ask it
     job, signals = Job(address, "none"), Signals(quiet)
-    attempt = Attempt(plan, ledger, job, heartbeat, lease, signals, quiet, stop_on_failure=False)
+    attempt = Attempt(
+        plan,
+        ledger,
+        job,
+        heartbeat,
+        lease,
+        signals,
+        DriverLog("", "", quiet),
+        stop_on_failure=False,
+    )
     found = {"before_bytes": peak_bytes_of(os.getpid())}
     todo = attempt.list_tasks(retry_failed=False)
     found["listed_bytes"] = peak_bytes_of(os.getpid())

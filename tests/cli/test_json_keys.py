@@ -19,7 +19,8 @@ KEYS = {
     "run": ["name", *RUN, "fits", "shards", "statuses", "groups"],
     "status": [
         *RUN, "state", "stage", "shards", "shards_done", "shards_failed", "fits", "fits_done",
-        "fits_per_s", "seconds_left", "bytes", "updated_at", "last_event_at", "driver", "exit_code",
+        "fits_per_s", "seconds_left", "bytes", "updated_at", "last_event_at", "driver", "receipt",
+        "exit_code",
     ],
     "results": [*RUN, "complete", "rows"],
     "show": [*RUN, "fit", "shard", "row", "equation", "equation_in_x", "recomputed"],

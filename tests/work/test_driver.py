@@ -146,9 +146,10 @@ def shards(store: Store) -> dict[str, bytes]:
 def test_a_run_has_the_layout_that_is_promised(tmp_path: Path) -> None:
     finished = run(tmp_path)
     short = finished.plan.hash[:8]
-    actor, attempt = sorted(
-        (key for key in keys(finished) if key.startswith("attempts/")), key=len, reverse=True
+    log, actor, attempt = sorted(
+        (key for key in keys(finished) if key.startswith("attempts/")), key=lambda key: key[::-1]
     )
+    assert log == attempt.replace(".json", ".log")
     assert keys(finished) == sorted(
         [
             "spec.yaml",
@@ -156,8 +157,10 @@ def test_a_run_has_the_layout_that_is_promised(tmp_path: Path) -> None:
             "manifest.json",
             "status.json",
             "lease/000001.json",
+            "receipt.json",
             attempt,
             actor,
+            log,
             *(f"shards/{number:06d}-{short}.parquet" for number in range(5)),
         ]
     )
@@ -645,7 +648,7 @@ def test_what_the_store_can_do_is_noted_with_the_attempt_and_not_in_the_seal(
     messages: list[str] = []
     finished = run(place, on_message=messages.append)
     store = finished.address.open()
-    (noted,) = [entry.key for entry in store.list("attempts/") if entry.key.count("/") == 1]
+    (noted,) = [key for key in keys(finished) if re.fullmatch(r"attempts/[^/]*\.json", key)]
     able = {"conditions": place.honours_conditions, **asdict(place.checks)}
     facts = json.loads(store.get(noted))
     assert {name: facts[name] for name in able} == able

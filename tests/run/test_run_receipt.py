@@ -1,0 +1,139 @@
+"""What a run has taken, over all of its attempts."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Command
+from hypothesis import given
+from hypothesis import strategies as st
+
+import polyfit
+from polyfit.errors import FailedShards, StoreError
+from polyfit.run.ledger import Ledger
+from polyfit.run.run_receipt import MAX_HOSTS, RunReceipt, stored_receipt
+from polyfit.spec.spec import Spec
+from polyfit.work import storing, worker
+from polyfit.work.usage import Held, Stopwatch, Usage
+
+TEXT = "name: small\nshard: 10\nfit: {steps: 12, points: 40}\nsweep: {seed: {count: 30}}\n"
+seconds = st.floats(0, 1e6)
+
+
+def attempt(cores: float = 2.0, hosts: int = 1, **more: Any) -> dict[str, Any]:
+    """As an attempt notes it: two stages of 4 and 6 s, 100 fits."""
+    usage = Usage(Held(cores, 0.0, seconds=8.0, starting_s=1.0))
+    usage.add("host0 17", {"fitting": 5.0, "compiling": 0.5, "storing": 9.0}, 1_000)
+    usage.hosts |= {f"host{number}" for number in range(hosts)}
+    rest = {"seconds": 10.0, "fits": 100, "fits_reused": 0, "retries": {"store": 1}}
+    stages = [[0.0, "starting"], [4.0, "fitting"]]
+    return {"stages": stages, "usage": {**usage.facts(), **rest, **more}}
+
+
+def test_the_attempts_add_up() -> None:
+    receipt = RunReceipt.of([attempt(), attempt(fits=50), {"attempt": "lost"}], complete=True)
+    assert (receipt.attempts, receipt.attempts_unknown) == (3, 1)
+    assert receipt.seconds == 20
+    assert receipt.stages == {"starting": 8, "fitting": 12}
+    assert receipt.core_seconds == {"starting": 4, "compiling": 2, "fitting": 20, "other": 6}
+    assert receipt.overhead == pytest.approx(1 - 20 / 32)
+    assert (receipt.fits, receipt.fits_per_s) == (150, 7.5)
+    assert receipt.fits_per_core_s == pytest.approx(150 / 32)
+    assert receipt.retries == {"store": 2}
+    assert receipt.bytes == 2_000
+
+
+@given(seconds, seconds, seconds, seconds, st.floats(0.1, 64))
+def test_what_workers_held_is_divided_without_a_rest(
+    held_s: float, starting_s: float, fitting_s: float, compiling_s: float, cores: float
+) -> None:
+    used = starting_s + fitting_s + compiling_s
+    usage = Usage(Held(cores, 0.5, max(held_s, used), starting_s), fitting_s, compiling_s)
+    facts = usage.facts()
+    whole = max(held_s, used)
+    assert sum(facts["core_seconds"].values()) == pytest.approx(whole * cores, abs=0.003)
+    assert sum(facts["gpu_seconds"].values()) == pytest.approx(whole * 0.5, abs=0.003)
+
+
+def test_hosts_are_bounded_and_no_attempt_is_no_division_by_zero() -> None:
+    assert len(RunReceipt.of([attempt(hosts=500)], complete=False).hosts) == MAX_HOSTS
+    empty = RunReceipt.of([], complete=False)
+    assert (empty.fits_per_s, empty.fits_per_core_s, empty.overhead) == (None, None, None)
+    assert json.loads(empty.to_json()) == asdict(empty)
+
+
+def test_a_stopwatch_adds_what_has_one_name() -> None:
+    times = iter([0.0, 2.0, 5.0, 6.0])
+    watch = Stopwatch(lambda: next(times))
+    with watch.running("fitting"):
+        pass
+    with pytest.raises(ZeroDivisionError), watch.running("fitting"):
+        raise ZeroDivisionError
+    assert watch.seconds == {"fitting": 3.0}
+
+
+def test_a_run_of_two_attempts_has_a_receipt_beside_its_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    run_shard = storing.run_shard
+    lines: list[str] = []
+
+    def broken(plan: Any, number: int, *rest: Any) -> Any:
+        if number == 1:
+            raise ValueError("planted")
+        return run_shard(plan, number, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "run_shard", broken)
+        with pytest.raises(FailedShards):
+            polyfit.execute(Spec.parse(TEXT), store=tmp_path, executor="inline")
+    first = polyfit.Run.open("small", store=tmp_path)
+    before = stored_receipt(first.address.open())
+    assert before is not None
+    assert (before.complete, before.attempts, before.fits) == (False, 1, 20)
+    assert before.retries == {"error": 2}
+    run = polyfit.execute(
+        Spec.parse(TEXT), store=tmp_path, executor="inline", retry_failed=True,
+        on_message=lines.append,
+    )  # fmt: skip
+    receipt = run.receipt()
+    assert receipt == stored_receipt(run.address.open())
+    assert (receipt.complete, receipt.attempts, receipt.fits) == (True, 2, 30)
+    assert run.manifest is not None
+    assert receipt.bytes == sum(one.bytes for one in run.manifest.receipts)
+    assert receipt.core_seconds["fitting"] > 0
+    assert f"{receipt.bytes:,} bytes; 2 attempts" in lines[-1]
+    assert run.verify().problems == []
+    shown = command("status", run.uri)
+    assert "\ncores      " in shown.out
+    assert "\nretries    2 error\n" in shown.out
+    assert json.loads(command("status", run.uri, "--json").out)["receipt"] == asdict(receipt)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"fits": 1}'])
+def test_a_receipt_that_cannot_be_read_disturbs_nothing(
+    text: str, tmp_path: Path, command: Command
+) -> None:
+    run = polyfit.execute(Spec.parse(TEXT), store=tmp_path, executor="inline")
+    (Path(run.uri) / "receipt.json").write_text(text)
+    assert command("verify", run.uri).code == 0
+    assert command("status", run.uri).code == 0
+    again = polyfit.execute(Spec.parse(TEXT), store=tmp_path, executor="inline")
+    assert len(again.to_arrow()) == 30
+
+
+def test_a_store_that_refuses_the_receipt_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*given: Any) -> None:
+        raise StoreError("refused")
+
+    lines: list[str] = []
+    monkeypatch.setattr(Ledger, "note_receipt", refused)
+    run = polyfit.execute(
+        Spec.parse(TEXT), store=tmp_path, executor="inline", on_message=lines.append
+    )
+    assert run.complete
+    assert "the receipt is not stored: refused" in lines
