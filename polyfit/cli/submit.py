@@ -35,14 +35,18 @@ _PASSED_ON: Final = ("placement_timeout_s", "wait_s", "retry_failed", "report", 
     help="The cluster's job server, http://HOST:8265; else RAY_API_SERVER_ADDRESS.",
 )
 @click.option("--no-wait", is_flag=True, help="End when the job runs, and write its id to stdout.")
-@click.option("--stop", is_flag=True, help="Stop the job of these specs, and wait until it rests.")
+@click.option("--stop", is_flag=True, help="Stop the job of these specs, and wait for its end.")
 @click.option(
     "--python",
     default="python",
     metavar="PATH",
     help="The cluster's Python that has polyfit.  [default: python]",
 )
-@options.store
+@click.option(
+    "--store",
+    metavar="URI",
+    help="s3://bucket/prefix or a folder of all nodes, else the spec's, else POLYFIT_STORE.",
+)
 @options.endpoint_url
 @options.run_id
 @options.date

@@ -41,15 +41,14 @@ def true_exit(
     if stopped:
         what = "the job was stopped"
     else:
-        why = "the cluster does not know it any more" if details is None else details.message
-        what = f"the job was lost: {why}"
+        what = f"the job was lost: {_reason(details)}"
     try:
         code = noted()
     except PolyfitError as error:
-        unknown = f"how the run ended cannot be read from here ({error})"
-        return otherwise, f"{what}; {unknown}: exit code {int(otherwise)} is by Ray's word alone"
+        unread = f"how the run ended cannot be read from here ({error})"
+        return otherwise, f"{what}; {unread}: exit code {int(otherwise)} is by Ray's word alone"
     if code is None:
-        return otherwise, f"{what} before its driver noted an end; {_RESUME}"
+        return otherwise, f"{what}; its driver has noted no end; {_RESUME}"
     return code, f"{what}; its driver noted exit code {code}; {_RESUME}"
 
 
@@ -72,6 +71,13 @@ def _noted_of_run(ledger: Ledger, job_id: str) -> int | None:
             code = facts.get("exit_code")
             return code if isinstance(code, int) else None
     return 0 if sealed_bytes(ledger.store) is not None else None  # it was complete already
+
+
+def _reason(details: "JobDetails | None") -> str:
+    """Why a job was lost: what Ray says, less the traceback that follows."""
+    if details is None:
+        return "the cluster does not know it any more"
+    return (details.message or "Ray says no reason").partition("\n")[0].rstrip(". ")
 
 
 def _driver_exit(code: int) -> tuple[int, str | None]:

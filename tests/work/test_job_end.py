@@ -59,13 +59,13 @@ def test_a_code_that_is_not_ours_is_explained(code: int, means: int, words: str)
     [
         (job(STOPPED), lambda: 143, 143, "was stopped; its driver noted exit code 143"),
         (job(STOPPED), lambda: 0, 0, "was stopped; its driver noted exit code 0"),
-        (job(STOPPED), lambda: None, 143, "was stopped before its driver noted an end"),
+        (job(STOPPED), lambda: None, 143, "was stopped; its driver has noted no end"),
         (job(STOPPED), unreadable, 143, "cannot be read from here (no key): exit code 143 is by"),
         (job(FAILED, None, "node died"), lambda: 3, 3, "lost: node died; its driver noted exit"),
-        (job(FAILED, None, "node died"), lambda: None, 6, "lost: node died before its driver"),
+        (job(FAILED, None, "node died.\n\tid"), lambda: None, 6, "lost: node died; its driver has"),
         (job(FAILED, None, "node died"), unreadable, 6, "exit code 6 is by Ray's word alone"),
         (None, lambda: 0, 0, "the cluster does not know it any more; its driver noted"),
-        (None, lambda: None, 6, "the cluster does not know it any more before"),
+        (None, lambda: None, 6, "the cluster does not know it any more; its driver has"),
     ],
 )
 def test_where_ray_has_no_code_the_attempt_says_it(
