@@ -38,10 +38,7 @@ def true_exit(
         return _driver_exit(code)
     stopped = details is not None and details.status == "STOPPED"
     otherwise = Exit.DRAINED if stopped else Exit.CLUSTER
-    if stopped:
-        what = "the job was stopped"
-    else:
-        what = f"the job was lost: {_reason(details)}"
+    what = "the job was stopped" if stopped else f"the job was lost: {_reason(details)}"
     try:
         code = noted()
     except PolyfitError as error:
@@ -49,7 +46,7 @@ def true_exit(
         return otherwise, f"{what}; {unread}: exit code {int(otherwise)} is by Ray's word alone"
     if code is None:
         return otherwise, f"{what}; its driver has noted no end; {_RESUME}"
-    return code, f"{what}; its driver noted exit code {code}; {_RESUME}"
+    return code, f"{what}; its driver noted exit code {code}{f'; {_RESUME}' if code else ''}"
 
 
 def noted_exit(submission: Submission, job_id: str) -> int | None:

@@ -210,8 +210,13 @@ def test_a_job_is_found_left_stopped_and_resumed(
         out, said = follower.communicate(timeout=HANG_S)
     assert stopped.code == 0, stopped.err
     assert f"{job}: the job was stopped; its driver noted exit code 143" in stopped.err
-    assert json.loads(stopped.out)["exit_code"] == 143
-    assert json.loads(stopped.out)["status"] == "STOPPED"
+    assert json.loads(stopped.out) == {
+        "job": job,
+        "address": cluster.dashboard_url,
+        "runs": [f"{store}/stopped/{plan.run_id}"],
+        "status": "STOPPED",
+        "exit_code": 143,
+    }
     assert follower.returncode == 143, said
     assert "cannot be read from here" in said
     assert "exit code 143 is by Ray's word alone" in said
