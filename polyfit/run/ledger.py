@@ -215,6 +215,8 @@ class Ledger:
 
     def log(self, attempt: str) -> str:
         """The log of an attempt's driver; empty where none is stored."""
+        if not ATTEMPT.fullmatch(attempt):
+            return ""
         try:
             return self.store.get(log_key(attempt)).decode("utf-8", "replace")
         except NoSuchKey:

@@ -18,7 +18,9 @@ from polyfit.store.base import NoSuchKey, Store
 
 __all__ = ["RunReceipt", "stored_receipt"]
 
-MAX_ATTEMPTS: Final = 200
+MAX_ATTEMPTS: Final = 50
+"""Attempts that are read, at the end of each: a job that is stopped has seconds for its end."""
+
 MAX_HOSTS: Final = 100
 
 

@@ -34,7 +34,7 @@ class DriverLog:
     def __init__(self, run: str, attempt: str, on_message: OnMessage) -> None:
         self._facts = {"run": run, "attempt": attempt}
         self._attempt, self._on_message = attempt, on_message
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may come while the main thread has it
         self._first: list[str] = []
         self._last: deque[str] = deque()
         self._num_first = self._num_last = self._num_left_out = 0
