@@ -11,6 +11,7 @@ __all__ = [
     "as_json",
     "date",
     "endpoint_url",
+    "log_format",
     "placement_timeout",
     "refuse_two",
     "report",
@@ -98,6 +99,12 @@ reuse: Final = click.option(
 )
 report: Final = click.option(
     "--report", is_flag=True, help="Write the run as an HTML page at its end, into the run."
+)
+log_format: Final = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Messages as text, or each as a line of JSON.  [default: text]",
 )
 
 

@@ -42,12 +42,7 @@ __all__ = ["run_specs"]
 @options.settings
 @options.report
 @options.strict
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="Messages as text, or each as a line of JSON.  [default: text]",
-)
+@options.log_format
 @options.as_json
 @click.pass_obj
 def run_specs(

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["submit_specs"]
 
-_PASSED_ON: Final = ("placement_timeout_s", "wait_s", "retry_failed", "report", "strict")
+_PASSED_ON: Final = {
+    *("placement_timeout_s", "wait_s", "retry_failed", "report", "strict", "log_format")
+}
 """Options that go to ``polyfit run`` there as they are."""
 
 
@@ -57,6 +59,7 @@ _PASSED_ON: Final = ("placement_timeout_s", "wait_s", "retry_failed", "report", 
 @options.settings
 @options.report
 @options.strict
+@options.log_format
 @options.as_json
 @click.pass_context
 def submit_specs(

@@ -102,7 +102,8 @@ def test_a_submitted_sweep_has_the_bytes_of_every_other_way_and_no_secret_is_sen
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
     monkeypatch.setenv("DATABASE_PASSWORD", "planted-in-the-environment")
     submitted = command(
-        "submit", sweep, "--address", cluster.dashboard_url, "--store", f"{store}/submitted"
+        *("submit", sweep, "--address", cluster.dashboard_url, "--store", f"{store}/submitted"),
+        *("--retry-failed", "--wait", "30"),
     )
     assert submitted.code == 0, submitted.err
     assert submitted.err.startswith(f"polyfit: submitted to {cluster.dashboard_url} as submitted-")
@@ -117,6 +118,10 @@ def test_a_submitted_sweep_has_the_bytes_of_every_other_way_and_no_secret_is_sen
     assert job["metadata"]["run"] == f"{store}/submitted/submitted/{plan.run_id}"
     assert job["metadata"]["job_name"] == f"polyfit submitted-{plan.run_id}"
     assert job["metadata"]["owner"]
+    assert job["entrypoint"] == (
+        f"exec python start_polyfit.py run submitted.yaml --store {store}/submitted --wait 30.0 "
+        "--retry-failed"
+    )
     secrets = [seaweed.env["AWS_SECRET_ACCESS_KEY"], seaweed.env["AWS_ACCESS_KEY_ID"], "planted-in"]
     for secret in [*secrets, cluster.token]:
         assert secret not in info + submitted.out + submitted.err
