@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
@@ -45,6 +45,8 @@ __all__ = [
     "descendants",
     "isolate",
     "juicefs_s3",
+    "moto_cloud",
+    "moto_key",
     "moto_s3",
     "ray_head",
     "ray_node",
@@ -52,6 +54,8 @@ __all__ = [
     "seaweedfs",
     "swift_s3",
 ]
+
+T = TypeVar("T")
 
 HOST = "127.0.0.1"
 REQUEST_S = 180.0
@@ -323,23 +327,57 @@ def _configure_swift(folder: Path, ports: Mapping[str, int], secret: str) -> Non
 
 
 @contextmanager
-def moto_s3(folder: Path, bucket: str = "polyfit") -> Iterator[S3Server]:
-    """``moto_server``, which asks who may do what: its key may not delete, as none of ours must.
+def moto_cloud(folder: Path, prepare: Callable[[Callable[..., Any]], T]) -> Iterator[tuple[str, T]]:
+    """``moto_server``: a cloud in memory that asks who may do what. It honours conditions of S3.
 
-    It honours conditions, and keeps its objects in memory.
+    ``prepare`` makes what shall be there, by clients of one who may do anything: it is given
+    ``client(service)``, as of boto3. From then on nobody enters without a key. Yields the endpoint
+    and what ``prepare`` returned.
     """
     for _ in range(ATTEMPTS):
         place = f"{HOST}:{free_port()}"
         process = _spawn_moto(folder, place)
         try:
             if _wait_for(partial(_moto_answers, place), process):
-                yield S3Server(_moto_env(place, bucket), bucket, honours_conditions=True)
+                session = boto3.Session("nobody", "nobody", region_name=MOTO_REGION)
+                prepared = prepare(partial(session.client, endpoint_url=f"http://{place}"))
+                if _moto(place, "POST", "/moto-api/reset-auth", "0") != 200:
+                    raise RuntimeError("moto does not ask for keys")
+                yield f"http://{place}", prepared
                 return
         finally:
             _end_child(process)
     raise RuntimeError(f"moto does not start: {_tail(folder / 'log')}")
 
 
+@contextmanager
+def moto_s3(folder: Path, bucket: str = "polyfit") -> Iterator[S3Server]:
+    """A bucket at moto, and a key with ``MOTO_RIGHTS``: it may not delete, as none of ours must."""
+
+    def prepare(client: Callable[..., Any]) -> dict[str, str]:
+        client("s3").create_bucket(Bucket=bucket)
+        rights = {"Effect": "Allow", "Action": MOTO_RIGHTS, "Resource": "*"}
+        return moto_key(client, "polyfit", {"Version": "2012-10-17", "Statement": [rights]})
+
+    with moto_cloud(folder, prepare) as (endpoint_url, key):
+        env = {**key, "AWS_ENDPOINT_URL_S3": endpoint_url}
+        yield S3Server(env, bucket, honours_conditions=True)
+
+
+def moto_key(client: Callable[..., Any], name: str, policy: Mapping[str, Any]) -> dict[str, str]:
+    """The environment of a new user who may do what the policy says."""
+    iam = client("iam")
+    iam.create_user(UserName=name)
+    iam.put_user_policy(UserName=name, PolicyName="rights", PolicyDocument=json.dumps(policy))
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    return {
+        "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+        "AWS_DEFAULT_REGION": MOTO_REGION,
+    }
+
+
+MOTO_REGION = "us-east-1"
 MOTO_RIGHTS = ("s3:PutObject", "s3:GetObject", "s3:ListBucket", "s3:CreateBucket")
 
 
@@ -366,28 +404,6 @@ def _moto(place: str, method: str, path: str, body: str | None = None) -> int:
         return connection.getresponse().status
     finally:
         connection.close()
-
-
-def _moto_env(place: str, bucket: str) -> dict[str, str]:
-    """Make the bucket and a key with ``MOTO_RIGHTS`` alone; from then on nobody else may enter."""
-    region = "us-east-1"
-    session = boto3.Session("nobody", "nobody", region_name=region)
-    client: Any = partial(session.client, endpoint_url=f"http://{place}")
-    client("s3").create_bucket(Bucket=bucket)
-    rights = {"Effect": "Allow", "Action": MOTO_RIGHTS, "Resource": "*"}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [rights]})
-    iam = client("iam")
-    iam.create_user(UserName="polyfit")
-    iam.put_user_policy(UserName="polyfit", PolicyName="rights", PolicyDocument=policy)
-    key = iam.create_access_key(UserName="polyfit")["AccessKey"]
-    if _moto(place, "POST", "/moto-api/reset-auth", "0") != 200:
-        raise RuntimeError("moto does not ask for keys")
-    return {
-        "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
-        "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
-        "AWS_DEFAULT_REGION": region,
-        "AWS_ENDPOINT_URL_S3": f"http://{place}",
-    }
 
 
 def _lists(server: S3Server) -> bool:

@@ -1,11 +1,14 @@
 """`ray up`'s file, without a cloud: Ray's own validation, and EC2's own model of its requests."""
 
+import re
+
 import botocore.session
 import jsonschema
 import pytest
 from botocore.validate import ParamValidator
 from deployed import Document, documents, text
 from manifests import put
+from rayjob_rules import DRIVER_NEEDS_S
 
 
 @pytest.fixture
@@ -46,7 +49,9 @@ def run_instances_errors(node_config: Document) -> list[str]:
     service = botocore.session.Session().get_service_model("ec2")
     shape = service.operation_model("RunInstances").input_shape
     assert shape is not None
-    report = ParamValidator().validate({"MinCount": 1, "MaxCount": 1, **node_config}, shape)
+    subnets = node_config.pop("SubnetIds")  # Ray's own: it takes one of them for each machine
+    request = {"MinCount": 1, "MaxCount": 1, "SubnetId": subnets[0], **node_config}
+    report = ParamValidator().validate(request, shape)
     return [report.generate_report()] if report.has_errors() else []
 
 
@@ -74,22 +79,59 @@ def test_a_fault_in_the_cluster_file_is_refused(
     assert named in error
 
 
-def test_workers_are_spot_instances_and_the_head_is_not(cluster: Document) -> None:
+def test_workers_are_spot_instances_that_come_from_none_and_the_head_is_not(
+    cluster: Document,
+) -> None:
     head, gpu = (cluster["available_node_types"][name] for name in ("head", "gpu"))
 
     assert gpu["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert "InstanceMarketOptions" not in head["node_config"]
-    assert gpu["min_workers"] > 0
+    assert gpu["min_workers"] == 0
+    assert gpu["resources"] == {"CPU": 4, "GPU": 1}
     assert head["resources"] == {"CPU": 0}
 
 
-def test_machines_reach_the_store_by_an_instance_profile(cluster: Document) -> None:
-    profiles = [
-        node_type["node_config"]["IamInstanceProfile"]["Name"]
-        for node_type in cluster["available_node_types"].values()
-    ]
+def test_a_machine_has_its_profile_and_no_other_way_to_be_somebody(cluster: Document) -> None:
+    for name, profile in (("head", "polyfit-head"), ("gpu", "polyfit-worker")):
+        config = cluster["available_node_types"][name]["node_config"]
+        assert config["IamInstanceProfile"] == {"Name": profile}
+        assert config["MetadataOptions"] == {
+            "HttpTokens": "required",
+            "HttpPutResponseHopLimit": 1,
+            "HttpEndpoint": "enabled",
+        }
+        assert all(disk["Ebs"]["Encrypted"] for disk in config["BlockDeviceMappings"])
 
-    assert profiles == ["polyfit-head", "polyfit-worker"]
+
+def test_nobody_gets_in_and_ssh_goes_through_the_endpoint(cluster: Document) -> None:
+    """Ray makes a group that is open to ssh from everywhere for node types that name none."""
+    groups = [it["node_config"]["SecurityGroupIds"] for it in
+              cluster["available_node_types"].values()]  # fmt: skip
+
+    assert groups == [["sg-0123456789abcdef0"]] * 2
+    assert cluster["provider"]["use_internal_ips"] is True
+    assert "open-tunnel" in cluster["auth"]["ssh_proxy_command"]
+    assert "--ip-permissions" in text("aws/setup.sh")
+    assert "0.0.0.0" not in text("aws/setup.sh")
+
+
+def test_whatever_is_put_in_by_hand_is_told_by_the_script_that_makes_it(cluster: Document) -> None:
+    made = set(re.findall(r"\b(?:subnet|sg|eice)-[0-9a-f]{17}\b", text("aws/setup.sh")))
+
+    assert made == set(re.findall(r"\b(?:subnet|sg|eice)-[0-9a-f]{17}\b", text("aws/cluster.yaml")))
+
+
+def test_a_stopped_driver_has_its_time_on_the_head(cluster: Document) -> None:
+    options = " ".join(cluster["docker"]["head_run_options"])
+    (wait_s,) = re.findall(r"RAY_JOB_STOP_WAIT_TIME_S=(\d+)", options)
+
+    assert float(wait_s) >= DRIVER_NEEDS_S
+
+
+def test_teardown_is_told_where_it_is_started() -> None:
+    for name in ("aws/cluster.yaml", "README.md"):
+        up, down = (text(name).index(f"ray {it} --yes deploy/aws") for it in ("up", "down"))
+        assert 0 < down - up < 1500
 
 
 def test_the_cluster_asks_for_a_token_that_comes_as_a_file(cluster: Document) -> None:
