@@ -15,7 +15,7 @@ SOUND := $(shell [ "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" ] && [ ! -e .
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run picture test check simulate chaos lint serve-s3 stop-s3 bench gpu-check kubectl image-check clean
+.PHONY: help run picture test check simulate chaos lint serve-s3 stop-s3 bench gpu-check kubectl sbom image-check clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -72,6 +72,10 @@ kubectl: .local/bin/kubectl ## Get kubectl and kustomize, 36 MB, for the tests o
 .local/bin/kubectl: .venv/made tests/kubectl.py
 	$(BIN)/python tests/kubectl.py
 
+sbom: .venv/sbom ## What the package needs at run time, with licences, as CycloneDX: .local/sbom.json
+	@mkdir -p .local
+	$(BIN)/python deploy/sbom.py > .local/sbom.json
+
 image-check: .venv/test ## As root on Debian: build the image, run a job in it
 	$(BIN)/python tests/image.py
 
@@ -95,6 +99,10 @@ clean: stop-s3 ## Stop the server; remove .venv, .local, caches, build files
 .venv/gpu: .venv/made pyproject.toml constraints.txt
 	$(call install,local$(comma)test$(comma)bench$(comma)gpu)
 	@touch .venv/run .venv/test .venv/bench
+
+.venv/sbom: .venv/made pyproject.toml constraints.txt
+	$(call install,local$(comma)sbom)
+	@touch .venv/run
 
 comma := ,
 
