@@ -51,6 +51,9 @@ def _isolate() -> None:
     may start Ray in this process and then join a cluster.
     """
     isolate(os.environ)
+    # Else each of hundreds of processes would compile all of polyfit again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     os.environ["HOME"] = HOME
     os.environ["AWS_CONFIG_FILE"] = f"{HOME}/.aws/config"
     os.environ["AWS_SHARED_CREDENTIALS_FILE"] = f"{HOME}/.aws/credentials"
@@ -76,7 +79,7 @@ TESTS = str(ROOT / "tests")
 STARTERS = {"subprocess", "servers", "local_s3", "multiprocessing", "concurrent", "nbclient"}
 """Modules that start processes: a test whose code uses one of them has the mark ``process``."""
 
-LONGEST = "test_chaos.py"
+LONGEST = "test_readme.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,7 @@ import ray
 from limits import HANG_S
 from servers import ROOT
 
-__all__ = ["SMALL", "clean", "command", "elsewhere", "plant_nodes", "polyfit_run"]
+__all__ = ["SMALL", "clean", "command", "elsewhere", "plant_nodes", "polyfit_run", "quick"]
 
 SMALL = "name: small\nshard: 100\nfit: {steps: 20}\nsweep: {degree: [1, 3], seed: {count: 250}}\n"
 
@@ -36,6 +36,23 @@ def clean(env: Mapping[str, str]) -> dict[str, str]:
 def command(*arguments: str) -> list[str]:
     """The words of the command."""
     return [sys.executable, "-m", "polyfit", *arguments]
+
+
+QUICK = """
+from polyfit.__main__ import program
+from polyfit.show import progress
+from polyfit.work import capacity, ray_executor
+
+progress.LINE_EVERY_S = ray_executor.ASK_EVERY_S = 0.5
+capacity.START_PAUSE_S = 0.1
+program()
+"""
+
+
+def quick(*arguments: str) -> list[str]:
+    """The words of the command with short pauses: between lines of a log, and before an actor is
+    started again where none started."""
+    return [sys.executable, "-c", QUICK, *arguments]
 
 
 def polyfit_run(

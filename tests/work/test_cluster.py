@@ -5,10 +5,15 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 from launch import clean, command, elsewhere
 from limits import HANG_S
+
+from polyfit.errors import ClusterError
+from polyfit.work.cluster import connect
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,13 +39,14 @@ def test_an_own_ray_starts_without_an_stderr_and_leaves_no_token(
 def test_a_ray_that_does_not_start_says_why_and_where_its_logs_lie(
     sweep_path: str, tmp_path: Path
 ) -> None:
-    """Too little address space: Ray's own words for that are a bare Exception's."""
+    """Its first process ends at once, and the limit on address space may be why."""
     home = tempfile.mkdtemp(prefix="pf", dir="/tmp")
+    broken = {"RAY_gcs_storage": "nowhere", "RAY_gcs_server_port_wait_time_s": "1"}
     try:
         ours = command("run", sweep_path, "--store", str(tmp_path), "--executor", "ray")
         done = subprocess.run(
             ["sh", "-c", 'ulimit -v 4000000; exec "$@"', "sh", *ours],
-            env=clean({"RAY_TMPDIR": home}), cwd=ROOT, text=True, capture_output=True,
+            env=clean({"RAY_TMPDIR": home, **broken}), cwd=ROOT, text=True, capture_output=True,
             timeout=HANG_S, check=False,
         )  # fmt: skip
         assert done.returncode == 6, done.stderr
@@ -51,6 +57,23 @@ def test_a_ray_that_does_not_start_says_why_and_where_its_logs_lie(
         assert "4.1 GB of address space (ulimit -v)" in last
     finally:
         shutil.rmtree(home)
+
+
+def test_whatever_ray_raises_as_it_starts_is_a_cluster_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exception itself is among it, where there is too little address space."""
+    ended: list[bool] = []
+
+    def init(**options: Any) -> None:
+        raise Exception("timed out\nduring startup")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
+    with pytest.raises(ClusterError, match="cannot be used: timed out during startup; Ray's logs"):
+        connect(None)
+    assert ended, "what had been started is left"
 
 
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])

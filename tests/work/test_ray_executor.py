@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from launch import SMALL, clean, command, plant_nodes, polyfit_run
+import ray
+from launch import SMALL, clean, command, plant_nodes, polyfit_run, quick
 from limits import HANG_S, wait_for
 from servers import RayHead, S3Server
 
@@ -46,7 +47,7 @@ def test_a_log_says_while_actors_compile_that_they_do(tmp_path: Path) -> None:
         "resources: {actors: {max: 1}}\n"
     )
     running = subprocess.Popen(
-        command("run", str(path), "--store", str(tmp_path / "runs"), "--executor", "ray"),
+        quick("run", str(path), "--store", str(tmp_path / "runs"), "--executor", "ray"),
         env=clean({"POLYFIT_CACHE": str(cache)}),
         cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -81,20 +82,23 @@ def test_an_executor_says_that_it_waits_for_room() -> None:
 @pytest.fixture(scope="module")
 def joined(
     seaweed: S3Server, ray_cluster: RayHead, tmp_path_factory: pytest.TempPathFactory
-) -> str:
-    """What a run of ``SMALL`` on the cluster prints; its rows are in the S3 server."""
+) -> "subprocess.CompletedProcess[str]":
+    """A run of ``SMALL`` on the cluster, of whose GPUs each actor asks for a share."""
     path = tmp_path_factory.mktemp("joined") / "small.yaml"
-    path.write_text(SMALL)
-    env = {**seaweed.env, **ray_cluster.env}
-    done = polyfit_run(env, "run", str(path), "--store", seaweed.fresh_uri(), "--json")
+    path.write_text(SMALL + "resources: {gpus_per_actor: 0.5, cpus_per_actor: 0.5}\n")
+    env = {name: value for name, value in ray_cluster.env.items() if name != "RAY_ADDRESS"}
+    done = polyfit_run(
+        {**seaweed.env, **env}, "run", str(path), "--store", seaweed.fresh_uri(), "--json",
+        "--address", ray_cluster.address,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done
 
 
 def test_no_credential_is_left_in_the_store(
-    seaweed: S3Server, s3_keys: Mapping[str, str], joined: str
+    seaweed: S3Server, s3_keys: Mapping[str, str], joined: "subprocess.CompletedProcess[str]"
 ) -> None:
-    bucket, _, prefix = json.loads(joined)["run"].removeprefix("s3://").partition("/")
+    bucket, _, prefix = json.loads(joined.stdout)["run"].removeprefix("s3://").partition("/")
     client = seaweed.client()
     listed = client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]
     assert len(listed) > 8
@@ -105,26 +109,21 @@ def test_no_credential_is_left_in_the_store(
 
 
 def test_actors_on_ray_make_the_bytes_that_this_process_makes(
-    seaweed: S3Server, s3_keys: Mapping[str, str], joined: str, tmp_path: Path
+    seaweed: S3Server,
+    s3_keys: Mapping[str, str],
+    joined: "subprocess.CompletedProcess[str]",
+    tmp_path: Path,
 ) -> None:
-    there = opened(joined, seaweed)
+    there = opened(joined.stdout, seaweed)
     here = polyfit.execute(Spec.parse(SMALL), store=str(tmp_path / "here"), executor="inline")
     assert there.manifest == here.manifest
 
 
 def test_a_run_joins_a_cluster_whose_actors_hold_shares_of_its_gpus(
-    seaweed: S3Server, s3_keys: Mapping[str, str], ray_cluster: RayHead, tmp_path: Path
+    seaweed: S3Server, s3_keys: Mapping[str, str], joined: "subprocess.CompletedProcess[str]"
 ) -> None:
-    path = tmp_path / "shares.yaml"
-    path.write_text(SMALL + "resources: {gpus_per_actor: 0.5, cpus_per_actor: 0.5}\n")
-    env = {k: v for k, v in ray_cluster.env.items() if k != "RAY_ADDRESS"}
-    done = polyfit_run(
-        {**s3_keys, **env}, "run", str(path), "--store", seaweed.fresh_uri(), "--json",
-        "--address", ray_cluster.address,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "on the Ray cluster: 0.5 GPU and 0.5 CPU per actor" in done.stderr
-    assert opened(done.stdout, seaweed).verify().problems == []
+    assert "on the Ray cluster: 0.5 GPU and 0.5 CPU per actor" in joined.stderr
+    assert opened(joined.stdout, seaweed).verify().problems == []
 
 
 def test_a_machine_that_does_not_see_the_folder_is_named(
@@ -157,7 +156,7 @@ def test_a_cluster_without_room_is_given_up_with_what_was_asked_and_what_there_i
     path = tmp_path / "large.yaml"
     path.write_text(SMALL + "resources: {gpus_per_actor: 8}\n")
     done = polyfit_run(
-        ray_cluster.env, "run", str(path), "--store", str(tmp_path), "--placement-timeout", "3"
+        ray_cluster.env, "run", str(path), "--store", str(tmp_path), "--placement-timeout", "1"
     )
     assert done.returncode == 6, done.stderr
     assert "each asks for 8 GPU and 1 CPU" in done.stderr
@@ -167,8 +166,6 @@ def test_a_cluster_without_room_is_given_up_with_what_was_asked_and_what_there_i
 def test_an_actor_whose_process_does_not_start_is_mentioned_where_there_is_room(
     two_nodes: RayExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ray
-
     monkeypatch.setattr(ray, "available_resources", lambda: {})
     two_nodes._handles = [ActorHandle(None, None)]
     assert "actors of this run whose process does not start" in two_nodes._no_room()
@@ -193,105 +190,89 @@ def test_a_turn_with_nothing_to_wait_for_waits(monkeypatch: pytest.MonkeyPatch) 
         assert min(waits) > 0
 
 
-def test_an_own_ray_without_a_gpu_says_so_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "gpu.yaml"
-    path.write_text(SMALL + "resources: {gpus_per_actor: 1}\n")
-    done = polyfit_run({}, "run", str(path), "--store", str(tmp_path), "--executor", "ray")
-    assert done.returncode == 6, done.stderr
-    assert "no actor could be placed: each asks for 1 GPU and 1 CPU" in done.stderr
-
-
-def test_an_actor_that_dies_is_replaced_and_its_shard_fitted_once(tmp_path: Path) -> None:
-    """A worker process killed from outside, on a Ray of the test's own process."""
-    script = tmp_path / "killer.py"
-    script.write_text(
-        "import os, pathlib, signal, sys\n"
-        "import polyfit\n"
-        "from polyfit.spec.spec import Spec\n"
-        "killed = []\n"
-        "def parent(pid):\n"
-        "    stat = pathlib.Path(f'/proc/{pid}/stat').read_text()\n"
-        "    return int(stat.rpartition(')')[2].split()[1])\n"
-        "def ours(pid):\n"
-        "    while pid > 1:\n"
-        "        if pid == os.getpid(): return True\n"
-        "        pid = parent(pid)\n"
-        "def kill(progress):\n"
-        "    if progress.shards_done < 3 or killed: return\n"
-        "    for folder in pathlib.Path('/proc').glob('[0-9]*'):\n"
-        "        try:\n"
-        "            actor = b'ShardActor' in (folder / 'cmdline').read_bytes()\n"
-        "            if actor and ours(int(folder.name)):\n"
-        "                os.kill(int(folder.name), signal.SIGKILL)\n"
-        "                killed.append(folder.name)\n"
-        "                return\n"
-        "        except OSError: pass\n"
-        "spec = Spec.load(sys.argv[1])\n"
-        "run = polyfit.execute(spec, store=sys.argv[2], executor='ray', on_progress=kill)\n"
-        "assert killed, 'no actor was found'\n"
-        "assert run.verify().problems == []\n"
-        "print(run.plan.fits)\n"
-    )
-    path = tmp_path / "dying.yaml"
-    path.write_text("name: dying\nshard: 200\nfit: {steps: 2000}\nsweep: {seed: {count: 4000}}\n")
-    done = subprocess.run(
-        [sys.executable, str(script), str(path), str(tmp_path / "runs")],
-        env=clean({}), cwd=ROOT, text=True, capture_output=True, timeout=HANG_S, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == "4000"
+def test_an_own_ray_without_a_gpu_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_nodes(monkeypatch, "one")
+    monkeypatch.setattr(ray, "available_resources", ray.cluster_resources)
+    connection = Connection(own_cluster=True, opened=True)
+    job, resources = Job(StoreAddress("/nowhere"), "attempt"), Resources(gpus_per_actor=1)
+    turns = RayExecutor(job, resources, connection, 600).run(deque([Task("compute", 0)]))
+    with pytest.raises(ClusterError, match=r"placed: each asks for 1 GPU and 1 CPU.* 0 of 0 GPU"):
+        next(turns)
 
 
 ELASTIC = """
-    import json, sys
+    import json, signal, sys
+    from chaos import actors
     from ray.cluster_utils import Cluster
     import polyfit
+    from polyfit.work import ray_executor
     from polyfit.work.ray_executor import RayExecutor
 
+    ray_executor.SCALE_EVERY_S = 0.5
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
     )
-    nodes, sizes, seen = [], [], []
-    scale = RayExecutor._scale
+    happened, handles, sizes = [], set(), []
+    held = 14  # tasks that nobody gets before all has happened that is to happen before them
+    scale, send = RayExecutor._scale, RayExecutor._send
 
     def scaled(self, todo):
         scale(self, todo)
+        handles.update(self._handles)
         sizes.append(len(self._handles))
 
-    RayExecutor._scale = scaled
+    def sent(self, handle, todo):
+        if len(todo) > held:
+            send(self, handle, todo)
+
+    RayExecutor._scale, RayExecutor._send = scaled, sent
 
     def follow(progress):
-        if not nodes and progress.shards_done >= 2:
-            nodes.append(cluster.add_node(num_cpus=2))
-            seen.append(max(sizes))
-        if len(nodes) == 1 and len(seen) == 1 and sizes[-1] == 3 and progress.shards_done >= 8:
-            seen.append(sizes[-1])
-            cluster.remove_node(nodes[0], allow_graceful=False)  # kills its raylet
+        global held, node
+        if not happened and progress.shards_done >= 2:
+            happened.append(("a node is added", max(sizes)))
+            node = cluster.add_node(num_cpus=2)
+        if len(happened) == 1 and progress.actors == (3, 3):
+            happened.append(("an actor is killed", len(handles)))
+            actors(cluster_processes())[0].signal(signal.SIGKILL)
+            held = 5  # each gets two: it is found dead
+        if len(happened) == 2 and len(handles) == 4 and progress.actors == (3, 3):
+            happened.append(("the node is lost", sizes[-1]))
+            held = 0
+            cluster.remove_node(node, allow_graceful=False)  # kills its raylet
+
+    def cluster_processes():
+        return [one.all_processes["raylet"][0].process.pid for one in cluster.list_all_nodes()]
 
     try:
         run = polyfit.execute(
             polyfit.Spec.load(sys.argv[1]), store=sys.argv[2], executor="ray",
             address=cluster.address, on_progress=follow,
         )
-        facts = {"seen": seen, "last": sizes[-1], "problems": run.verify().problems}
+        facts = {"happened": happened, "last": sizes[-1], "problems": run.verify().problems}
         print("FACTS", json.dumps(facts))
     finally:
         cluster.shutdown()
 """
 
 
-def test_actors_follow_a_cluster_that_grows_and_loses_a_node(tmp_path: Path) -> None:
+def test_actors_follow_a_cluster_that_grows_loses_an_actor_and_then_a_node(tmp_path: Path) -> None:
+    """What was in flight on them is fitted by others, in the same attempt."""
     path = tmp_path / "elastic.yaml"
     path.write_text(
-        "name: elastic\nshard: 200\nengine: eager\nfit: {steps: 2000}\n"
-        "sweep: {seed: {count: 5000}}\n"
+        "name: elastic\nshard: 100\nengine: eager\nfit: {steps: 1000}\n"
+        "sweep: {seed: {count: 1800}}\n"
     )
+    soon = {"RAY_health_check_period_ms": "1000"}  # a dead node is found sooner
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(ELASTIC), str(path), str(tmp_path / "runs")],
-        env=clean({"RAY_health_check_period_ms": "1000"}),  # a dead node is found sooner
+        env=clean({"PYTHONPATH": str(ROOT / "tests"), **soon}),
         cwd=ROOT, text=True, capture_output=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("FACTS "))
-    facts = json.loads(line.removeprefix("FACTS "))
-    assert facts == {"seen": [1, 3], "last": 0, "problems": []}
+    assert json.loads(line.removeprefix("FACTS ")) == {
+        "happened": [["a node is added", 1], ["an actor is killed", 3], ["the node is lost", 3]],
+        "last": 0,
+        "problems": [],
+    }

@@ -1,6 +1,7 @@
 """Whole jobs through real Ray actors into a real S3 server: submitted, stopped, killed, resumed."""
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pytest
+from chaos import actors
 from deployed import documents, text
 from launch import clean, command, polyfit_run
 from limits import HANG_S, wait_for
 from manifests import pods
-from servers import RayHead, S3Server, descendants, ray_head
+from servers import RayHead, S3Server, descendants
 
+import polyfit
 from polyfit.run.keys import lease_key
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
@@ -31,19 +33,18 @@ HUNDRED_THOUSAND = (
 )
 
 
-def test_100_000_fits_on_two_actors_of_an_own_ray_are_stored_in_s3(
-    seaweed: S3Server, s3_keys: Mapping[str, str], tmp_path: Path
+def test_100_000_fits_on_two_actors_are_stored_in_s3(
+    seaweed: S3Server, s3_keys: Mapping[str, str], ray_cluster: RayHead, tmp_path: Path
 ) -> None:
     path = tmp_path / "many.yaml"
     path.write_text(HUNDRED_THOUSAND)
-    uri = seaweed.fresh_uri()
-    done = polyfit_run(s3_keys, "run", str(path), "--store", uri, "--executor", "ray", "--json")
+    env = {**s3_keys, **ray_cluster.env}
+    done = polyfit_run(env, "run", str(path), "--store", seaweed.fresh_uri(), "--json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["fits"] == 100_000
-    verified = polyfit_run(s3_keys, "verify", summary["run"], "--json")
-    assert verified.returncode == 0, verified.stderr
-    assert json.loads(verified.stdout)["fits"] == 100_000
+    verdict = polyfit.Run.open(summary["run"]).verify()
+    assert (verdict.problems, verdict.fits) == ([], 100_000)
     host = seaweed.endpoint_url.removeprefix("http://")
     with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
         folder = tmp_path / "copy"
@@ -71,7 +72,10 @@ LONG = "name: long\nshard: 20\nengine: eager\nfit: {steps: 4000}\nsweep: {seed: 
 def test_a_stopped_job_waits_for_its_shards_and_releases_the_run(
     seaweed: S3Server, ray_cluster: RayHead, tmp_path: Path
 ) -> None:
-    """By the command that ends the head's pod; Ray's own 3 s would be too few."""
+    """By the command that ends the head's pod; Ray's own 3 s would be too few.
+
+    Until then it runs with the keys of its node: none comes with it, and none is in its log.
+    """
     from ray.job_submission import JobSubmissionClient
 
     spec = tmp_path / "long.yaml"
@@ -94,10 +98,13 @@ def test_a_stopped_job_waits_for_its_shards_and_releases_the_run(
 
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
     log = jobs.get_job_logs(job)
+    assert "1 GPU and 1 CPU per actor" in log
     assert "waiting up to 25 s for running shards" in log
     assert "ended by SIGTERM; run the same command to resume" in log
     lease = store.get_object(Bucket=seaweed.bucket, Key=f"{home}/{lease_key(1)}")["Body"].read()
     assert json.loads(lease)["released"] is True
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        assert seaweed.env[name] not in log
 
 
 def _pre_stop(ray_cluster: RayHead) -> list[str]:
@@ -109,7 +116,7 @@ def _pre_stop(ray_cluster: RayHead) -> list[str]:
     return [str(Path(sys.executable).with_name(ray)), *there]
 
 
-def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
+def test_kill_9_half_way_then_the_same_spec_fits_only_what_is_missing(
     seaweed: S3Server, s3_keys: Mapping[str, str], tmp_path: Path
 ) -> None:
     path = tmp_path / "killed.yaml"
@@ -128,29 +135,23 @@ def test_kill_9_half_way_then_the_same_command_fits_only_what_is_missing(
         client = seaweed.client()
         wait_for(lambda: len(_listed(client, shards)) >= 3, "three stored shards", process)
         family = descendants(process.pid)
-        actors = [member.pid for member in family if b"ShardActor" in _title(member.pid)]
-        assert actors
+        working = actors([process.pid])
+        assert working
         process.send_signal(signal.SIGKILL)
     # What its actors compute is still stored, until Ray has ended them.
-    for member in family:
-        if member.pid in actors:
-            assert member.ends_within(HANG_S), f"actor {member.pid} outlives its driver"
+    for actor in working:
+        assert actor.ends_within(HANG_S), f"actor {actor.pid} outlives its driver"
     for member in family:  # Ray's own agents stay behind
         member.signal(signal.SIGKILL)
     left = _listed(client, shards)
     assert 3 <= len(left) < plan.shards, "the driver was not killed half-way"
-    done = polyfit_run(s3_keys, *ours)
-    assert done.returncode == 0, done.stderr
-    assert f"{len(left)} of {plan.shards} shards are stored already" in done.stderr
+    messages: list[str] = []
+    finished = polyfit.execute(path, store=uri, executor="inline", on_message=messages.append)
+    assert f"{len(left)} of {plan.shards} shards are stored already" in messages
     after = _listed(client, shards)
     assert {key: after[key] for key in left} == left, "a stored shard was written again"
-    verified = polyfit_run(s3_keys, "verify", f"{uri}/killed/{plan.run_id}")
-    assert verified.returncode == 0, verified.stderr
-    assert verified.stdout.startswith("intact: 3,600 fits, each once")
-
-
-def _title(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
+    verdict = finished.verify()
+    assert (verdict.problems, verdict.fits) == ([], 3600)
 
 
 def _listed(client: Any, prefix: str) -> dict[str, Any]:
@@ -158,39 +159,40 @@ def _listed(client: Any, prefix: str) -> dict[str, Any]:
     return {item["Key"]: item["LastModified"] for item in found}
 
 
-def test_sigterm_drains_with_its_own_exit_code_and_the_run_resumes(tmp_path: Path) -> None:
+def test_an_own_ray_replaces_a_killed_actor_and_drains_on_sigterm(tmp_path: Path) -> None:
+    """With its own exit code; the run resumes."""
     path = tmp_path / "drained.yaml"
     path.write_text(
         "name: drained\nshard: 100\nfit: {steps: 2000000}\nrecord: none\n"
-        "sweep: {seed: {count: 2000}}\n"
+        "sweep: {seed: {count: 2000}}\nresources: {actors: {max: 1}}\n"
     )
-    ours = command("run", str(path), "--store", str(tmp_path / "runs"), "--executor", "ray")
+    runs = tmp_path / "runs"
+    ours = command("run", str(path), "--store", str(runs), "--executor", "ray")
     with subprocess.Popen(
         ours, env=clean({}), cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as process:
-        wait_for(lambda: list(tmp_path.rglob("*.parquet")), "a stored shard", process)
+        wait_for(lambda: list(runs.rglob("*.parquet")), "a stored shard", process)
+        (actor,) = actors([process.pid])
+        actor.signal(signal.SIGKILL)
+        assert actor.ends_within(HANG_S)
+        before = len(list(runs.rglob("*.parquet")))
+        wait_for(lambda: len(list(runs.rglob("*.parquet"))) > before, "another one", process)
         process.terminate()
         _, told = process.communicate(timeout=HANG_S)
     assert process.returncode == 143, told
     assert "run the same command to resume" in told
-    again = polyfit_run({}, *ours[3:-1], "inline")
-    assert again.returncode == 0, again.stderr
-    assert "shards are stored already" in again.stderr
+    messages: list[str] = []
+    finished = polyfit.execute(path, store=runs, executor="inline", on_message=messages.append)
+    assert finished.verify().problems == []
+    assert any("shards are stored already" in line for line in messages)
 
 
-def test_an_actor_that_has_no_credentials_says_so(
-    seaweed: S3Server, s3_keys: Mapping[str, str], sweep_path: str
+def test_an_actor_with_other_credentials_than_its_driver_says_so(
+    moto: S3Server, ray_cluster: RayHead, sweep_path: str
 ) -> None:
-    """The driver has keys, the nodes of the cluster have none."""
-    with ray_head(num_cpus=1, num_gpus=0, dashboard=False) as head:
-        done = polyfit_run(
-            {**s3_keys, **head.env}, "run", sweep_path, "--store", seaweed.fresh_uri()
-        )
+    """The nodes of the cluster have keys of another server."""
+    env = {**moto.env, **ray_cluster.env}
+    done = polyfit_run(env, "run", sweep_path, "--store", moto.fresh_uri())
     assert done.returncode == 5, done.stderr
-    assert "no credentials on this machine" in done.stderr
+    assert re.search(r"polyfit: no actor starts on .* does not know this access key", done.stderr)
     assert "Traceback" not in done.stderr
-
-
-@pytest.fixture
-def told() -> list[str]:
-    return []
