@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 from polyfit.engine import affine
-from polyfit.engine.initial import initial_values
 from polyfit.errors import EngineError, Exit
 from polyfit.run.keys import shard_key
 from polyfit.run.parquet import FOOTER
@@ -25,7 +23,6 @@ from polyfit.work.fitting import compute
 from polyfit.work.storing import run_shard
 
 CPU = torch.device("cpu")
-JOBS = Path(__file__).resolve().parents[2] / "jobs"
 
 MIXED = (
     "fit: {degree: 3, points: 60, dtype: float64, steps: 140, noise: 0.1}\n"
@@ -43,36 +40,6 @@ def rows_of(text: str, engine: str) -> pa.Table:
 
 def numbers(rows: pa.Table, name: str) -> np.ndarray[Any, Any]:
     return np.array(rows[name].to_pylist(), dtype=np.float64)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-11)])
-def test_the_tutorials_job_has_the_tutorials_numbers(dtype: str, tolerance: float) -> None:
-    text = (JOBS / "sine.yaml").read_text().replace("float32", dtype)
-    plan = Plan.of(Spec.parse(f"{text}engine: affine\nsweep: {{seed: {{count: 10}}}}\n"))
-    rows = compute(plan, Shard(0, 0, 10), CPU).to_pylist()
-    updates = plan.record.updates(2000)
-    kind = getattr(torch, dtype)
-    x = torch.linspace(-math.pi, math.pi, 2000, dtype=kind)
-    y = torch.sin(x)
-    for row, start in zip(rows, initial_values(np.arange(10), 4, compiled=True), strict=True):
-        weights = [torch.tensor(v.item(), dtype=kind, requires_grad=True) for v in start]
-        losses = []
-        for update in range(2000):
-            a, b, c, d = weights
-            loss = (a + b * x + c * x**2 + d * x**3 - y).pow(2).sum()
-            if update in updates:
-                losses.append(loss.item())
-            torch.autograd.backward(loss)
-            with torch.no_grad():
-                for weight in weights:
-                    assert weight.grad is not None
-                    weight -= 1e-6 * weight.grad
-                    weight.grad = None
-        np.testing.assert_allclose(row["loss_history"], losses, rtol=tolerance)
-        np.testing.assert_allclose(
-            row["coefficients"], [weight.item() for weight in weights], rtol=tolerance
-        )
 
 
 def test_it_follows_the_iteration_over_problems_rates_and_optimizers() -> None:

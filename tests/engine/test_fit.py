@@ -72,6 +72,7 @@ def tutorial_of(seed: int, dtype: torch.dtype) -> tuple[list[tuple[int, float]],
     return tutorial(start, dtype)
 
 
+@pytest.mark.parametrize("engine", ["eager", "compiled", "affine"], indirect=True)
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-11)], ids=["float32", "float64"]
 )
@@ -80,8 +81,8 @@ def test_the_tutorials_job_has_the_tutorials_numbers(
 ) -> None:
     with open("jobs/sine.yaml", encoding="utf-8") as file:
         text = file.read().replace("float32", dtype)
-    plan = Plan.of(Spec.parse(f"{text}sweep: {{seed: {{count: 10}}}}\nengine: {engine}"))
-    rows = compute(plan, Shard(0, 0, 10), CPU).to_pylist()
+    plan = Plan.of(Spec.parse(f"{text}sweep: {{seed: {{count: 5}}}}\nengine: {engine}"))
+    rows = compute(plan, Shard(0, 0, 5), CPU).to_pylist()
     updates = plan.record.updates(2000)
     for seed, row in enumerate(rows):
         printed, coefficients = tutorial_of(seed, getattr(torch, dtype))
