@@ -79,7 +79,8 @@ TESTS = str(ROOT / "tests")
 STARTERS = {"subprocess", "servers", "local_s3", "multiprocessing", "concurrent", "nbclient"}
 """Modules that start processes: a test whose code uses one of them has the mark ``process``."""
 
-LONGEST = "test_readme.py"
+LONGEST = ("test_command_submit.py", "test_readme.py")
+"""Files, the longest as the last."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -97,7 +98,7 @@ def _alternating(items: list[pytest.Item]) -> list[pytest.Item]:
     """The tests file by file: one that starts processes, then one that does not, and so on.
 
     The workers of `make test` take the files in this order. Tests with processes wait much and
-    the others do not, so that the cores are kept busy. The longest file is the first; then the
+    the others do not, so that the cores are kept busy. The longest files are the first; then the
     wings that use Ray, so that what is left in the end is short.
     """
     files: dict[Path, list[pytest.Item]] = {}
@@ -108,7 +109,8 @@ def _alternating(items: list[pytest.Item]) -> list[pytest.Item]:
     for file in files.values():
         starts = any(item.get_closest_marker("process") for item in file)
         (waiting if starts else busy).append(file)
-    waiting.sort(key=lambda file: file[0].path.name == LONGEST)
+    place = {name: number for number, name in enumerate(LONGEST)}
+    waiting.sort(key=lambda file: place.get(file[0].path.name, -1))
     pairs = zip_longest(reversed(waiting), busy)
     return [item for pair in pairs for file in pair if file for item in file]
 
