@@ -32,7 +32,7 @@ run: serve-s3 ## Run jobs/sweep.yaml on Ray, into a local S3 server, and write i
 	@echo 'To stop the server: make stop-s3'
 
 picture: run ## Draw the picture of README.md from that run
-	@. $(S3)/env && $(BIN)/python jobs/picture.py $(STORE)
+	@. $(S3)/env && $(BIN)/python jobs/pictures.py $(STORE) sweep
 
 test: .venv/test ## All tests; ARGS="tests/spec -k plan -x": some of them
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)

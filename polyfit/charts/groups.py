@@ -54,6 +54,12 @@ class ByGroup:
     records: Sequence[dict[str, Any]]
     note: str = ""
 
+    @property
+    def title(self) -> str:
+        """Of the chart: the metric by one field, or by two."""
+        by = f"{self.x_title} and {self.series_title}" if self.series_title else self.x_title
+        return f"{self.metric.title} by {by}"
+
 
 def group_chart(found: ByGroup, width: int | str | None = None, titled: bool = True) -> AnyChart:
     """Medians as points and lines, the middle 90% of the fits as bars behind them.
@@ -94,7 +100,7 @@ def group_chart(found: ByGroup, width: int | str | None = None, titled: bool = T
     chart = chart.properties(
         **size(width),
         **({"title": _title(found)} if titled else {}),
-        description=f"{metric.title} by {found.x_title}: median and middle 90% of the fits",
+        description=f"{found.title}: median and middle 90% of the fits",
     )
     return chart
 
@@ -120,7 +126,7 @@ def _absent(found: ByGroup, records: Sequence[dict[str, Any]]) -> AnyChart:
         .encode(
             x=_x(found),
             y=alt.value(6),
-            shape=alt.Shape("why:N", title=None, scale=scale),
+            shape=alt.Shape("why:N", legend=alt.Legend(title=None, orient="top"), scale=scale),
             tooltip=_tooltips(found),
             **({"color": color} if found.series_title else {}),
         )
@@ -132,7 +138,7 @@ def _title(found: ByGroup) -> Any:
     if any(0 < record["counted"] < record["fits"] for record in found.records):
         text += "; open: some fits are left out"
     return alt.Title(
-        f"{found.metric.title} by {found.x_title}",
+        found.title,
         subtitle=f"{text}; {found.note}" if found.note else text,
     )
 

@@ -113,10 +113,17 @@ def series(
 ) -> tuple[alt.Color, alt.Shape]:
     """Colour and shape of one field, with one legend for both, or none."""
     domain = list(labels)
-    shown = alt.Legend(title=title or None) if legend else None
+    shown = alt.Legend(title=title or None, columns=_columns(domain)) if legend else None
     shapes = alt.Scale(domain=domain, range=list(SHAPES[: len(domain)]))
     color = alt.Color(f"{name}:N", legend=shown, scale=alt.Scale(domain=domain))
     return color, alt.Shape(f"{name}:N", legend=shown, scale=shapes)
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """Of a legend: as many as a narrow page has room for, in rows of equal length."""
+    widest = max(map(len, labels), default=1) + 5  # in letters, with the symbol and the gaps
+    rows = max(1, -(-len(labels) * widest // 48))
+    return -(-len(labels) // rows)
 
 
 def lines(

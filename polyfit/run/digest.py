@@ -30,6 +30,9 @@ ABOVE_OPTIMUM: Final = 0.01
 
 QUANTILES: Final = {"q05": 0.05, "median": 0.5, "q95": 0.95}
 
+MEASURED: Final = ("loss", "max_error", "steps_taken", "steps_to_1pct")
+"""Columns that have extremes."""
+
 _NEEDED: Final = ("fit", "loss", "optimum_loss", "max_error", "steps_taken", "status")
 _WHERE_THERE: Final = ("lr_share", "steps_to_1pct")
 
@@ -82,8 +85,8 @@ class Digest:
             loss, and not diverged), ``stalled``, ``with_optimum``, of these ``near_optimum``
             (within 1%) and ``above_optimum`` (others that did not diverge), ``at_limit`` and
             ``above_limit`` (rates), of these ``above_diverged``; and of the fits that did not
-            diverge ``arrived`` (those with a ``steps_to_1pct``), ``best``, ``worst`` (loss),
-            ``best_fit``, ``worst_fit`` and ``worst_error``, the largest distance to the target.
+            diverge ``arrived`` (those with a ``steps_to_1pct``), ``best_fit``, ``worst_fit``, and
+            ``least_`` and ``largest_`` with the name of each column of ``MEASURED`` that is there.
         sample: the columns read, and ``group``, of sampled fits.
         best, worst: the fits of the least and the largest loss, as ``sample`` has them.
         statuses: fits per status.
@@ -152,16 +155,14 @@ class Digest:
     def by_field(self, metric: Metric, by: Sequence[str] | None = None) -> ByGroup:
         """A metric by one or two fields; the others are pooled."""
         x, series = self.axes(by)
-        frame = self.sample.with_columns(
-            self.digit(x).alias("x"), self.digit(series).alias("series")
-        )
-        value = pl.col(metric.column).filter(FINISHED)
-        table = frame.group_by("x", "series").agg(
-            pl.len().alias("fits"), DIVERGED.sum().alias("diverged"),
-            value.count().alias("counted"), value.min().alias("best"), value.max().alias("worst"),
-            *(value.quantile(q, "linear").alias(name) for name, q in QUANTILES.items()),
-        ).sort("x", "series")  # fmt: skip
-        records = [_named(record, x, series) for record in table.to_dicts()]
+        places = [self.digit(x).alias("x"), self.digit(series).alias("series")]
+        column, counted = metric.column, _counted(metric)
+        table = self.groups.with_columns(places).group_by("x", "series").agg(
+            pl.col("fits", "diverged").sum(), pl.col(counted).sum().alias("counted"),
+            pl.col(f"least_{column}").min().alias("best"),
+            pl.col(f"largest_{column}").max().alias("worst"),
+        ).join(self._quantiles(metric, places), on=["x", "series"], how="left")  # fmt: skip
+        records = [_named(record, x, series) for record in table.sort("x", "series").to_dicts()]
         return ByGroup(
             metric,
             x.title if x else "all fits",
@@ -173,6 +174,25 @@ class Digest:
             self._pooled(x, series),
         )
 
+    def _quantiles(self, metric: Metric, places: Sequence[pl.Expr]) -> pl.DataFrame:
+        """``QUANTILES`` of a metric by ``places``, each group weighing as much as it has fits.
+
+        Of pooled groups that differ much, a median may lie between two of them: without the weights
+        a sample would have it in one or the other, by chance.
+        """
+        known = self.sample.filter(FINISHED & pl.col(metric.column).is_not_null())
+        weights = known.group_by("group").len().join(self.groups, on="group").select(
+            "group", weight=pl.col(_counted(metric)) / pl.col("len")
+        )  # fmt: skip
+        values, below = pl.col(metric.column), pl.col("weight").cum_sum() / pl.col("weight").sum()
+        middles = {
+            name: values.filter(below > q - AT).first() / 2
+            + values.filter(below > q + AT).first() / 2
+            for name, q in QUANTILES.items()
+        }
+        ordered = known.join(weights, on="group").sort(metric.column).with_columns(places)
+        return ordered.group_by("x", "series", maintain_order=True).agg(**middles)
+
     def digit(self, field: SweptField | None) -> pl.Expr:
         """The value that a group has of ``field``."""
         if field is None:
@@ -183,7 +203,12 @@ class Digest:
 
     def _pooled(self, *shown: SweptField | None) -> str:
         names = [field.title for field in self.grouping.fields if field not in shown]
-        return f"over all {', '.join(names)}" if names else ""
+        return f"over all values of {', '.join(names)}" if names else ""
+
+
+def _counted(metric: Metric) -> str:
+    """The column of ``groups`` that counts the fits with a number."""
+    return "arrived" if metric.column == "steps_to_1pct" else "finished"
 
 
 def _is_scale(field: SweptField) -> bool:
@@ -260,6 +285,7 @@ def _tally(frame: pl.DataFrame) -> pl.DataFrame:
     finished = frame.with_columns(pl.when(FINISHED).then(pl.col("loss")).alias("kept"))
     share = pl.col("lr_share") if "lr_share" in frame.columns else pl.lit(None, pl.Float64)
     arrived = pl.col("steps_to_1pct") if "steps_to_1pct" in frame.columns else pl.lit(None)
+    measured = [name for name in MEASURED if name in frame.columns]
     return finished.group_by("group").agg(
         pl.len().alias("fits").cast(pl.Int64),
         DIVERGED.sum().alias("diverged").cast(pl.Int64),
@@ -272,9 +298,8 @@ def _tally(frame: pl.DataFrame) -> pl.DataFrame:
         above_limit(share).sum().alias("above_limit").cast(pl.Int64),
         (above_limit(share) & DIVERGED).sum().alias("above_diverged").cast(pl.Int64),
         (arrived.is_not_null() & FINISHED).sum().alias("arrived").cast(pl.Int64),
-        pl.col("max_error").filter(FINISHED).max().alias("worst_error"),
-        pl.col("kept").min().alias("best"),
-        pl.col("kept").max().alias("worst"),
+        *(pl.col(name).filter(FINISHED).min().alias(f"least_{name}") for name in measured),
+        *(pl.col(name).filter(FINISHED).max().alias(f"largest_{name}") for name in measured),
         pl.col("fit").sort_by("kept", nulls_last=True).first().alias("best_fit"),
         pl.col("fit").sort_by("kept", descending=True, nulls_last=True).first().alias("worst_fit"),
     )
@@ -294,12 +319,12 @@ def _merge(tallies: Sequence[pl.DataFrame]) -> pl.DataFrame:
         "above_diverged",
         "arrived",
     )
-    best = pl.col("best_fit").sort_by("best", nulls_last=True).first()
-    worst = pl.col("worst_fit").sort_by("worst", descending=True, nulls_last=True).first()
+    best = pl.col("best_fit").sort_by("least_loss", nulls_last=True).first()
+    worst = pl.col("worst_fit").sort_by("largest_loss", descending=True, nulls_last=True).first()
     return (
         pl.concat(tallies)
         .group_by("group")
-        .agg(*(pl.col(name).sum() for name in sums), pl.col("best").min(), pl.col("worst").max(),
-             best, worst, pl.col("worst_error").max())
+        .agg(*(pl.col(name).sum() for name in sums), best, worst,
+              pl.col("^least_.*$").min(), pl.col("^largest_.*$").max())
         .sort("group")
     )  # fmt: skip

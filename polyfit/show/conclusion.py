@@ -36,7 +36,8 @@ def conclusion(found: Digest) -> list[str]:
 
 def _ungrouped(found: Digest) -> list[str]:
     """Of fits that differ in their seeds alone, or of a single one."""
-    known, error = found.total("with_optimum"), float(found.groups["worst_error"].max() or 0.0)  # type: ignore[arg-type]
+    known = found.total("with_optimum")
+    error = float(found.groups["largest_max_error"].max() or 0.0)  # type: ignore[arg-type]
     if found.rows != found.total("near_optimum") or known != found.rows:
         return []
     which = "The fit" if found.rows == 1 else "Every fit"
@@ -129,14 +130,14 @@ def _degrees(found: Digest, field: SweptField) -> list[str]:
     also = f" ({format_count(len(same) - 1, 'higher degree')} within 1% of it)" if same[1:] else ""
     lines = [
         f"Degree {field.labels[chosen['value']]} has the least median loss{also}, "
-        f"{_number(chosen['median'])}; its largest error is {_number(chosen['worst_error'])}."
+        f"{_number(chosen['median'])}; its largest error is {_number(chosen['largest_max_error'])}."
     ]
-    least = min(row["worst_error"] for row in rows)
-    near = next(row for row in rows if row["worst_error"] <= NEAR_ERROR * least)
+    least = min(row["largest_max_error"] for row in rows)
+    near = next(row for row in rows if row["largest_max_error"] <= NEAR_ERROR * least)
     if near["value"] < chosen["value"]:
         lines.append(
             f"Degree {field.labels[near['value']]} is the smallest whose largest error, "
-            f"{_number(near['worst_error'])}, is at most twice the least."
+            f"{_number(near['largest_max_error'])}, is at most twice the least."
         )
     return [*lines, *_thresholds(field, rows)]
 
@@ -145,7 +146,7 @@ def _thresholds(field: SweptField, rows: Sequence[Row]) -> list[str]:
     """The smallest degree with an error below each power of ten."""
     reached: dict[str, float] = {}  # of several powers that a degree is the first below, the least
     for power in range(3, -16, -1):
-        below = next((row for row in rows if row["worst_error"] < 10.0**power), None)
+        below = next((row for row in rows if row["largest_max_error"] < 10.0**power), None)
         if below is not None and below["value"] != rows[0]["value"]:
             reached[field.labels[below["value"]]] = 10.0**power
     if not reached:
@@ -193,7 +194,7 @@ def _by_value(found: Digest, field: SweptField) -> list[Row]:
     alone = len(found.grouping.fields) == 1
     table = found.by_group.group_by(found.digit(field).alias("value")).agg(
         *(pl.col(name).sum() for name in counts),
-        pl.col("worst_error").max(),
+        pl.col("largest_max_error").max(),
         *(pl.col(name).first() for name in medians if alone),
     )
     numbers = field.numbers or ()

@@ -172,14 +172,16 @@ def _groups(found: Digest) -> list[str]:
                 f"{format_number(middle)} or less."
             )
     wide = table.filter(
-        (pl.col("median") > 0) & (pl.col("worst") > WIDE * pl.col("median")) & (pl.col("fits") > 2)
-    ).sort(pl.col("worst") / pl.col("median"), descending=True)
+        (pl.col("median") > 0)
+        & (pl.col("largest_loss") > WIDE * pl.col("median"))
+        & (pl.col("fits") > 2)
+    ).sort(pl.col("largest_loss") / pl.col("median"), descending=True)
     if len(wide):
         row = wide.row(0, named=True)
         place = f"In {_group(found, row['group'])}" if found.grouping.fields else "Here"
         lines.append(
             f"The start matters in {format_count(len(wide), 'group')}: the worst loss is more than "
-            f"{WIDE:g} times the median. {place} it is {format_number(row['worst'])} (fit "
+            f"{WIDE:g} times the median. {place} it is {format_number(row['largest_loss'])} (fit "
             f"{row['worst_fit']:,}), the median {format_number(row['median'])}."
         )
     return lines

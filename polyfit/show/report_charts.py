@@ -99,9 +99,7 @@ def by_sweep(plots: Plots, tables: Sequence[Table]) -> Section | None:
 
 def _group_figure(found: Digest, kind: str) -> Figure:
     group = found.by_field(found.metric(kind))
-    title = f"{group.metric.title} by {group.x_title}"
-    series = f" and {group.series_title}" if group.series_title else ""
-    return Figure(kind, title + series, group.note, [group_chart(group, WIDTH, titled=False)])
+    return Figure(kind, group.title, group.note, [group_chart(group, WIDTH, titled=False)])
 
 
 def _distribution(plots: Plots) -> Figure:

@@ -90,8 +90,8 @@ def groups_table(found: Digest) -> Table:
     taken = {name: title for name, (title, tells) in steps.items() if tells}
     if "steps_to_1pct" in taken:
         note += "Updates to 1% are the first recorded ones, of the fits that came there. "
-    names = ("fits", "best", "median", "q95", "worst", "max_error", *taken, "above_optimum",
-             "diverged")  # fmt: skip
+    names = ("fits", "least_loss", "median", "q95", "largest_loss", "max_error", *taken,
+             "above_optimum", "diverged")  # fmt: skip
     rows = [
         [*found.grouping.labels(row["group"]).values(), *(row[name] for name in names)]
         for row in table.to_dicts()
@@ -126,7 +126,7 @@ def fits_table(found: Digest) -> Table:
     ]  # fmt: skip
     title = "Best fits, and the worst that did not diverge" if found.total("diverged") else (
         "Best and worst fits")  # fmt: skip
-    return Table("fits", f"{title} ({len(rows):,})", columns, rows)
+    return Table("extremes", f"{title} ({len(rows):,})", columns, rows)
 
 
 def versus_table(found: Comparison) -> Table:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from polyfit.run import digest as module
@@ -28,9 +29,9 @@ def test_counts_and_extremes_are_those_of_all_rows(run: Run) -> None:
     assert found.total("diverged") == len(rows.filter(pl.col("status") == "diverged"))
     assert found.best["loss"][0] == finished["loss"].min()
     assert found.worst["loss"][0] == finished["loss"].max()
-    for row in found.groups.drop_nulls("best").to_dicts():
+    for row in found.groups.drop_nulls("least_loss").to_dicts():
         fit = rows.row(row["best_fit"], named=True)
-        assert fit["loss"] == row["best"]
+        assert fit["loss"] == row["least_loss"]
 
 
 def test_a_group_is_what_its_labels_say(run: Run) -> None:
@@ -66,6 +67,30 @@ def test_many_values_become_bins_and_groups_stay_few() -> None:
     assert np.prod(grouping.sizes) <= 2_000
     assert {"degree", "range"} <= {field.name for field in grouping.fields}
     assert (codes.min(), codes.max()) == (0, np.prod(grouping.sizes) - 1)
+
+
+def test_a_sample_has_the_medians_of_pooled_groups_that_all_fits_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half of the fits of a degree lie on either side of the median, two powers of ten apart."""
+    monkeypatch.setattr(module, "SAMPLE_FITS", 2_000)
+    spec = "name: a\nsweep: {degree: [0, 1, 2, 3, 4], range: [[0, 1], [0, 2]], seed: {count: 1000}}"
+    fits = np.arange(10_000)
+    loss = np.where(fits // 1_000 % 2, 100.0, 1.0)
+    columns = {"fit": fits, "loss": loss, "optimum_loss": loss, "max_error": loss + fits}
+    steps = {"steps_taken": np.full(10_000, 7), "status": ["completed"] * 10_000}
+    found = digest(Plan.of(Spec.parse(spec)), [pa.table({**columns, **steps})])
+
+    errors = found.by_field(found.metric("max_error"), ["degree"]).records
+    losses = found.by_field(found.metric("loss"), ["degree"]).records
+
+    assert len(found.sample) < 2_500
+    assert [record["median"] for record in losses] == [50.5] * 5
+    assert [(record["q05"], record["q95"], record["fits"]) for record in losses] == [
+        (1, 100, 2000)
+    ] * 5
+    assert [record["best"] for record in errors] == [1 + 2_000 * degree for degree in range(5)]
+    assert [record["worst"] for record in errors] == [2_099 + 2_000 * degree for degree in range(5)]
 
 
 def test_a_digest_of_nothing_is_empty(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

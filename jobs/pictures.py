@@ -1,14 +1,16 @@
-"""Draw the pictures of TUTORIAL.md from the runs of its commands.
+"""Draw the pictures of the pages from the latest runs of these names.
 
-    python jobs/tutorial_pictures.py STORE
+    python jobs/pictures.py STORE NAME...
 
-The pictures are written into the folder `tutorial` beside this file, one for light pages and one
-for dark pages. All but one are charts of `polyfit plot`; what differs is the ground, which is
-transparent, and the descriptions of marks, which the page says in words.
+They are written into the folder `pictures` beside this file, one for light pages and one for dark
+pages. All but one are charts of the report and of `polyfit plot`; what differs is the ground, which
+is transparent, and the descriptions of marks, which the page says in words. `make picture` draws
+that of README.md, `sweep`; the others are TUTORIAL.md's.
 """
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ import numpy as np
 import polars as pl
 
 import polyfit
+from polyfit.charts.theme import THEMES, themed
 
-FOLDER = Path(__file__).parent / "tutorial"
+FOLDER = Path(__file__).parent / "pictures"
 CURVES = ("target", "sse", "huber", "l1")
 DASHES = ([1, 3], [6, 3], [9, 3, 2, 3], [1, 0])
 
@@ -47,6 +50,8 @@ def robust_fits(run: polyfit.Run) -> Any:
 
 
 PICTURES: dict[str, Callable[[polyfit.Run], Any]] = {
+    # Not wide: it has to be read on a page of 400 pixels too.
+    "sweep": lambda run: run.plot.loss().properties(width=360),
     "sine": lambda run: run.plot.fit(0),
     "bases": lambda run: run.plot.history(),
     "edge": lambda run: run.plot.edge(),
@@ -57,22 +62,14 @@ PICTURES: dict[str, Callable[[polyfit.Run], Any]] = {
 """The picture of each run, which has its name."""
 
 
-def looks(run: polyfit.Run) -> dict[str, alt.Config]:
-    """The configuration of charts by theme."""
-    found = {theme: run.charts(theme).fit(0).config for theme in ("light", "dark")}
-    for config in found.values():
-        config.background, config.aria = "transparent", False
-    return found
-
-
-def main(store: str) -> None:
+def main(store: str, *names: str) -> None:
     FOLDER.mkdir(exist_ok=True)
-    configs = looks(polyfit.Run.open("sine", store=store))
-    for name, draw in PICTURES.items():
-        chart = draw(polyfit.Run.open(name, store=store))
-        for theme, config in configs.items():
-            chart.config = config
-            chart.save(FOLDER / f"{name}-{theme}.svg")
+    for name in names:
+        chart = PICTURES[name](polyfit.Run.open(name, store=store))
+        for theme, look in THEMES.items():
+            picture = themed(chart, replace(look, background="transparent"))
+            picture.config.aria = False
+            picture.save(FOLDER / f"{name}-{theme}.svg")
 
 
 if __name__ == "__main__":
