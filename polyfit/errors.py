@@ -71,7 +71,15 @@ class UsageError(PolyfitError):
 
 
 class FormulaError(UsageError):
-    """A formula that cannot be read; the message says what was found and what is allowed."""
+    """A formula that cannot be read; the message says what was found and what is allowed.
+
+    ``column`` is where in the formula, less the blanks before it, counted from 1; None where the
+    whole of it is meant.
+    """
+
+    def __init__(self, message: str, column: int | None = None) -> None:
+        super().__init__(message)
+        self.column = column
 
 
 class SpecError(UsageError):

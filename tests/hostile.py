@@ -29,11 +29,11 @@ def refusal(data: str | bytes) -> str:
 
 
 def checked(message: str) -> str:
-    """``message``, if it is a few lines of printable text, each with its place."""
+    """``message``, if it is a few lines of printable text, each with its place or setting."""
     lines = message.split("\n")
     assert len(lines) <= MAX_DEFECTS + 1
     for line in lines:
-        assert re.match(r"job\.yaml:(\d+:)? ", line), line
+        assert re.match(r"job\.yaml:(\d+:)? |--set ", line), line
         assert line.isprintable()
         assert len(line) <= 6 * MAX_LINE  # a character may be shown as an escape
     return message

@@ -139,7 +139,8 @@ def _checked(text: str) -> ast.expr:
     for column, character in enumerate(text, 1):
         if not character.isascii():  # Python's grammar would take a fullwidth x for x
             raise FormulaError(
-                f"{character!r} at column {column} is no part of a formula; allowed: {_ALLOWED}"
+                f"{character!r} at column {column} is no part of a formula; allowed: {_ALLOWED}",
+                column,
             )
     try:
         with warnings.catch_warnings():
@@ -149,7 +150,7 @@ def _checked(text: str) -> ast.expr:
         offset = getattr(error, "offset", None)
         where = f" at column {offset}" if offset else ""
         raise FormulaError(
-            f"{text!r} is not a formula{where}; allowed: {_ALLOWED}{_advice(text)}"
+            f"{text!r} is not a formula{where}; allowed: {_ALLOWED}{_advice(text)}", offset
         ) from None
     _check(tree, text)
     return tree
@@ -170,6 +171,7 @@ def _check(tree: ast.expr, text: str) -> None:
 
 def _children(node: ast.expr, text: str) -> list[ast.expr]:
     """The operands of an allowed node; anything else is refused by name and column."""
+    column = node.col_offset + 1
     match node:
         case ast.Constant(value=bool()):
             pass
@@ -178,8 +180,9 @@ def _children(node: ast.expr, text: str) -> list[ast.expr]:
                 float(number)
             except OverflowError:
                 raise FormulaError(
-                    f"a number beyond float64 at column {node.col_offset + 1} of a formula; "
-                    "allowed: numbers up to 1.8e308"
+                    f"a number beyond float64 at column {column} of a formula; "
+                    "allowed: numbers up to 1.8e308",
+                    column,
                 ) from None
             return []
         case ast.Name(id=name):
@@ -187,8 +190,9 @@ def _children(node: ast.expr, text: str) -> list[ast.expr]:
                 return []
             hint = "a function without its argument" if name in FUNCTIONS else "an unknown name"
             raise FormulaError(
-                f"{name!r} in {text!r} is {hint} (column {node.col_offset + 1}); "
-                f"allowed: {_ALLOWED}{_advice(text)}"
+                f"{name!r} in {text!r} is {hint} (column {column}); "
+                f"allowed: {_ALLOWED}{_advice(text)}",
+                column,
             )
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             return [left, right]
@@ -200,19 +204,22 @@ def _children(node: ast.expr, text: str) -> list[ast.expr]:
             if name in FUNCTIONS:
                 raise FormulaError(
                     f"{name!r} in {text!r} has {len(args) + len(keywords)} arguments "
-                    f"(column {node.col_offset + 1}); allowed: one, as in {name}(x)"
+                    f"(column {column}); allowed: one, as in {name}(x)",
+                    column,
                 )
             raise FormulaError(
-                f"{name!r} in {text!r} is an unknown function (column {node.col_offset + 1}); "
-                f"allowed: {_ALLOWED}{_meant(name)}"
+                f"{name!r} in {text!r} is an unknown function (column {column}); "
+                f"allowed: {_ALLOWED}{_meant(name)}",
+                column,
             )
     found, column = _operator(node, text) or (
         ast.get_source_segment(text, node) or type(node).__name__,
-        node.col_offset + 1,
+        column,
     )
     raise FormulaError(
         f"{found[:60]!r} at column {column} is no part of a formula; "
-        f"allowed: {_ALLOWED}{_advice(text)}"
+        f"allowed: {_ALLOWED}{_advice(text)}",
+        column,
     )
 
 

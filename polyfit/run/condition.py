@@ -122,8 +122,10 @@ def _item(value: Any) -> Any:
 
 
 def _divide(left: pc.Expression, right: pc.Expression) -> pc.Expression:
-    """As Python's ``/``: Arrow's own gives whole numbers of integers."""
-    return left.cast(pa.float64(), safe=False) / right
+    """As Python's ``/``, where Arrow's own gives whole numbers of integers; by zero null."""
+    above, below = (side.cast(pa.float64(), safe=False) for side in (left, right))
+    quotient = pc.divide(above, below)
+    return pc.if_else(pc.is_finite(quotient), quotient, pc.scalar(pa.scalar(None, pa.float64())))
 
 
 def filter_rows(rows: pa.Table, expression: pc.Expression, text: str) -> pa.Table:

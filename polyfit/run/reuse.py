@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from polyfit.errors import PlanMismatch, StoreError
+from polyfit.errors import DamagedRun, PlanMismatch, StoreError
 from polyfit.numerics.arrays import Index
 from polyfit.run.keys import PLAN, shard_key
 from polyfit.run.ledger import Ledger, plan_at
@@ -194,7 +194,7 @@ class Reuse:
             found.refused.setdefault(refusal.cause, f"{where} {refusal}")
         except NoSuchKey:
             found.refused.setdefault("missing", f"{where} is not there")
-        except (StoreError, *READ_ERRORS) as error:
+        except (StoreError, DamagedRun, *READ_ERRORS) as error:
             if isinstance(error, StoreError) and error.transient:
                 raise
             found.refused.setdefault("damaged", f"{where} cannot be read ({error})")

@@ -5,7 +5,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from polyfit.show.table import format_table
+from polyfit.show.text import format_duration
+from polyfit.spec.cost import NEWTON_STEPS, nominal_seconds
 from polyfit.spec.future import Future, Kind, two_digits
+from polyfit.spec.optimizer import TRAITS, Optimizer
 from polyfit.spec.prediction import Prediction
 
 __all__ = ["prediction_facts", "prediction_text"]
@@ -96,7 +99,20 @@ def _cells(kind: Kind, names: list[str], remedies: bool) -> list[str]:
         _short(kind.condition),
         _future(kind),
     ]
-    return [*cells, kind.remedy or ""] if remedies else cells
+    return [*cells, _remedy(kind)] if remedies else cells
+
+
+def _remedy(kind: Kind) -> str:
+    """Of Newton's method with the time that all fits of the kind take on one core: an update of its
+    costs far more than one of gradient descent."""
+    if kind.remedy is None or "newton" not in kind.remedy:
+        return kind.remedy or ""
+    degree, points, objective = (kind.values[name] for name in ("degree", "points", "objective"))
+    newton = Optimizer("newton", TRAITS["newton"].default_beta)
+    fit_s = nominal_seconds(degree, points, objective, newton, NEWTON_STEPS, engine="compiled")
+    seconds = kind.fits * fit_s
+    time = format_duration(float(f"{seconds:.1g}")) if seconds >= 1 else "under 1 s"
+    return f"{kind.remedy.removesuffix(')')}; {time})"
 
 
 def _future(kind: Kind) -> str:
@@ -143,7 +159,7 @@ _IN_ALL: Final = {
     Future.TOO_SLOW: "do not come near the optimum in their steps",
     Future.CONVERGES: "converge",
     Future.STABLE: "are not above the limit",
-    Future.ENDS: "end by themselves (newton)",
+    Future.ENDS: f"end by themselves (newton), nearly all within {NEWTON_STEPS} updates",
     Future.UNKNOWN: "are not predicted (adam, l1)",
 }
 

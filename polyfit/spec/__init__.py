@@ -4,7 +4,8 @@ Made without torch, Ray and the network, so that a plan can be made anywhere.
 """
 
 __all__ = [
-    "advice", "column", "condition_language", "dates", "fields", "fit", "future", "grid_overlap",
+    "advice", "column", "condition_language", "cost", "dates", "fields", "fit", "future",
+    "grid_overlap",
     "json_schema", "names", "optimizer", "parameter_grid", "plan", "precheck", "prediction",
     "rate", "run_id", "schema", "spec", "sweep", "template",
 ]  # fmt: skip

@@ -26,6 +26,7 @@ def advice(spec: Spec, sweep: Sweep, prediction: Prediction | None = None) -> li
     """
     lines = [line for grid in sweep.grids for line in _about_noise(spec, grid)]
     lines += [line for grid in sweep.grids for line in _about_exponents(spec, grid)]
+    lines += _about_exclusions(spec)
     if any(rate.kind != "auto" for rate in sweep.values("lr")):
         lines += _about_rates(spec, sweep, prediction or Prediction.of(sweep))
     return lines
@@ -59,6 +60,12 @@ def _about_exponents(spec: Spec, grid: ParameterGrid) -> Iterator[str]:
         if surely_values(low, high):
             where = spec.where(*_places(spec, grid, values.field))
             yield f"{where}: {10**low:.4g} to {10**high:.4g}{of_exponents(low, high, count)}"
+
+
+def _about_exclusions(spec: Spec) -> Iterator[str]:
+    for number in sorted(set.intersection(*(grid.kept.idle for grid in spec.grids))):
+        text = spec.grids[0].exclude[number].text
+        yield f"{spec.where(('exclude', number))}: {text}: this holds for no combination"
 
 
 def _about_rates(spec: Spec, sweep: Sweep, prediction: Prediction) -> Iterator[str]:

@@ -77,7 +77,10 @@ class Algebra:
     def apply(self, operation: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
         """An operation on two expressions, on one and a Python value, or on two of those."""
         if not (isinstance(left, self.kind) or isinstance(right, self.kind)):
-            return operation(left, right)
+            try:
+                return operation(left, right)
+            except ArithmeticError as error:
+                raise NoCondition(f"{error}") from None
         if operation is operator.truediv:
             operation = self.divide
         return operation(self.lift(left), self.lift(right))

@@ -19,6 +19,7 @@ from polyfit.spec.sweep import Sweep
 
 __all__ = [
     "COST_FIELDS",
+    "NEWTON_STEPS",
     "cost_groups",
     "nominal_seconds",
     "row_bytes",
@@ -32,7 +33,7 @@ COST_FIELDS: Final = ("degree", "points", "objective", "optimizer", "steps")
 _Rows = Counter[tuple[int, tuple[tuple[str, Any], ...]]]
 
 _MAX_GROUPS: Final = 200_000
-_NEWTON_STEPS: Final = 30
+NEWTON_STEPS: Final = 30
 """Updates after which nearly every fit of a convex objective has converged."""
 
 _SHARD_S: Final = 0.05
@@ -58,7 +59,7 @@ def nominal_seconds(
     size = degree + 1
     evaluation = 2e-9 * points * size + 5e-6 if engine == "eager" else 6e-11 * points * size + 2e-6
     if optimizer.traits.second_order:
-        return evaluation + min(steps, _NEWTON_STEPS) * _newton_step(size, points, objective)
+        return evaluation + min(steps, NEWTON_STEPS) * _newton_step(size, points, objective)
     if engine == "affine":
         return evaluation
     return evaluation + steps * _STEP[engine](size, points, objective, optimizer.traits)
@@ -126,7 +127,7 @@ def _batch_seconds(
     size = degree + 1
     terms = size * (size + 1) / 2 if objective in SQUARED else size
     if optimizer.traits.second_order:
-        steps, terms = min(steps, _NEWTON_STEPS), terms * size
+        steps, terms = min(steps, NEWTON_STEPS), terms * size
     return steps * (1e-4 + 2e-5 * terms)
 
 

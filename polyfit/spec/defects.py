@@ -5,12 +5,13 @@ the file is shown too.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from polyfit.errors import SpecError
+from polyfit.errors import FormulaError, SpecError
+from polyfit.numerics.formula import Formula
 from polyfit.spec.document import BY_SETTING, Document, Path
-from polyfit.spec.excerpt import excerpt
+from polyfit.spec.excerpt import excerpt, line_of
 from polyfit.spec.names import meant
 from polyfit.spec.yaml_loader import Defect
 from polyfit.store.uri import mask_credentials
@@ -50,7 +51,8 @@ class Defects:
         hint = f" (did you mean {near!r}?)" if near else ""
         says_both = "; allowed: " in allowed
         text = allowed if says_both else f"found {found}{hint}; allowed: {allowed}"
-        self._add(path, text, self.document.columns)
+        inside = {*path} & {"target", "range"}
+        self._add(path, text, self.document.columns, *(_formulas(value) if inside else ()))
 
     def unknown_key(self, path: Path, names: tuple[str, ...], elsewhere: Path = ()) -> None:
         """Add a key that is none of ``names``; ``elsewhere`` is where it may be meant to stand."""
@@ -65,14 +67,22 @@ class Defects:
         """Add a setting that cannot be read, or has no place."""
         self._found.append(Defect(BY_SETTING, f"--set {key}: {text}"))
 
-    def _add(self, path: Path, text: str, columns: Mapping[Path, int]) -> None:
+    def _add(
+        self, path: Path, text: str, columns: Mapping[Path, int], *formulas: tuple[str, int]
+    ) -> None:
+        """Add a line; ``formulas`` are those at ``path`` that are wrong, and where in them."""
         if any(path[:depth] in self.document.refused for depth in range(len(path) + 1)):
             return  # what stands there was refused already
         line = self.document.line(path)
         text = f"{dotted(path)}: {text}" if path else text
         if line == BY_SETTING:
             text = f"--set {text}"
-        self._found.append(Defect(line, text, columns.get(path)))
+        column = columns.get(path)
+        if column is not None and formulas:
+            formula, at = formulas[0]
+            start = line_of(self.document.text, line).find(formula, column - 1)
+            column = start + at if start >= 0 else column
+        self._found.append(Defect(line, text, column))
 
     def place(self, path: Path) -> str:
         """Key and line of what else a message is about."""
@@ -109,6 +119,16 @@ class Defects:
         if defect.line == BY_SETTING or defect.text.startswith("store"):  # it may hold a secret
             return ""
         return excerpt(self.document.text, defect.line, defect.column)
+
+
+def _formulas(value: Any) -> Iterator[tuple[str, int]]:
+    """The text in ``value``, or in the pair ``value``, that is no formula; and where not."""
+    for text in value if isinstance(value, list) else [value]:
+        try:
+            Formula.parse(text if isinstance(text, str) else "0")
+        except FormulaError as error:
+            if error.column is not None:
+                yield text.strip(), error.column
 
 
 def _names_in(allowed: str) -> list[str]:

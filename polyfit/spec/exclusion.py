@@ -36,7 +36,8 @@ class Kept:
     """The combinations of segments that are kept.
 
     ``mask`` has a dimension per axis and an item per segment; ``starts`` are the first places of
-    each axis' segments, ``lengths`` the numbers of their places.
+    each axis' segments, ``lengths`` the numbers of their places. ``idle`` are the numbers of the
+    conditions that hold for no combination.
     """
 
     def __init__(self, base: Fit, axes: Sequence[Axis], exclude: Sequence[FieldCondition]) -> None:
@@ -46,11 +47,14 @@ class Kept:
             ExclusionError: one does not suit the values, or tells too many of them apart.
         """
         self._axes, self._tried = axes, 0
+        self.idle: set[int] = set()
         starts = [np.zeros(1, dtype=np.int64) for _ in axes]
         mask = np.ones((1,) * len(axes), dtype=np.bool_)
         for number, condition in enumerate(exclude):
             try:
                 more_starts, excluded = _merged(*self._try(base, condition))
+                if not excluded.any():
+                    self.idle.add(number)
                 starts, (mask, excluded) = _refined((starts, mask), (more_starts, excluded))
             except ValueError as error:
                 raise ExclusionError(number, str(error)) from None

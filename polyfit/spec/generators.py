@@ -58,9 +58,9 @@ def generate(field: Field, raw: dict[str, Any]) -> tuple[Any, Sequence[Any]]:
             return _random(field, "uniform", a, b, n, others.get("seed", 0))
         case {"log_uniform": [a, b, n], **others} if set(others) <= {"seed"}:
             return _random(field, "log_uniform", a, b, n, others.get("seed", 0))
-        case {"linspace": [a, b, int(n)], **others} if not others:
+        case {"linspace": [a, b, n], **others} if not others:
             return _spaced(field, "linspace", number(a), number(b), n, float)
-        case {"logspace": [a, b, int(n)], **others} if not others:
+        case {"logspace": [a, b, n], **others} if not others:
             return _log_spaced(field, number(a), number(b), n)
         case {"count": count, **others} if set(others) <= {"start", "step"}:
             return _stepped(field, others.get("start", 0), others.get("step", 1), count)
@@ -69,7 +69,20 @@ def generate(field: Field, raw: dict[str, Any]) -> tuple[Any, Sequence[Any]]:
             _check_step(step)
             size = (_exact(stop) - _exact(start)) / _exact(step)
             return _stepped(field, start, step, max(0, math.ceil(size)))
-    raise ValueError(_FORMS + _advice(raw))
+    raise ValueError(_three(raw) or _FORMS + _advice(raw))
+
+
+def _three(raw: dict[str, Any]) -> str:
+    """What a generator of two ends takes, where it is given something else; "" of all others."""
+    for kind in ("linspace", "logspace", "uniform", "log_uniform"):
+        given = raw.get(kind)
+        if kind in raw and not (isinstance(given, list) and len(given) == 3):
+            text = f"{{{kind}: [a, b, n]}}: two ends and how many values"
+            match given:
+                case [int() | float() as a, int() | float() as b]:
+                    return f"{text}; did you mean {{{kind}: [{a}, {b}, 10]}}?"
+            return text
+    return ""
 
 
 def _advice(raw: dict[str, Any]) -> str:
@@ -88,7 +101,7 @@ def _advice(raw: dict[str, Any]) -> str:
 def _random(
     field: Field, kind: str, low: Any, high: Any, count: Any, seed: Any
 ) -> tuple[Any, Sequence[Any]]:
-    _check_count(count)
+    _check_two(count, kind)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_RANDOM_SEED:
         raise ValueError(f"a seed from 0 to 2^64 - 1; {_FORMS}")
     log = kind == "log_uniform"
@@ -143,17 +156,15 @@ def _spaced(
     kind: str,
     a: float,
     b: float,
-    count: int,
+    count: Any,
     transform: Callable[[Fraction], float],
 ) -> tuple[Any, Sequence[Any]]:
-    _check_count(count)
-    if count < 2:
-        raise ValueError("at least two values in linspace and logspace")
+    _check_two(count, kind)
     step = (_decimal(b) - _decimal(a)) / (count - 1)
     return {kind: [a, b, count]}, _listed(field, _evenly(_decimal(a), step, count), transform)
 
 
-def _log_spaced(field: Field, a: float, b: float, count: int) -> tuple[Any, Sequence[Any]]:
+def _log_spaced(field: Field, a: float, b: float, count: Any) -> tuple[Any, Sequence[Any]]:
     try:
         return _spaced(field, "logspace", a, b, count, _power_of_ten)
     except ValueError as error:
@@ -225,8 +236,18 @@ def _check_step(raw: Any) -> None:
 
 
 def _check_count(count: int) -> None:
-    if isinstance(count, bool) or not 1 <= count <= MAX_LISTED:
+    if not 1 <= count <= MAX_LISTED:
         raise ValueError(f"from 1 to {MAX_LISTED:,} values in a generator of real numbers")
+
+
+def _check_two(count: Any, kind: str) -> None:
+    """Check how many values there are to be between two ends."""
+    if isinstance(count, bool) or not isinstance(count, int):
+        hint = f"; did you mean {found} for {count!r}?" if (found := whole(count)) else ""
+        raise ValueError(f"an integer as the number of values in {kind}{hint}")
+    _check_count(count)
+    if count < 2:
+        raise ValueError(f"at least two values in {kind}; a single one is written as it is")
 
 
 def is_random(source: dict[str, Any]) -> bool:

@@ -110,20 +110,17 @@ def _generators(kind: str) -> dict[str, Any]:
     forms = [
         _mapping({"count": count, "start": one, "step": step}, required=["count"]),
         _mapping({"start": one, "stop": one, "step": step}, required=["start", "stop"]),
+        *(_mapping({name: _ends("number")}, required=[name]) for name in ("linspace", "logspace")),
         *(
-            _mapping({name: _ends("number", 2)}, required=[name])
-            for name in ("linspace", "logspace")
-        ),
-        *(
-            _mapping({name: _ends(kind, 1), "seed": seed}, required=[name])
+            _mapping({name: _ends(kind), "seed": seed}, required=[name])
             for name in ("uniform", "log_uniform")
         ),
     ]
     return {f"{kind}Generator": {"anyOf": forms}}
 
 
-def _ends(kind: str, least: int) -> dict[str, Any]:
+def _ends(kind: str) -> dict[str, Any]:
     """[a, b, n]."""
-    count = {"type": "integer", "minimum": least, "maximum": MAX_LISTED}
+    count = {"type": "integer", "minimum": 2, "maximum": MAX_LISTED}
     one = {"type": kind}
     return {"type": "array", "prefixItems": [one, one, count], "minItems": 3, "maxItems": 3}

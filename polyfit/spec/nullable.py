@@ -4,6 +4,7 @@ Comparisons with None are None; ``and``, ``or`` and ``not`` are Kleene's. Intege
 that nothing is rounded. Rows of a run are compared in the same way.
 """
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ class Nullable:
     def _with(self, other: Any, operation: Operation) -> "Nullable":
         right = other if isinstance(other, Nullable) else Nullable.of(other)
         lifted = np.frompyfunc(operation, 2, 1)
-        return Nullable(np.asarray(lifted(self.values, right.values), dtype=object))
+        with np.errstate(all="ignore"):
+            return Nullable(np.asarray(lifted(self.values, right.values), dtype=object))
 
     def _reversed(self, other: Any, operation: Operation) -> "Nullable":
         return Nullable.of(other)._with(self, operation)
@@ -155,6 +157,7 @@ _quotient: Final = _computed(operator.truediv)
 def _divided(left: Any, right: Any) -> Any:
     """As rows of a run: beyond float64 or by zero there is no number."""
     try:
-        return _quotient(left, right)
+        quotient = _quotient(left, right)
     except ArithmeticError:
         return None
+    return quotient if quotient is not None and math.isfinite(quotient) else None

@@ -36,7 +36,7 @@ class Record(Section):
     ``at: auto`` are the updates 0, 1, 2, 5, 10, 20, 50, ... and the last one.
     """
 
-    every: Count | None = Field(None, description="an integer from 1")
+    every: Count = Field(0, description="an integer from 1")  # 0: not stated
     at: _Updates | Literal["auto"] = Field(
         (), description="auto or a rising list of integers from 0"
     )
@@ -50,7 +50,7 @@ class Record(Section):
 
     def updates(self, steps: int) -> list[int]:
         """The updates recorded in a fit of ``steps`` updates, counted from 0, rising."""
-        if self.every is not None:
+        if self.every:
             return list(range(self.every - 1, steps, self.every))
         if self.at == "auto":
             return sorted({*takewhile(lambda update: update < steps, _ONE_TWO_FIVE), steps - 1})
@@ -61,7 +61,7 @@ class Record(Section):
 
         Both have the shape (fits,).
         """
-        if self.every is not None:
+        if self.every:
             return taken // self.every
         counts = np.zeros_like(taken)
         for value in np.unique(steps):
@@ -71,7 +71,7 @@ class Record(Section):
 
     def count(self, steps: int) -> int:
         """How many updates are recorded in a fit of ``steps`` updates; lists none of them."""
-        if self.every is not None:
+        if self.every:
             return steps // self.every
         if self.at == "auto":
             before = bisect_left(_ONE_TWO_FIVE, steps)
@@ -83,7 +83,7 @@ class Record(Section):
         if not self.of:
             return "none"
         at = self.at if self.at == "auto" else list(self.at)
-        when = {"every": self.every} if self.every is not None else {"at": at}
+        when = {"every": self.every} if self.every else {"at": at}
         return {**when, "of": [name for name in RECORDABLE if name in self.of]}
 
     @classmethod
@@ -93,7 +93,7 @@ class Record(Section):
 
 
 AUTOMATIC: Final = Record(at="auto")
-_NOTHING: Final = Record.model_construct(every=None, at=(), of=())
+_NOTHING: Final = Record.model_construct(every=0, at=(), of=())
 
 
 def read_record(raw: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from polyfit.errors import StoreError
+from polyfit.errors import DamagedRun, StoreError
 from polyfit.store.base import Entry, IntegrityChecks, NoSuchKey, StoredObject
 
 __all__ = ["FolderStore"]
@@ -99,6 +99,11 @@ class FolderStore:
         except OSError as error:
             if isinstance(error, FileNotFoundError | NotADirectoryError) and not writing:
                 raise NoSuchKey(key) from None
+            if isinstance(error, IsADirectoryError):
+                raise DamagedRun(
+                    f"{self._root / key} is a folder, and a file of the run belongs there; move it "
+                    "elsewhere"
+                ) from None
             cause = error.strerror or str(error)
             if isinstance(error, FileExistsError | NotADirectoryError):
                 cause += _obstacle((self._root / key).parent)

@@ -26,6 +26,7 @@ from polyfit.spec.dates import read_date
 from polyfit.spec.plan import Plan, dump_json
 from polyfit.spec.precheck import Precheck
 from polyfit.spec.spec import Spec
+from polyfit.store.address import StoreAddress
 from polyfit.work.attempt import Attempt
 from polyfit.work.cluster_address import submission_id
 from polyfit.work.driver_log import DriverLog
@@ -89,7 +90,8 @@ def execute(
     Raises:
         SpecError, LimitExceeded, UsageError: what is asked for cannot be run.
         PlanMismatch: the run id belongs to another plan, or ``reuse`` holds no plan.
-        RunNotFound: there is no run at ``reuse``; of a complete run that is only said.
+        RunNotFound: there is no run at ``reuse``; if a complete run took rows of it before, that is
+            only said.
         RunHeld: another driver works on this run.
         StoreError, ClusterError: the store or the cluster fails.
         FailedShards: some shards could not be computed; the others are stored.
@@ -124,7 +126,7 @@ def execute(
             try:
                 source, reuse_line = reuse_source(reuse, endpoint_url, run, plan, day)
             except PolyfitError as error:
-                if not ledger.complete():
+                if not _gave_rows(reuse, ledger):
                     raise
                 on_message(f"warning: --reuse {reuse}: {error}")
         ledger.open(spec.text)
@@ -168,6 +170,14 @@ def _both(first: Listener, second: Listener) -> Listener:
         second(progress)
 
     return listen
+
+
+def _gave_rows(reuse: str | os.PathLike[str], ledger: Ledger) -> bool:
+    """Whether a complete run took rows of the run at this address before: that may be gone now."""
+    if not ledger.complete():
+        return False
+    taken = (facts.get("reuse", {}).get("run") for facts in ledger.attempts())
+    return StoreAddress.of(reuse).uri in taken
 
 
 def _attempt_name() -> str:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,20 @@ def test_what_cannot_be_compared_ends_with_2(
 def test_a_run_that_is_not_there_is_named(command: Command, small_run: Run, tmp_path: Path) -> None:
     ended = command("compare", "none@-1", small_run.uri)
     assert (ended.code, "there is no run 'none@-1'" in ended.err) == (2, True)
+
+
+def test_results_and_compare_import_neither_torch_nor_ray(small_run: Run) -> None:
+    uri = small_run.uri
+    calls = [["results", uri, "--by", "degree", "--json"], ["compare", uri, uri, "--json"]]
+    code = (
+        "import sys\nfrom polyfit.cli.app import main\n"
+        f"for words in {calls!r}:\n"
+        "    sys.argv = ['polyfit', *words]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: assert not end.code\n"
+        "print(sorted({'torch', 'ray'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    groups, compared, loaded = done.stdout.splitlines()
+    assert (len(json.loads(groups)["groups"]), json.loads(compared)["common"]) == (2, 20)
+    assert loaded == "[]"

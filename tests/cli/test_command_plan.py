@@ -96,6 +96,18 @@ def test_at_the_limit_table_totals_and_json_say_the_same(command: Command, tmp_p
     assert counted == ["converges", "not within its steps"]
 
 
+def test_newtons_method_has_a_time_where_it_would_help_and_an_end_where_it_is_asked(
+    command: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text("name: a\nfit: {degree: 12, steps: 30}\nsweep: {seed: {count: 100000}}\n")
+    (kind,) = command("plan", path).out.partition("\n\n")[2].splitlines()[2:3]
+
+    assert re.search(r"  optimizer: newton \(1 to 20; [1-9]\d* s\)$", kind)
+    asked = command("plan", path, "--set", "fit.optimizer=newton").out.splitlines()[-1]
+    assert "100,000 end by themselves (newton), nearly all within 30 updates" in asked
+
+
 def test_plan_shows_what_deserves_a_look_and_counts_the_rest(
     command: Command, tmp_path: Path
 ) -> None:

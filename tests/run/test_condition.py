@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +13,7 @@ from small_run import ids
 from polyfit.errors import UsageError
 from polyfit.run.condition import condition, filter_rows
 from polyfit.run.reader import Run
+from polyfit.spec.field_conditions import FieldCondition
 
 pytest_plugins = ["small_run_fixtures"]
 
@@ -48,6 +50,9 @@ CONDITIONS: dict[str, Callable[[Any], Any]] = {
     "fit / 2 == 1.5": lambda f: f.fit == 3,
     "excess_loss / loss > 0.01": lambda f: f.excess_loss / f.loss > 0.01,
     "-degree < -2": lambda f: f.degree > 2,
+    "fit / (degree - 3) > 5": lambda f: (f.degree != 3) & (f.fit / (f.degree - 3) > 5),
+    "loss / (degree - degree) == None": lambda f: f.fit >= 0,
+    "not 1 / seed > 0": lambda f: f.seed < 0,
     "range_low == -1": lambda f: f.range_low == -1,
     "  degree == 3  ": lambda f: f.degree == 3,
 }
@@ -56,6 +61,20 @@ CONDITIONS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("text", CONDITIONS)
 def test_a_condition_chooses_rows(run: Run, frame: pd.DataFrame, text: str) -> None:
     assert ids(run.to_arrow(where=text)) == frame["fit"][CONDITIONS[text](frame)].tolist()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["steps / degree > 5", "not steps / degree > 5", "noise / degree == None", "1 / noise > 1e307"],
+)
+def test_what_is_divided_by_zero_is_unknown_in_rows_and_to_exclude(text: str) -> None:
+    columns = {"degree": [0, 0, 3, 3], "steps": [0, 9, 9, 60], "noise": [0.0, 1.0, 1e-310, 1e-308]}
+    rows = filter_rows(pa.table({**columns, "row": range(4)}), condition(text, [*columns]), text)
+    values = {name: np.array(numbers, dtype=object) for name, numbers in columns.items()}
+    excluded = FieldCondition.parse(text).holds(values.__getitem__)
+
+    assert rows["row"].to_pylist() == np.flatnonzero(excluded).tolist()
+    assert 0 < rows.num_rows < 4
 
 
 @pytest.mark.parametrize(

@@ -214,9 +214,8 @@ def test_a_run_to_reuse_is_looked_for_before_anything_is_written(tmp_path: Path)
         run(tmp_path / "new", FIRST, reuse="typo")
     assert not (tmp_path / "new").exists()
     run(tmp_path / "new", FIRST)
-    messages: list[str] = []  # of a complete run nothing is missing, but it is said
-    run(tmp_path / "new", FIRST, reuse="typo", on_message=messages.append)
-    assert any("warning: --reuse typo: there is no run 'typo'" in line for line in messages)
+    with pytest.raises(RunNotFound, match="there is no run 'typo'"):  # though nothing is missing
+        run(tmp_path / "new", FIRST, reuse="typo")
 
 
 def test_a_run_with_none_of_the_fits_gives_none_and_one_line_says_so(

@@ -34,6 +34,10 @@ def lines(text: str) -> list[str]:
             "job.yaml:2: sweep.noise_seed: noise is 0, so all noise seeds give the same data",
         ),
         (
+            "sweep: [{degree: [1, 2]}, {degree: [3]}]\nexclude: [degree == 3, degree > 3]",
+            "job.yaml:3: exclude[1]: degree > 3: this holds for no combination",
+        ),
+        (
             "fit: {lr: 0.1}\nsweep: {degree: [2, 3]}",
             "job.yaml:2: fit.lr: all 2 fits will diverge: lr is 232 times the stability limit or "
             "more; lr: auto is half of it",

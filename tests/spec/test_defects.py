@@ -283,6 +283,7 @@ def test_all_defects_are_reported_at_once_each_with_line_key_found_and_allowed()
         ),
         ("store: 's3://'", "store.uri: found 's3://'; allowed: a folder or s3://bucket/prefix"),
         ("record: {every: 0}", "record.every: found 0; allowed: an integer from 1"),
+        ("record: {every: }", "record.every: found null; allowed: an integer from 1"),
         ("record: {every: 1, at: [1]}", "record: found {'every': 1, 'at': [1]}; allowed: auto, {e"),
         ("record: {}", "record: found {}; allowed: auto, {every: n, of: [...]}"),
         ("record: {at: [2, 1]}", "record.at: found [2, 1]; allowed: a rising list"),
@@ -475,6 +476,25 @@ def excerpts(text: str) -> list[str]:
     [
         ("name: a\nfit: {degree: -1}", ["    2 | fit: {degree: -1}", "      |               ^"]),
         ("name: a\nfit:\n  degre: 3", ["    3 |   degre: 3", "      |   ^"]),
+        (
+            "name: a\nfit: {target: sin(x) + foo(x)}",
+            ["    2 | fit: {target: sin(x) + foo(x)}", "      |                        ^"],
+        ),
+        (
+            "name: a\nsweep:\n  target: [sin(x), '  2 + x^2']",
+            ["    3 |   target: [sin(x), '  2 + x^2']", "      |                            ^"],
+        ),
+        (
+            "name: a\nsweep: {range: [[0, 1], [-pi, 2*y]]}",
+            [
+                "    2 | sweep: {range: [[0, 1], [-pi, 2*y]]}",
+                "      |                                 ^",
+            ],
+        ),
+        (  # the text is not that of the line
+            'name: a\nfit: {target: "s\\x69n(y)"}',
+            ['    2 | fit: {target: "s\\x69n(y)"}', "      |               ^"],
+        ),
         ('{"name": 3}', ['    1 | {"name": 3}', "      |          ^"]),
         ("name: a\nfit: [", ["    2 | fit: [", "      |       ^"]),
         ("name: a\nfit: {dtype: \t\x85 x}", []),

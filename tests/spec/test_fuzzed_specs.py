@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ pytestmark = pytest.mark.slow
 HUGE = 10**30
 
 
-def check_taken(data: str | bytes) -> None:
+def check_taken(data: str | bytes, settings: Sequence[str] = ()) -> None:
     """Anything is a spec or a user's error; a plan that is made can be read again."""
     try:
-        plan = Plan.of(Spec.parse(data, "job.yaml"))
+        plan = Plan.of(Spec.parse(data, "job.yaml", settings))
     except UsageError as error:
         checked(str(error))
     else:
@@ -131,7 +132,7 @@ GENERATORS: st.SearchStrategy[Any] = st.one_of(
     st.fixed_dictionaries({"logspace": st.tuples(NUMBERS, NUMBERS, NUMBERS).map(list)}),
     *(
         st.fixed_dictionaries(
-            {kind: st.tuples(NUMBERS, NUMBERS, st.integers(-1, 50)).map(list)},
+            {kind: st.tuples(NUMBERS, NUMBERS, st.integers(-1, 50) | NUMBERS).map(list)},
             optional={"seed": NUMBERS},
         )
         for kind in ("uniform", "log_uniform")
@@ -223,3 +224,29 @@ def yaml_of(value: Any) -> str:
 @settings(FUZZ, max_examples=300)
 def test_a_generated_spec_is_a_spec_or_a_users_error(source: dict[str, Any]) -> None:
     check_taken(yaml_of(source))
+
+
+KEYS = st.one_of(
+    st.sampled_from(
+        ["name", "sweep", "exclude", "exclude[0]", "sweep[0]", "sweep.zip[0]", "store"]
+    ),
+    st.sampled_from(["store.uri", "record.every", "limits.fits", "resources.actors.max", "shard"]),
+    st.builds(
+        "{}.{}".format,
+        st.sampled_from(["fit", "sweep", "sweep[1]", "sweep.zip[0]", "fit.lr", "sweep[0].zip[0]"]),
+        st.sampled_from(CANONICAL_ORDER),
+    ),
+    st.text(max_size=5),
+)
+VALUES = st.one_of(
+    st.sampled_from(SCRAPS),
+    st.sampled_from(CANONICAL_ORDER).flatmap(lambda name: axis(name) | field(name)).map(yaml_of),
+    sweeps().map(yaml_of),
+    st.text(max_size=5),
+)
+
+
+@given(st.sampled_from(JOBS), st.lists(st.builds("{}={}".format, KEYS, VALUES), max_size=3))
+@settings(FUZZ, max_examples=300)
+def test_a_spec_with_settings_is_a_spec_or_a_users_error(text: str, changes: list[str]) -> None:
+    check_taken(text, changes)

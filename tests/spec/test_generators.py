@@ -151,6 +151,20 @@ def test_a_thousand_million_seeds_take_no_memory() -> None:
         ("degree", {"uniform": [0, 31, 3]}, "30; the generator reaches 31"),
         ("degree", {"uniform": [0.5, 3, 3]}, "30; the generator reaches 0.5"),
         ("degree", {"uniform": [0, 5, 7]}, "at most the 6 integers from 0 to 5, each once"),
+        (
+            "lr",
+            {"log_uniform": [0.1, 1]},
+            r"how many values; did you mean \{log_uniform: \[0.1, 1, 10",
+        ),
+        (
+            "seed",
+            {"uniform": [7], "seed": 1},
+            r"\{uniform: \[a, b, n\]\}: two ends and how many values$",
+        ),
+        ("lr", {"of_limit": {"logspace": 3}}, r"\{logspace: \[a, b, n\]\}: two ends"),
+        ("lr", {"log_uniform": [0.1, 1, 1]}, "at least two values in log_uniform; a single one"),
+        ("noise", {"uniform": [0, 1, 5.0]}, "number of values in uniform; did you mean 5"),
+        ("noise", {"log_uniform": [1, 2, "five"]}, "an integer as the number of values"),
         ("lr", {"of_limit": {"linspace": [0, 1, 3]}}, "a share above 0; the generator makes 0.0"),
         ("basis", {"count": 2}, "a list: basis has no generator"),
         ("range", {"linspace": [0, 1, 3]}, "a list: range has no generator"),
@@ -182,7 +196,7 @@ def test_random_values_have_the_same_bits_everywhere(
 @given(
     st.sampled_from(["uniform", "log_uniform"]),
     st.sampled_from(["noise", "lr", "seed", "points"]),
-    st.integers(1, 300),
+    st.integers(2, 300),
     st.integers(0, 2**64 - 1),
 )
 @settings(max_examples=60, deadline=None)
@@ -193,7 +207,7 @@ def test_random_values_are_distinct_within_their_ends_and_fewer_are_a_prefix(
     numbers = [one.value if isinstance(one, Rate) else one for one in found]
     assert len(set(numbers)) == count
     assert all(1 <= one <= 400 for one in numbers)
-    fewer = max(1, count // 2)
+    fewer = max(2, count // 2)
     assert values(name, {kind: [1, 400, fewer], "seed": seed}) == found[:fewer]
 
 

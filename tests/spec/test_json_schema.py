@@ -64,7 +64,7 @@ WRONG = [
     "sweep: {degree: [1, 1]}", "sweep: {basis: {count: 3}}", "sweep: {seed: {count: 0}}",
     "sweep: {seed: {count: 3, stop: 5}}", "sweep: {lr: {linspace: [0, 1]}}",
     "sweep: {zip: {lr: [1]}}", "sweep: {zip: [{lr: [1]}]}", "sweep: {lr: {uniform: [0, 1, 0]}}",
-    "record: {every: 0}", "record: {every: 1, at: [1]}", "record: nothing", "record: {of: [loss]}",
+    "record: {every: 0}", "record: {every: null}", "record: {every: 1, at: [1]}", "record: nothing", "record: {of: [loss]}",
     "engine: fast", "shard: 0", "exclude: degree > 3", "exclude: [3]", "store: 3",
     "store: {endpoint_url: x}", "store: {uri: x, sse: kms}", "resources: {cpus_per_actor: 0}",
     "resources: {actors: {min: 0}}", "limits: {fits: -1}", "limits: {hours: 3}", "on_failure: no",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from places import OPERATIONS, error_message
 
-from polyfit.errors import StoreError
+from polyfit.errors import DamagedRun, StoreError
 from polyfit.store.base import Store
 from polyfit.store.folder import FolderStore
 
@@ -35,3 +35,12 @@ def test_a_folder_that_cannot_be_written_is_named(
     (tmp_path / "link").symlink_to("gone")
     text = error_message(lambda: operation(FolderStore(str(tmp_path / "link" / "runs"))))
     assert f"{tmp_path}/link, a link to gone, is no folder" in text
+
+
+def test_a_folder_where_a_file_belongs_is_named(tmp_path: Path) -> None:
+    store = FolderStore(str(tmp_path))
+    (tmp_path / "shards" / "1").mkdir(parents=True)
+    assert not store.create("shards/1", b"rows")
+    for operation in (store.get, store.get_with_age, lambda key: store.put(key, b"rows")):
+        with pytest.raises(DamagedRun, match=rf"^{tmp_path}/shards/1 is a folder, and a file"):
+            operation("shards/1")

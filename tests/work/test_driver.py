@@ -38,7 +38,7 @@ from polyfit.errors import (
     UsageError,
 )
 from polyfit.run.holder import Holder
-from polyfit.run.keys import MANIFEST, PLAN
+from polyfit.run.keys import MANIFEST, PLAN, shard_key
 from polyfit.run.lease import Lease
 from polyfit.run.ledger import Ledger
 from polyfit.run.renewal import LeaseRenewer
@@ -582,6 +582,18 @@ def test_an_answer_that_is_lost_on_the_way_is_asked_for_again_by_boto3(place: Pl
         events.unregister("needs-retry.s3.PutObject", ask)
     assert next(lost, None) is None, "no answer was lost"
     assert store.get("key") == b"data"
+
+
+def test_a_folder_where_a_shards_file_belongs_fails_that_shard_alone(tmp_path: Path) -> None:
+    done = run(tmp_path)
+    key = shard_key(done.plan, 1)
+    for name in (key, MANIFEST):
+        (Path(done.uri) / name).unlink()
+    (Path(done.uri) / key).mkdir()
+    with pytest.raises(
+        FailedShards, match=rf"1 of 5 shards failed, the others .*{key} is a folder"
+    ):
+        run(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0, 100], ids=["empty", "truncated"])
