@@ -139,8 +139,10 @@ def _show_groups(runs: "SeveralRuns", query: _Query, form: str, path: str | None
     from polyfit.show.markdown import markdown_table
     from polyfit.show.rows import runs_identity, write_csv
     from polyfit.show.table import format_table
+    from polyfit.show.text import format_count
 
-    groups = _sorted(runs.groups(query.by, query.where), query)
+    every = runs.groups(query.by, query.where)
+    groups = _sorted(every, query)
     if form == "json":
         facts = {**runs_identity(runs.runs), "groups": groups_facts(groups)}
         click.echo(to_json(without_non_finite(facts)))
@@ -148,9 +150,12 @@ def _show_groups(runs: "SeveralRuns", query: _Query, form: str, path: str | None
         write_csv([groups.to_arrow()], sys.stdout)
     elif path is not None:
         write_parquet([groups.to_arrow()], path)
+        write_line(f"{path}: {format_count(len(groups), 'group')}")
     else:
         layout = markdown_table if form == "md" else format_table
         click.echo(groups_table(groups, layout), nl=False)
+        of = f" of {len(every):,}" if len(groups) < len(every) else ""
+        write_line(f"{format_count(len(groups), 'group')}{of}")
 
 
 def _sorted(frame: "pl.DataFrame", query: _Query) -> "pl.DataFrame":
@@ -168,6 +173,7 @@ def _show_rows(runs: "SeveralRuns", query: _Query, form: str, path: str | None) 
     from polyfit.show.markdown import markdown_table
     from polyfit.show.rows import rows_table, table_columns, write_csv, write_json
     from polyfit.show.table import format_table
+    from polyfit.show.text import format_count
 
     is_table = form in ("table", "md")
     columns = runs.labelled(options.columns(query.columns)) if query.columns else None
@@ -187,7 +193,7 @@ def _show_rows(runs: "SeveralRuns", query: _Query, form: str, path: str | None) 
     elif form == "csv":
         write_csv(parts, sys.stdout)
     elif path is not None:
-        write_parquet(parts, path)
+        write_line(f"{path}: {format_count(write_parquet(parts, path), 'row')}")
     else:
         rows = next(parts)
         click.echo(rows_table(rows, markdown_table if form == "md" else format_table), nl=False)

@@ -80,8 +80,10 @@ def split_names(by: By) -> list[str]:
     """The names that a list, or a text with commas, holds.
 
     Raises:
-        UsageError: a text holds none; a list may be empty.
+        UsageError: a text holds none, or it is neither; a list may be empty.
     """
+    if not isinstance(by, Iterable):
+        raise UsageError(f"{by!r} names no column; allowed: 'degree, lr' or a list of names")
     names = by.split(",") if isinstance(by, str) else by
     found = [name.strip() for name in names if name.strip()]
     if isinstance(by, str) and not found:

@@ -57,7 +57,7 @@ def condition(text: str, columns: Sequence[str]) -> pc.Expression:
 
     def field(name: str) -> Any:
         if name not in columns and name.lower() in _WORDS:
-            raise UsageError(f"--where {text!r}: put a text in quotes: {name.lower()!r}")
+            raise UsageError(f"where {text!r}: put a text in quotes: {name.lower()!r}")
         check_names([name], columns)
         return pc.field(name).cast(pa.decimal256(20)) if name == _UNSIGNED else pc.field(name)
 
@@ -69,9 +69,9 @@ def condition(text: str, columns: Sequence[str]) -> pc.Expression:
     except NoCondition as error:
         said = str(error) or _python_for(text)
         hint = f"; {said}" if said else ""
-        raise UsageError(f"--where {text!r} cannot be read; {_ALLOWED}{hint}") from None
+        raise UsageError(f"where {text!r} cannot be read; {_ALLOWED}{hint}") from None
     if not isinstance(result, pc.Expression):
-        raise UsageError(f"--where {text!r} names no column; {_ALLOWED}")
+        raise UsageError(f"where {text!r} names no column; {_ALLOWED}")
     _check_words(text)
     return result
 
@@ -103,7 +103,7 @@ def _check_word(text: str, name: str, word: str) -> None:
         return
     near = meant(word, WORDS[name])
     known = f"did you mean {near!r}?" if near else f"allowed: {', '.join(WORDS[name])}"
-    raise UsageError(f"--where {text!r}: no {name} is {word!r}; {known}")
+    raise UsageError(f"where {text!r}: no {name} is {word!r}; {known}")
 
 
 def condition_columns(text: str) -> set[str]:
@@ -138,4 +138,4 @@ def filter_rows(rows: pa.Table, expression: pc.Expression, text: str) -> pa.Tabl
         return rows.filter(expression)
     except pa.ArrowException as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"--where {text!r} cannot be tested: {reason}") from None
+        raise UsageError(f"where {text!r} cannot be tested: {reason}") from None

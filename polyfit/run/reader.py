@@ -82,7 +82,8 @@ class Run(StoredRows):
         return cls(address, opened, plan_at(opened))
 
     def __repr__(self) -> str:
-        return f"Run({self.uri!r}: {self.plan.fits:,} fits)"
+        fits = "1 fit" if self.plan.fits == 1 else f"{self.plan.fits:,} fits"
+        return f"Run({self.uri!r}: {fits})"
 
     def __len__(self) -> int:
         """The number of fits of its plan, stored or not.

@@ -6,7 +6,8 @@ resources or the limits. (``work.storing.cpu_kind`` says for which rows the CPU 
 
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -81,16 +82,18 @@ class Plan:
     torch: str
 
     @classmethod
-    def of(cls, spec: Spec) -> "Plan":
-        """The plan of ``spec``.
+    def of(cls, spec: Spec | Mapping[str, Any] | str | os.PathLike[str]) -> "Plan":
+        """The plan of ``spec``, which is read as ``Spec.of`` does.
 
         >>> Plan.of(Spec.of(name="a", sweep={"degree": [1, 3], "seed": range(100)})).fits
         200
 
         Raises:
-            SpecError: the spec asks for engine affine where the iteration is no affine map.
+            SpecError: the spec is wrong, or asks for engine affine where the iteration is no affine
+                map.
             LimitExceeded: more fits, work or bytes than the spec's limits, or than a run can hold.
         """
+        spec = Spec.of(spec)
         sweep = Sweep.of(spec)
         engine = chosen_engine(spec, sweep)
         size = spec.shard or automatic_size(sweep, spec.record, engine)

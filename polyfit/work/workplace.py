@@ -73,10 +73,10 @@ class Workplace:
         )
 
     def wanted(self, plan: Plan) -> str:
-        """How many actors are wanted, in words."""
+        """Where the work is done, or how many actors are wanted, in words."""
         if self.kind == "inline":
-            why = ": the work is smaller than starting Ray (--executor ray)" if self.chosen else ""
-            return f"no actors wanted{why}"
+            why = "the work is smaller than starting Ray (--executor ray starts it)"
+            return f"in this process: {why}" if self.chosen else "in this process"
         actors = self.resources.actors
         least = min(actors.min, plan.shards)
         most = plan.shards if actors.max == "auto" else min(actors.max, plan.shards)

@@ -23,7 +23,7 @@ from polyfit.run.reader import Run
 def test_a_condition_that_cannot_be_read_ends_with_2(command: Command, small_run: Run) -> None:
     ended = command("results", small_run.uri, "--where", "loss ~ 3")
     assert (ended.code, ended.out) == (2, "")
-    assert "--where 'loss ~ 3' cannot be read" in ended.err
+    assert "where 'loss ~ 3' cannot be read" in ended.err
 
 
 def test_results_as_json_are_one_object_with_every_row(command: Command, small_run: Run) -> None:
@@ -145,7 +145,7 @@ def table(text: str) -> list[list[str]]:
 
 def test_groups_are_shown_by_any_columns(command: Command, small_run: Run) -> None:
     ended = command("results", small_run.uri, "--by", "degree")
-    assert (ended.code, ended.err) == (0, "")
+    assert (ended.code, ended.err) == (0, "2 groups\n")
     assert [line[:2] for line in table(ended.out)] == [["1", "10"], ["3", "10"]]
     assert table(ended.out) == table(command("results", small_run.uri, "--by", "swept").out)
     ended = command("results", small_run.uri, "--by", "range,status", "--where", "seed < 4")
@@ -164,7 +164,8 @@ def test_groups_come_as_json_csv_parquet_and_markdown(command: Command, small_ru
     assert [group["statuses"] for group in found["groups"]] == [{"completed": 10}] * 2
     text = command("results", small_run.uri, "--by", "degree", "--csv").out
     assert pl.read_csv(io.StringIO(text)).columns == wanted.columns
-    assert command("results", small_run.uri, "--by", "degree", "--parquet", "g.parquet").out == ""
+    ended = command("results", small_run.uri, "--by", "degree", "--parquet", "g.parquet")
+    assert (ended.out, ended.err) == ("", "g.parquet: 2 groups\n")
     assert pl.read_parquet("g.parquet").equals(wanted)
     lines = command("results", small_run.uri, "--by", "degree", "--md").out.splitlines()
     assert lines[0].startswith("| degree | fits | best loss |")
@@ -176,7 +177,12 @@ def test_rows_come_as_parquet_and_markdown_with_columns_of_choice(
 ) -> None:
     ended = command("results", small_run.uri, "--columns", "fit,range,coefficients", "--md")
     assert ended.out.splitlines()[0] == "| fit | range_low | range_high | coefficients |"
-    assert command("results", small_run.uri, "--parquet", "rows.parquet").code == 0
+    assert (
+        command("results", small_run.uri, "--parquet", "rows.parquet").err
+        == "rows.parquet: 20 rows\n"
+    )
+    first = command("results", small_run.uri, "--by", "degree", "--limit", "1")
+    assert (len(first.out.split("completed")), first.err) == (2, "1 group of 2\n")
     assert pl.read_parquet("rows.parquet").equals(small_run.to_polars())
     ended = command("results", small_run.uri, "--parquet", "none/rows.parquet")
     assert (ended.code, ended.err) == (

@@ -137,8 +137,8 @@ def test_the_first_line_of_a_run_has_time_address_and_attempt(
     (folder,) = (tmp_path / "runs" / "small").iterdir()
     lines = ended.err.splitlines()
     assert lines[0].split(" ", 1)[1] == (
-        f"small: {folder}: attempt {attempt}, no actors wanted: the work is smaller than starting "
-        "Ray (--executor ray)"
+        f"small: {folder}: attempt {attempt}, in this process: the work is smaller than starting "
+        "Ray (--executor ray starts it)"
     )
     assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ small: ", line) for line in lines)
 

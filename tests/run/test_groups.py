@@ -192,6 +192,8 @@ def test_columns_are_named_in_a_list_or_a_text(run: Run) -> None:
     chart = run.plot.loss("degree", "basis").to_dict()
     for by in ("degree,basis", ["degree", "basis"]):
         assert run.plot.loss(by).to_dict() == chart
+    with pytest.raises(UsageError, match="3 names no column; allowed: 'degree, lr' or a list"):
+        run.groups(3)  # type: ignore[arg-type]
 
 
 def test_the_share_of_the_limit_is_the_one_asked_for(tmp_path: Path) -> None:

@@ -22,6 +22,10 @@ from polyfit.spec.shards import MAX_SHARDS
 from polyfit.spec.spec import Spec
 
 
+def test_a_plan_is_of_whatever_a_spec_is_read_from() -> None:
+    assert Plan.of({"name": "a", "fit": {"degree": 4}}) == plan_of("fit: {degree: 4}")
+
+
 def shuffled(value: Any, order: random.Random) -> Any:
     """The same mapping with its keys in another order, at every depth."""
     if isinstance(value, dict):

@@ -1067,7 +1067,7 @@ def test_keys_that_may_read_and_not_write_are_found_before_anything_is_fitted(
 def test_small_work_stays_in_this_process_and_says_so(tmp_path: Path) -> None:
     messages: list[str] = []
     polyfit.execute(SPEC, store=str(tmp_path), on_message=messages.append)
-    assert "no actors wanted: the work is smaller than starting Ray" in messages[0]
+    assert "in this process: the work is smaller than starting Ray" in messages[0]
     assert messages[1].startswith("running in this process")
 
 
