@@ -242,7 +242,7 @@ def test_several_runs_are_one_table(command: Command, small_run: Run, tmp_path: 
     assert [line[:3] for line in table(ended.out)] == [
         [degree, run, "10"] for degree in "13" for run in ("other/1234", small_run.label)
     ]
-    assert ended.err.startswith("other/1234 is not complete: these are the stored rows; ")
+    assert ended.err.startswith("4 groups\nother/1234 is not complete: these are the stored rows; ")
     facts = json.loads(command("results", small_run.uri, "other", "--json").out)
     assert [run["complete"] for run in facts["runs"]] == [True, False]
     assert [row["run"] for row in facts["rows"]] == [small_run.label] * 20 + ["other/1234"] * 20

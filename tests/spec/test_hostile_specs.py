@@ -329,7 +329,7 @@ SWEEPS: dict[str, str] = {
     "lr: {start: 1, stop: 1e400}": "sweep.lr: found",
     "lr: {start: 1, stop: .nan}": "sweep.lr: found",
     "lr: {linspace: [1, 2, -1]}": "from 1 to 100,000 values",
-    "lr: {linspace: [1, 2, true]}": "from 1 to 100,000 values",
+    "lr: {linspace: [1, 2, true]}": "an integer as the number of values",
     "lr: {linspace: [1, 2, 1e9]}": "sweep.lr: found",
     "lr: {linspace: [1.0e-300, 1.1e-300, 100000], x: 1}": "sweep.lr: found",
     "lr: {linspace: [-1.0e+308, 1.0e+308, 3]}": "the generator makes -1e+308",
