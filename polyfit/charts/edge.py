@@ -36,10 +36,11 @@ def edge_chart(
               "diverged": "cross"}  # fmt: skip
     lowest = min((fit["share"] for fit in fits), default=0.5)
     highest = max((fit["share"] for fit in fits), default=1.5)
+    low, high = min(lowest, 0.5) * 0.9, max(highest, 1.5) * 1.1
     x = alt.X(
         "share:Q",
         title="learning rate, as a share of the stability limit",
-        scale=alt.Scale(type="log", domain=[min(lowest, 0.5) * 0.9, max(highest, 1.5) * 1.1]),
+        scale=alt.Scale(type="log", domain=[low, high]),
         axis=alt.Axis(format="~g", tickCount=6),
     )
     points = (
@@ -47,7 +48,7 @@ def edge_chart(
         .mark_point(size=34, opacity=0.7)
         .encode(
             x=x,
-            y=log_axis("y", "final loss", [fit["y"] for fit in shown]),
+            y=log_axis("y", "final loss", [least, *(fit["y"] for fit in shown)]),
             color=alt.Color("status:N", title=None, scale=alt.Scale(domain=statuses)),
             shape=alt.Shape("status:N", title=None, scale=alt.Scale(
                 domain=statuses, range=[shapes[name] for name in statuses])),
@@ -61,9 +62,11 @@ def edge_chart(
     )  # fmt: skip
     edge = alt.Chart(data([{"share": 1, "label": "predicted edge"}])).encode(x=x)
     rule = edge.mark_rule(strokeDash=[5, 4], strokeWidth=1.5)
-    label = edge.mark_text(align="right", dx=-6, baseline="top").encode(
-        y=alt.value(2), text="label:N"
+    near_left = math.log(1 / low) < 0.3 * math.log(high / low)
+    aligned = edge.mark_text(
+        align="left" if near_left else "right", dx=6 if near_left else -6, baseline="top"
     )
+    label = aligned.encode(y=alt.value(2), text="label:N")
     title = alt.Title(
         "The stability edge",
         subtitle="left of the line fits are predicted to be stable; fits that diverged are at the "

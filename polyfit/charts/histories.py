@@ -102,7 +102,7 @@ def _x(records: Sequence[dict[str, Any]]) -> alt.X:
         "done:Q",
         title="updates done (0 at the left edge)" if first < 1 else "updates done",
         scale=alt.Scale(type="log", domain=[first, last]),
-        axis=alt.Axis(tickCount=5, format="~s"),
+        axis=alt.Axis(tickCount=5, format="~s", labelExpr="datum.value < 1 ? '' : datum.label"),
     )
 
 

@@ -106,7 +106,7 @@ def _divergence(found: Digest) -> list[str]:
     diverged = found.total("diverged")
     lines = []
     if diverged == found.rows > 1:
-        lines.append("Every fit diverged: a smaller rate (`lr: auto`) or another basis is needed.")
+        lines.append("Every fit diverged: a smaller rate (lr: auto) or another basis is needed.")
     elif diverged:
         lines.append(f"{format_count(diverged, 'fit')} diverged{_most(found, 'diverged')}.")
     if "lr_share" in found.sample.columns:

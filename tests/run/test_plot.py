@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 import polyfit
+from polyfit.charts.edge import edge_chart
 from polyfit.charts.groups import LOST, SLOW
 from polyfit.run.reader import Run
 from polyfit.spec.spec import Spec
@@ -81,6 +82,14 @@ def test_fits_that_diverged_are_at_the_top_of_the_edge(run: Run) -> None:
     assert diverged == tops(chart)
     assert max(tops(chart)) <= 1e5
     assert max(r["y"] for r in fits if r["status"] != "diverged") < min(diverged)
+
+
+def test_where_all_diverged_they_are_at_the_top_too() -> None:
+    fits = [{"fit": n, "share": 1e3 + n, "loss": None, "status": "diverged"} for n in range(3)]
+    chart = edge_chart(fits).to_dict()
+    drawn = {r["y"] for rows in chart["datasets"].values() for r in rows if "y" in r}
+
+    assert drawn == tops(chart)
 
 
 def test_the_losses_in_order_say_which_fits_they_are_of(run: Run) -> None:
