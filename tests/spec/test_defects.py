@@ -68,7 +68,7 @@ limits: {fits: -1, hours: 3, bytes: 1.5}
 
 GOLDEN = """\
 job.yaml:1: name: found 'Bad Name'; allowed: 1 to 63 of a-z, 0-9 and -, not beginning with -
-job.yaml:2: fitt: unknown key (did you mean 'fit'?); allowed: name, fit, sweep, exclude, record, engine, shard, store, resources, limits, on_failure
+job.yaml:2: fitt: unknown key (did you mean 'fit'?); allowed: name, fit, sweep, exclude, record, engine, shard, run_id, store, resources, limits, on_failure
 job.yaml:4: fit.target: 'foo' in 'sin(x) + foo' is an unknown name (column 10); allowed: numbers, x, pi, e, + - * / **, parentheses and the functions sin cos tan asin acos atan sinh cosh tanh exp log sqrt abs sign
 job.yaml:5: fit.range: found [1, -1]; allowed: low < high with a finite width, here 1.0 and -1.0
 job.yaml:6: fit.points: found 2.5; allowed: an integer from 1 to 1,000,000
