@@ -75,11 +75,13 @@ class Lease:
             RunHeld: another driver has taken over.
             StoreError: the store cannot be used; the lease may still be ours.
         """
-        renewed = replace(self.holder, renewals=self.holder.renewals + 1)
-        self._write(renewed)
-        epoch, found = _highest_from(self._store, renewed.epoch, None)
+        # Noted before it is known to be written: the next renewal must not write the same bytes,
+        # which would look to others as none.
+        self.holder = replace(self.holder, renewals=self.holder.renewals + 1)
+        self._write(self.holder)
+        epoch, found = _highest_from(self._store, self.holder.epoch, None)
         self._check_ours(found)
-        self.holder = replace(renewed, epoch=epoch)
+        self.holder = replace(self.holder, epoch=epoch)
 
     def release(self) -> None:
         """Release the lease, if it is still ours.

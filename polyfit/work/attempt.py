@@ -143,6 +143,7 @@ class Attempt:
             if exit_code != Exit.HELD:  # the receipt is the new driver's
                 self._note_receipt(exit_code == Exit.COMPLETE)
             self.log.end(exit_code, failure)
+            self.heartbeat.close()  # which stores the log too, and must not do so later than we
             self.log.store(self.ledger)
             if exit_code != Exit.HELD:  # the status is the new driver's
                 self.heartbeat.finish(_STATES[exit_code == Exit.COMPLETE])

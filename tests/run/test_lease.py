@@ -10,7 +10,7 @@ import pytest
 from leases import elsewhere, stated
 from places import Place
 
-from polyfit.errors import Exit, RunHeld
+from polyfit.errors import Exit, RunHeld, StoreError
 from polyfit.run import lease as lease_module
 from polyfit.run.holder import Holder
 from polyfit.run.keys import lease_key
@@ -76,6 +76,28 @@ def test_a_lease_that_is_not_renewed_is_taken_over_with_a_higher_epoch(store: St
         first.renew()
     first.release()
     assert stated(store)["released"] is False, "what is another's was let go of"
+
+
+def test_a_renewal_after_one_whose_answer_was_lost_looks_like_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others take a lease for old whose bytes do not change."""
+    holder = Lease(store, elsewhere("one"))
+    holder.acquire()
+
+    def lost(*given: object) -> None:
+        raise StoreError("the answer is lost", transient=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lease_module, "_highest_from", lost)
+        with pytest.raises(StoreError):
+            holder.renew()
+    before = latest(store)[1]
+    holder.renew()
+    after = latest(store)[1]
+    assert before is not None
+    assert after is not None
+    assert before.data != after.data
 
 
 def test_a_released_lease_is_taken_at_once(store: Store) -> None:

@@ -110,6 +110,8 @@ def test_a_run_of_two_attempts_has_a_receipt_beside_its_manifest(
     assert "\ncores      " in shown.out
     assert "\nretries    2 error\n" in shown.out
     assert json.loads(command("status", run.uri, "--json").out)["receipt"] == asdict(receipt)
+    assert command("report", run.uri, "--out", "report.html").code == 0
+    assert "<dt>retries</dt><dd>2 error</dd>" in Path("report.html").read_text()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"fits": 1}'])
