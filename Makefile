@@ -15,7 +15,7 @@ SOUND := $(shell [ "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" ] && [ ! -e .
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run picture test check simulate chaos lint serve-s3 stop-s3 bench gpu-check kubectl sbom image-check clean
+.PHONY: help run picture test check simulate chaos lint serve-s3 stop-s3 bench gpu-check kubectl prometheus sbom image-check monitoring-check clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -71,6 +71,14 @@ kubectl: .local/bin/kubectl ## Get kubectl and kustomize, 36 MB, for the tests o
 
 .local/bin/kubectl: .venv/made tests/kubectl.py
 	$(BIN)/python tests/kubectl.py
+
+prometheus: .local/bin/promtool ## Get Debian's Prometheus, for the tests of deploy/monitoring
+
+.local/bin/promtool: .venv/made tests/prometheus.py
+	$(BIN)/python tests/prometheus.py
+
+monitoring-check: .venv/test prometheus ## Three minutes: Prometheus scrapes a run; every panel has data, an alert fires
+	$(BIN)/python tests/monitoring.py
 
 sbom: .venv/sbom ## What the package needs at run time, with licences, as CycloneDX: .local/sbom.json
 	@mkdir -p .local

@@ -246,7 +246,8 @@ def test_every_policy_holds_for_pods_of_ours(name: str) -> None:
     if name == "rayjob/accounts":  # its pods are another folder's
         cluster = one("rayjob/cpu", "RayJob")["spec"]["rayClusterSpec"]
         groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-        labels = [group["template"]["metadata"]["labels"] for group in groups]
+        theirs = {"ray.io/is-ray-node": "yes"}  # KubeRay adds it
+        labels = [theirs | group["template"]["metadata"]["labels"] for group in groups]
     for policy in (it for it in built(name) if it["kind"] == "NetworkPolicy"):
         wanted = policy["spec"]["podSelector"]["matchLabels"].items()
         assert any(wanted <= found.items() for found in labels)

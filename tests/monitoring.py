@@ -1,0 +1,121 @@
+"""`make monitoring-check`: a real Prometheus scrapes a real run by deploy/monitoring.
+
+Every query of the dashboard must have data, and the alert on a run without progress must fire, with
+its half hour made a second. Takes three minutes, and leaves nothing running.
+"""
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from deployed import text
+from launch import clean, command
+from limits import HANG_S, wait_for
+from prometheus import BIN
+from servers import HOST, seaweedfs
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deploy"))  # scripts, not a package
+
+from local_s3 import free_port
+
+SPEC = """
+name: watched
+shard: 50
+fit: {steps: 4000000}
+record: none
+sweep: {seed: {count: 200000}}
+resources: {actors: {max: 2}}
+"""
+
+
+def main() -> None:
+    """Run, scrape, ask; ends this program where something is missing."""
+    with tempfile.TemporaryDirectory(prefix="pf", dir="/tmp") as name:
+        folder = Path(name)
+        (folder / "s3").mkdir()
+        with seaweedfs(folder / "s3") as store:
+            port = free_port()
+            (folder / "watched.yaml").write_text(SPEC)
+            run = command("run", str(folder / "watched.yaml"), "--store", store.fresh_uri())
+            with (
+                ended(subprocess.Popen([*run, "--metrics-port", str(port)], env=clean(store.env))),
+                prometheus(folder, port) as address,
+            ):
+                check(address)
+    print("Every panel has data, and an alert fired.")
+
+
+@contextmanager
+def ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(HANG_S)
+
+
+@contextmanager
+def prometheus(folder: Path, port: int) -> Iterator[str]:
+    """Prometheus with our configuration, which scrapes this port every five seconds."""
+    config = yaml.safe_load(text("monitoring/prometheus.yaml"))
+    (machine,) = (it for it in config["scrape_configs"] if it["job_name"] == "polyfit-machine")
+    machine["static_configs"] = [{"targets": [f"{HOST}:{port}"]}]
+    config["scrape_configs"] = [machine]
+    config["global"] = {"scrape_interval": "5s", "evaluation_interval": "5s"}
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+    alerts = text("monitoring/alerts.yaml").replace("> 1800", "> 1").replace("for: 5m", "for: 1s")
+    (folder / "alerts.yaml").write_text(alerts)
+    address = f"{HOST}:{free_port()}"
+    options = {
+        "config.file": folder / "prometheus.yaml",
+        "storage.tsdb.path": folder / "data",
+        "web.listen-address": address,
+        "log.level": "error",
+    }
+    words = [str(BIN / "prometheus"), *(f"--{name}={value}" for name, value in options.items())]
+    with ended(subprocess.Popen(words)):
+        yield f"http://{address}"
+
+
+def check(address: str) -> None:
+    """Wait until each query has data and an alert fires."""
+    dashboard = json.loads(text("monitoring/dashboard.json"))
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            query = target["expr"].replace("$run", ".*")
+            found = wait_for(partial(data, address, query), query)
+            print(f"{panel['title']}: {found[0]['value'][1]}  ({query})", flush=True)
+    fired = wait_for(lambda: firing(address), "an alert")
+    print("alert:", fired[0]["annotations"]["summary"])
+
+
+def answer(address: str, path: str) -> Any:
+    """What Prometheus answers; nothing while it starts."""
+    try:
+        with urllib.request.urlopen(f"{address}/api/v1/{path}") as response:
+            return json.load(response)["data"]
+    except OSError:
+        return {}
+
+
+def data(address: str, query: str) -> list[Any]:
+    found = answer(address, "query?" + urllib.parse.urlencode({"query": query})).get("result", [])
+    return [it for it in found if math.isfinite(float(it["value"][1]))]
+
+
+def firing(address: str) -> list[Any]:
+    return [it for it in answer(address, "alerts").get("alerts", []) if it["state"] == "firing"]
+
+
+if __name__ == "__main__":
+    main()
