@@ -111,7 +111,7 @@ def _remedy(kind: Kind) -> str:
     newton = Optimizer("newton", TRAITS["newton"].default_beta)
     fit_s = nominal_seconds(degree, points, objective, newton, NEWTON_STEPS, engine="compiled")
     seconds = kind.fits * fit_s
-    time = format_duration(float(f"{seconds:.1g}")) if seconds >= 1 else "under 1 s"
+    time = f"~{format_duration(float(f'{seconds:.1g}'))}" if seconds >= 1 else "under 1 s"
     return f"{kind.remedy.removesuffix(')')}; {time})"
 
 

@@ -103,7 +103,7 @@ def test_newtons_method_has_a_time_where_it_would_help_and_an_end_where_it_is_as
     path.write_text("name: a\nfit: {degree: 12, steps: 30}\nsweep: {seed: {count: 100000}}\n")
     (kind,) = command("plan", path).out.partition("\n\n")[2].splitlines()[2:3]
 
-    assert re.search(r"  optimizer: newton \(1 to 20; [1-9]\d* s\)$", kind)
+    assert re.search(r"  optimizer: newton \(1 to 20; ~[1-9]\d* s\)$", kind)
     asked = command("plan", path, "--set", "fit.optimizer=newton").out.splitlines()[-1]
     assert "100,000 end by themselves (newton), nearly all within 30 updates" in asked
 
