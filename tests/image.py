@@ -42,6 +42,7 @@ JOB = """
 if touch /opt/polyfit/x 2>/dev/null; then echo "the root can be written" >&2; exit 1; fi
 {cmd} > /dev/null
 ray start --head --num-cpus=2 --node-ip-address=127.0.0.1 --disable-usage-stats
+rm -r /store/sine
 ray job submit --address http://127.0.0.1:8265 -- {entrypoint}
 polyfit verify "$(echo /store/sine/*)"
 (cat /opt/polyfit/jobs/sine.yaml; echo "engine: compiled") > /tmp/compiled.yaml
