@@ -19,6 +19,8 @@ from limits import HANG_S
 from manifests import errors, node_at, pods, put
 from scripts import executable
 
+pytestmark = pytest.mark.process  # kubectl: conftest.py does not look behind a cache or a class
+
 OVERLAYS = [
     name.removesuffix("/kustomization.yaml")
     for name in files()

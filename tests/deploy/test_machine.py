@@ -37,17 +37,18 @@ class Machine:
     def polyfit(self, body: str) -> None:
         executable(self.opt / ".venv/bin/polyfit", f"#!/bin/sh\n{body}\n")
 
-    def night(self) -> tuple[int, str]:
-        """Exit status, and what cron would mail."""
-        done = subprocess.run(
-            ["/bin/sh", "-c", self.command],
-            env={"PATH": "/usr/bin:/bin", "POLYFIT_LOGS": str(self.logs)},
-            capture_output=True,
-            text=True,
-            timeout=HANG_S,
-            check=False,
-        )
-        return done.returncode, done.stdout + done.stderr
+
+def night(machine: Machine) -> tuple[int, str]:
+    """Exit status, and what cron would mail."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", machine.command],
+        env={"PATH": "/usr/bin:/bin", "POLYFIT_LOGS": str(machine.logs)},
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_no_percent_sign_ends_the_crontab_command() -> None:
 def test_a_night_that_went_well_is_logged_under_its_date_and_mails_nothing(
     machine: Machine,
 ) -> None:
-    before, ended, after = utc_date(), machine.night(), utc_date()
+    before, ended, after = utc_date(), night(machine), utc_date()
 
     (log,) = machine.logs.glob("*.log")
     assert ended == (0, "")
@@ -95,7 +96,7 @@ def test_a_night_that_went_well_is_logged_under_its_date_and_mails_nothing(
 def test_a_night_that_failed_mails_its_exit_code_and_its_last_lines(machine: Machine) -> None:
     machine.polyfit("seq 1 100; echo 'polyfit: the store refuses' >&2; exit 5")
 
-    status, mail = machine.night()
+    status, mail = night(machine)
 
     assert status == 5
     assert "ended with exit code 5" in mail
@@ -113,7 +114,7 @@ def test_a_night_at_work_keeps_the_next_one_out(machine: Machine) -> None:
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "locked\n"
-        status, mail = machine.night()
+        status, mail = night(machine)
         holder.communicate("\n", timeout=HANG_S)
 
     assert status == 75
