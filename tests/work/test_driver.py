@@ -740,7 +740,7 @@ def test_where_a_store_checks_nothing_every_shard_is_read_again_before_the_seal(
     finished = polyfit.execute(SPEC, retry_failed=True, **where)  # type: ignore[arg-type]
     assert heap.wrong == []
     assert finished.verify().problems == []
-    (attempt, _) = [key for key in sorted(heap.objects) if re.search("attempts/[^/]*$", key)]
+    (attempt, _) = [key for key in sorted(heap.objects) if re.search(r"attempts/[^/]*\.json$", key)]
     facts = json.loads(heap.objects[attempt])
     assert (facts["conditions"], facts["content_md5"], facts["metadata"]) == (True, False, False)
 
