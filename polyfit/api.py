@@ -74,7 +74,8 @@ def sweep(
         address: a Ray cluster.
         reuse: another run, whose rows are taken where a fit here would have the same bits.
         progress: whether to show progress on stderr; if None, on a terminal and in a notebook.
-        keys: other keys of a spec: record, engine, shard, exclude, resources, limits, on_failure.
+        keys: other keys of a spec: record, engine, shard, exclude, run_id, resources, limits,
+            on_failure.
 
     Raises:
         SpecError: all that is wrong in the values, a line each.

@@ -35,6 +35,7 @@ sweep:                    # all combinations are fitted; any field of fit may st
 
 # record: {{every: 100, of: [loss]}}  # keep the loss at every 100th update
 # store: s3://bucket/prefix         # else ./runs
+# run_id: "{{date}}"                  # each day a run of its own
 # limits: {{fits: 1000000, core_hours: 1}}
 """
 
