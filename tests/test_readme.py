@@ -370,7 +370,7 @@ case "$*" in
   "create -k "*) for it in $(built "$3"); do new "$it"; done ;;
   "create job --from=cronjob/"*) there "cronjob-${3#*/}"; new "job-$4" ;;
   "delete "*" --ignore-not-found --cascade=foreground") rm -f "$STATE/$2-$3" ;;
-  "wait --for=jsonpath="*=*" --timeout="*h" rayjob/"*) there "${4/\//-}" ;;
+  "get rayjob "*" --watch") there "rayjob-$3" ;;
   "logs --follow --pod-running-timeout="*m" job/"*) there "${4/\//-}" ;;
   "logs --follow job/"*) there "${3/\//-}" ;;
   *) fail "unknown: kubectl $*" ;;

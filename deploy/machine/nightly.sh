@@ -8,12 +8,13 @@ logs=${POLYFIT_LOGS:-/var/log/polyfit}
 cd "$(dirname "$0")/../.." || exit
 night=$(date -u +%F)
 log=$logs/$night.log
+touch "$log" || exit
+before=$(wc -c < "$log")
 flock --nonblock --conflict-exit-code 75 "$logs/lock" \
   .venv/bin/polyfit run "$@" --run-id "nightly-{date}" --date "$night" >> "$log" 2>&1
 status=$?
 [ "$status" = 0 ] && exit
 [ "$status" = 75 ] && echo "polyfit: an earlier night is still at work"
-echo "polyfit: the night of $night ended with exit code $status; the same command takes it up again"
-echo "from $log:"
-tail -n 20 "$log"
+echo "polyfit: the night of $night ended with exit code $status; the end of $log:"
+tail -c "+$((before + 1))" "$log" | tail -n 20
 exit "$status"

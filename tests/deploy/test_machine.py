@@ -101,7 +101,9 @@ def test_a_night_that_failed_mails_its_exit_code_and_its_last_lines(machine: Mac
     assert status == 5
     assert "ended with exit code 5" in mail
     assert mail.endswith("99\n100\npolyfit: the store refuses\n")
-    assert len(mail.splitlines()) == 22
+    assert len(mail.splitlines()) == 21
+    machine.polyfit("exit 2")
+    assert len(night(machine)[1].splitlines()) == 1  # of this start alone
 
 
 def test_a_night_at_work_keeps_the_next_one_out(machine: Machine) -> None:
