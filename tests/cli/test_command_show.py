@@ -57,7 +57,7 @@ def test_a_fit_is_shown_with_its_row_its_equations_and_its_curve(run: Run, show:
         if not isinstance(value, list):
             assert lines[name] == ("-" if value is None else str(value))
     assert lines["shard"] == f"{shard_key(run.plan, 0)}: fits 0 to 4"
-    assert f"engine eager, torch {run.stored(2).footer['torch']}, on " in out
+    assert f"engine eager, torch {run.stored(2).footer['torch']}, with the bits of any CPU" in out
     assert "\n".join(equation_lines(row)) in out
     assert "\n".join(curve(row)) in out
     assert "recomputed" not in out
