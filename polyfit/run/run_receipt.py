@@ -73,31 +73,27 @@ class RunReceipt:
     @classmethod
     def of(cls, attempts: list[dict[str, Any]], complete: bool) -> "RunReceipt":
         """The receipt of ``attempts``, as they are noted."""
-        ended = [facts for facts in attempts if "usage" in facts]
-        usages = [facts["usage"] for facts in ended]
-        stages: Counter[str] = Counter()
-        for facts in ended:
-            stages.update(_stages(facts))
-        seconds = round(sum(usage["seconds"] for usage in usages), 3)
-        fits = sum(usage["fits"] for usage in usages)
-        cores = _sums(usage["core_seconds"] for usage in usages)
+        known = [taken for facts in attempts if (taken := _Taken.of(facts)) is not None]
+        seconds = round(sum(taken.seconds for taken in known), 3)
+        fits = sum(taken.fits for taken in known)
+        cores = _sums(taken.core_seconds for taken in known)
         total = sum(cores.values())
         return cls(
             complete=complete,
             attempts=len(attempts),
-            attempts_unknown=len(attempts) - len(ended),
+            attempts_unknown=len(attempts) - len(known),
             seconds=seconds,
-            stages={name: round(spent, 3) for name, spent in stages.items()},
+            stages=_sums(taken.stages for taken in known),
             fits=fits,
-            fits_reused=sum(usage["fits_reused"] for usage in usages),
+            fits_reused=sum(taken.fits_reused for taken in known),
             fits_per_s=fits / seconds if fits and seconds else None,
             fits_per_core_s=fits / total if fits and total else None,
             core_seconds=cores,
-            gpu_seconds=_sums(usage["gpu_seconds"] for usage in usages),
+            gpu_seconds=_sums(taken.gpu_seconds for taken in known),
             overhead=1 - cores.get("fitting", 0.0) / total if total else None,
-            retries=_sums(usage["retries"] for usage in usages),
-            bytes=sum(usage["bytes"] for usage in usages),
-            hosts=sorted({host for usage in usages for host in usage["hosts"]})[:MAX_HOSTS],
+            retries=_sums(taken.retries for taken in known),
+            bytes=sum(taken.bytes for taken in known),
+            hosts=sorted({host for taken in known for host in taken.hosts})[:MAX_HOSTS],
         )
 
     def to_json(self) -> builtins.bytes:
@@ -122,6 +118,44 @@ class RunReceipt:
         return "; ".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What one attempt has taken, as it has noted it."""
+
+    seconds: float
+    fits: int
+    fits_reused: int
+    bytes: int
+    core_seconds: dict[str, float]
+    gpu_seconds: dict[str, float]
+    retries: dict[str, int]
+    hosts: list[str]
+    stages: dict[str, float]
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "_Taken | None":
+        """None where it has noted nothing, or something else, as another version may."""
+        try:
+            usage, stages = facts["usage"], facts["stages"]
+            ends = [float(at) for at, _ in stages[1:]] + [float(usage["seconds"])] * bool(stages)
+            spent: dict[str, float] = {}
+            for (at, stage), end in zip(stages, ends, strict=True):
+                spent[str(stage)] = spent.get(str(stage), 0.0) + max(0.0, end - float(at))
+            return cls(
+                seconds=float(usage["seconds"]),
+                fits=int(usage["fits"]),
+                fits_reused=int(usage["fits_reused"]),
+                bytes=int(usage["bytes"]),
+                core_seconds={str(name): float(s) for name, s in usage["core_seconds"].items()},
+                gpu_seconds={str(name): float(s) for name, s in usage["gpu_seconds"].items()},
+                retries={str(cause): int(n) for cause, n in usage["retries"].items()},
+                hosts=[str(host) for host in usage["hosts"]],
+                stages=spent,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+
 def stored_receipt(store: Store) -> RunReceipt | None:
     """The receipt of the run whose folder is ``store``; None where none can be read."""
     try:
@@ -141,16 +175,6 @@ def _sums(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for part in parts:
         total.update(part)
     return {name: round(value, 3) for name, value in total.items()}
-
-
-def _stages(facts: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds by stage of one attempt; those of the same name are added."""
-    stages = facts.get("stages") or []
-    ends = [*(at for at, _ in stages[1:]), facts["usage"]["seconds"]]
-    spent: Counter[str] = Counter()
-    for (at, stage), end in zip(stages, ends, strict=True):
-        spent[stage] += max(0.0, end - at)
-    return dict(spent)
 
 
 def _digits(value: float | None) -> str:

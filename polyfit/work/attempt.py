@@ -80,10 +80,10 @@ class Attempt:
         if self.job.reuse:
             facts = {**facts, "reuse": {"run": self.job.reuse.uri}}
         self.ledger.note_attempt(self.job.attempt, facts)
-        self.heartbeat.write_status(self.ledger, self.lease.check, self.log.store)
         exit_code = Exit.INTERNAL
         failure: Exception | None = None
         try:
+            self.heartbeat.write_status(self.ledger, self.lease.check, self.log.store)
             self._run(workplace, retry_failed)
             exit_code = Exit.COMPLETE
         except PolyfitError as error:
@@ -165,7 +165,7 @@ class Attempt:
         try:
             receipt = RunReceipt.read(self.ledger, complete)
             self.ledger.note_receipt(receipt.to_json())
-        except PolyfitError as error:
+        except (PolyfitError, ValueError) as error:  # notes may hold what is no number
             self.log.message(f"the receipt is not stored: {error}")
         else:
             self.log.message(str(receipt))

@@ -64,6 +64,14 @@ def test_hosts_are_bounded_and_no_attempt_is_no_division_by_zero() -> None:
     assert json.loads(empty.to_json()) == asdict(empty)
 
 
+def test_a_note_of_another_version_is_an_attempt_of_which_nothing_is_known() -> None:
+    others: list[Any] = [[], {}, {"seconds": 1.0}, {"seconds": "x"}, 5, None]
+    notes = [{"stages": [[0.0, "fitting"]], "usage": usage} for usage in others]
+    receipt = RunReceipt.of([attempt(), {"usage": {}}, *notes], complete=True)
+    assert (receipt.attempts, receipt.attempts_unknown, receipt.fits) == (8, 7, 100)
+    assert RunReceipt.of([{**attempt(), "stages": []}], complete=False).stages == {}
+
+
 def test_a_stopwatch_adds_what_has_one_name() -> None:
     times = iter([0.0, 2.0, 5.0, 6.0])
     watch = Stopwatch(lambda: next(times))

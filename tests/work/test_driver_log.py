@@ -105,3 +105,19 @@ def test_a_store_that_fails_does_not_end_the_run(
 
     monkeypatch.setattr(Ledger, "note_log", refused)
     assert polyfit.execute(Spec.parse(TEXT), store=tmp_path, executor="inline").complete
+
+
+def test_an_attempt_that_is_interrupted_at_its_first_status_notes_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note_log = Ledger.note_log
+
+    def interrupted(*given: Any) -> None:
+        monkeypatch.setattr(Ledger, "note_log", note_log)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ledger, "note_log", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        polyfit.execute(Spec.parse(TEXT), store=tmp_path, executor="inline")
+    (attempt,) = ledger(tmp_path).attempts()
+    assert attempt["exit_code"] == 130
