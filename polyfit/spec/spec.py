@@ -21,7 +21,7 @@ from polyfit.spec.rules import check_combinations, check_record
 from polyfit.spec.schema import Limits, Resources, Schema
 from polyfit.spec.settings import apply_settings, check_settings
 from polyfit.spec.source import as_json, name_of, read_source
-from polyfit.spec.storage import StoreAt, check_store, fill_variables
+from polyfit.spec.storage import StoreAt, check_store, fill_variables, store_variables
 
 __all__ = ["Spec"]
 
@@ -34,8 +34,9 @@ class Spec:
 
     ``fit`` holds the value of every field that no axis varies (and the default of those that
     one does); ``grids`` follow one another. ``text`` is the document as submitted, ``source``
-    its name in messages, ``lines`` the line of each of its keys and items, ``is_file`` whether
-    somebody has seen those lines.
+    its name in messages, ``store_variables`` the names of the environment's variables in its
+    ``store``, ``lines`` the line of each of its keys and items, ``is_file`` whether somebody has
+    seen those lines.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Spec:
     text: str
     source: str
     is_file: bool = True
+    store_variables: frozenset[str] = frozenset()
     lines: dict[Path, int] = field(default_factory=dict, compare=False, repr=False)
 
     def where(self, *paths: Path) -> str:
@@ -138,7 +140,7 @@ class Spec:
         defects = Defects(document, source, is_file)
         if not isinstance(document.value, dict):
             defects.raise_any()
-        top, fit, grids = _sections(document, settings, defects)
+        top, fit, grids, named = _sections(document, settings, defects)
         return cls(
             name=top.name,
             fit=fit,
@@ -154,14 +156,18 @@ class Spec:
             text=document.write() if settings else data.decode("utf-8"),
             source=source,
             is_file=is_file,
+            store_variables=named,
             lines=document.lines,
         )
 
 
 def _sections(
     document: Document, settings: Sequence[str], defects: Defects
-) -> tuple[Schema, Fit, tuple[ParameterGrid, ...]]:
-    """The sections of a document, each read by itself; then what must hold between them."""
+) -> tuple[Schema, Fit, tuple[ParameterGrid, ...], frozenset[str]]:
+    """The sections of a document, each read by itself; then what must hold between them.
+
+    Returns also the names of the variables of the section ``store``.
+    """
     raw = document.value
     if not isinstance(raw, dict):
         found = "an empty file" if raw is None else shown(raw)
@@ -170,6 +176,7 @@ def _sections(
     apply_settings(settings, defects)
     if isinstance(raw.get("store"), str):
         raw["store"] = {"uri": raw["store"]}
+    named = store_variables(raw.get("store"))
     store, unfilled = fill_variables(raw.get("store"), defects)
     top = Schema.read({**raw, "store": store}, defects, unfilled)
     fit = read_fit(raw.get("fit", {}), defects)
@@ -191,4 +198,4 @@ def _sections(
     check_record(top.record, grids, defects)
     check_disjoint(grids, defects)
     defects.raise_any()
-    return top, fit, grids
+    return top, fit, grids, named

@@ -16,9 +16,10 @@ from polyfit.store.uri import (
     is_s3,
     normalize_endpoint,
     normalize_uri,
+    variables,
 )
 
-__all__ = ["StoreAt", "check_store", "fill_variables"]
+__all__ = ["StoreAt", "check_store", "fill_variables", "store_variables"]
 
 
 def _address(read: Callable[[str], str], raw: Any) -> str:
@@ -88,6 +89,13 @@ def fill_variables(raw: Any, defects: Defects, path: Path = ("store",)) -> tuple
         allowed = "${NAME} of a variable that is set, or ${NAME:-default}"
         defects.refuse(path, "", f"{error}; allowed: {allowed}{error.advice}")
         return raw, {path}
+
+
+def store_variables(raw: Any) -> frozenset[str]:
+    """The names of the variables that ``fill_variables`` asks for."""
+    if isinstance(raw, dict):
+        return frozenset().union(*map(store_variables, raw.values()))
+    return frozenset(variables(raw) if isinstance(raw, str) else ())
 
 
 def check_store(store: StoreAt, defects: Defects) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 __all__ = [
     "DATE",
+    "SECRET_NAME",
     "AddressError",
     "expand_variables",
     "is_s3",
@@ -33,7 +34,13 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _ACCESS_POINT: Final = re.compile(
     r"arn:[^:/]+:s3[^:/]*:[^:/]*:[^:/]*:(outpost[:/][^:/]+[:/])?accesspoint[:/][^:/]+"
 )
-_SECRET: Final = re.compile(r"(^|_)(SECRET|TOKEN|PASSWORD|ACCESS_KEY)(_|$)", re.IGNORECASE)
+SECRET_NAME: Final = re.compile(
+    r"SECRET|PASSWORD|PASSWD|PASSPHRASE|(^|_)(PASS|PAT|JWT|CREDENTIALS?)(_|$)|_PWD(_|$)"
+    r"|TOKEN(_|$)|(ACCESS|API|PRIVATE)_?KEY(_|$)|(?<!KMS)(?<!PUBLIC)(^|_)KEY$",
+    re.IGNORECASE,
+)
+"""Is found in the names of variables that hold secrets."""
+
 _HOSTS: Final = (
     ".cloudflarestorage.com",
     ".digitaloceanspaces.com",
@@ -162,7 +169,7 @@ def expand_variables(text: str, environment: Mapping[str, str]) -> str:
             raise AddressError(
                 f"{found[0]} is not replaced", f"${{{found['bare']}}}" if found["bare"] else ""
             )
-        if _SECRET.search(name):
+        if SECRET_NAME.search(name):
             raise AddressError(f"${{{name}}} would put a credential into an address")
         text = environment.get(name) or default
         if not text:

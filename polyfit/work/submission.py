@@ -23,7 +23,7 @@ from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 from polyfit.store.address import StoreAddress
 from polyfit.store.credentials import credentials_here, find_credential
-from polyfit.store.uri import is_s3, variables
+from polyfit.store.uri import is_s3
 from polyfit.work import job_start
 
 __all__ = ["Submission"]
@@ -87,9 +87,13 @@ class Submission:
             "--reuse": None if reuse is None else _reused(reuse, store, endpoint_url, day),
         }
         given = [word for name, text in words.items() if text is not None for word in (name, text)]
-        environment = _environment(specs)
-        made = cls(_files(specs), plans, runs, (*given, *options), python, environment)
-        made._check_no_credential(specs)
+        sent = [
+            _less_overridden(spec, run, store, endpoint_url)
+            for spec, run in zip(specs, runs, strict=True)
+        ]
+        environment = _environment(sent, store)
+        made = cls(_files(sent), plans, runs, (*given, *options), python, environment)
+        made._check_no_credential(sent)
         return made
 
     @property
@@ -151,9 +155,30 @@ def _files(specs: Sequence[Spec]) -> dict[str, str]:
     return files
 
 
-def _environment(specs: Sequence[Spec]) -> dict[str, str]:
+def _less_overridden(
+    spec: Spec, run: StoreAddress, store: str | None, endpoint_url: str | None
+) -> Spec:
+    """``spec``, whose store names no variables where ``store`` and ``endpoint_url`` count.
+
+    With them, who reads it there would need them.
+    """
+    if not spec.store_variables or (store is None and endpoint_url is None):
+        return spec
+    if store is None:
+        settings = {"store.endpoint_url": endpoint_url}
+    elif is_s3(run.uri):
+        settings = {"store.uri": store, "store.endpoint_url": endpoint_url}
+    else:  # a folder takes no other keys
+        settings = {"store": store}
+    words = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    return Spec.parse(spec.text, spec.source, words)
+
+
+def _environment(specs: Sequence[Spec], store: str | None) -> dict[str, str]:
     """Time to stop, and the variables of this environment from which the stores follow."""
-    names = {STORE_VARIABLE}.union(*(variables(spec.text) for spec in specs))
+    names = {name for spec in specs for name in spec.store_variables}
+    if store is None and not all(spec.store for spec in specs):
+        names.add(STORE_VARIABLE)
     here = {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
     return {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), **here}
 

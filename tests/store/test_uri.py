@@ -202,6 +202,10 @@ def test_a_folder_has_no_endpoint() -> None:
         ("s3://${BUCKET:-other}/${PREFIX:-x/y}", "s3://ours/x/y"),
         ("${EMPTY:-a}", "a"),
         ("${TOKENS_BUCKET:-b}", "b"),
+        *(
+            (f"${{{name}:-b}}", "b")
+            for name in ("PATTERN", "KMS_KEY", "KMS_KEY_ID", "PWD", "PASSAGE")
+        ),
         ("${BUCKET}${BUCKET}", "oursours"),
         ("${HOLDS}", "${BUCKET}"),
         ("a$", "a$"),
@@ -229,7 +233,10 @@ def test_a_variable_is_replaced_once(text: str, expected: str) -> None:
             "${AWS_SECRET_ACCESS_KEY} would put a credential into an address",
             "",
         ),
-        ("${MY_TOKEN:-x}", "${MY_TOKEN} would put a credential into an address", ""),
+        *(
+            (f"${{{name}:-x}}", f"${{{name}}} would put a credential into an address", "")
+            for name in ("MY_TOKEN", "GITHUB_PAT", "PASS", "PGPASSWORD", "DB_PWD", "KEY", "API_KEY")
+        ),
     ],
 )
 def test_a_variable_without_a_value_or_of_another_form_is_refused(

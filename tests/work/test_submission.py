@@ -75,6 +75,49 @@ def test_variables_of_a_store_travel_and_no_others() -> None:
     assert made.runs[0].uri.startswith("s3://results/x/a/")
 
 
+@pytest.mark.parametrize("key", ["s3://b/x", "{uri: s3://b/x, storage_class: STANDARD}"])
+def test_a_variable_that_only_another_place_names_stays_here(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLYFIT_STORE", "s3://bucket/x")
+    text = f"name: a\n# ${{UNRELATED}}\nstore: {key}"
+    assert [*submission(text, store=None).environment] == ["RAY_JOB_STOP_WAIT_TIME_S"]
+
+
+@pytest.mark.parametrize("store", ["s3://other/y", "/shared/y"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "s3://${BUCKET}/x",
+        "{uri: 's3://${BUCKET}/x', sse: AES256}",
+        "{uri: s3://b/x, endpoint_url: 'https://${BUCKET}', storage_class: STANDARD}",
+    ],
+)
+def test_variables_of_a_store_in_whose_place_another_is_given_stay_here(
+    key: str, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The spec that is sent can be read without them, and means the same."""
+    made = submission(f"name: a\nfit: {{degree: 4}}\nstore: {key}", store=store)
+    assert [*made.environment] == ["RAY_JOB_STOP_WAIT_TIME_S"]
+    monkeypatch.delenv("BUCKET")
+    sent = Spec.parse(made.files["a.yaml"])
+    assert sent.store is not None
+    assert (sent.store.sse, sent.store.storage_class) == (
+        made.runs[0].sse,
+        made.runs[0].storage_class,
+    )
+    assert Plan.of(sent).hash == made.plans[0].hash
+
+
+def test_variables_of_keys_that_count_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what an option replaces."""
+    key = "{uri: 's3://${BUCKET}/x', endpoint_url: 'https://${BUCKET_HOST:-h}'}"
+    made = submission(f"name: a\nstore: {key}", store=None, endpoint_url="https://other")
+    assert [*made.environment] == ["RAY_JOB_STOP_WAIT_TIME_S", "BUCKET"]
+    monkeypatch.setenv("POLYFIT_STORE", "s3://bucket/x")
+    assert "POLYFIT_STORE" in submission("name: a", store=None).environment
+
+
 def test_the_date_is_that_of_the_submission() -> None:
     """Whenever the job begins, and only where it matters."""
     dated = submission("name: a", store="s3://bucket/{date}", date="2026-03-04")
@@ -125,15 +168,21 @@ PROFILE = "aws_secret_access_key of the profile default"
     [
         (f"name: a\n# {SECRET}", {}, "<spec>:2 holds the value of AWS_SECRET_ACCESS_KEY"),
         ("name: a\n# of-the-profile", {}, f"<spec>:2 holds the value of {PROFILE}"),
-        ("name: a\n# ${AWS_SECRET_ACCESS_KEY}", {}, "the variable AWS_SECRET_ACCESS_KEY holds"),
+        ("name: a\n# planted%2Bsecret%2fvalue=", {}, "<spec>:2 holds the value of AWS_SECRET_A"),
+        (
+            "name: a",
+            {"python": "xplanted+secret9-"},
+            "the command line holds the value of LONG_PAT",
+        ),
         ("name: a", {"options": ("--x", "AKIAIOSFODNN7EXAMPLE")}, "the command line holds an AWS"),
         ("name: a", {"python": SECRET}, "the command line holds the value of AWS_SECRET_ACC"),
         ("name: a", {"store": f"s3://bucket/{SECRET}"}, "the command line holds the value of AWS"),
     ],
 )
 def test_what_holds_a_credential_is_not_sent(
-    text: str, keywords: dict[str, str], message: str
+    text: str, keywords: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LONG_PAT", "planted+secret9-and-more")
     with pytest.raises(UsageError) as refused:
         submission(text, **keywords)  # type: ignore[arg-type]
     assert str(refused.value).startswith(message)
