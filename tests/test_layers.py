@@ -152,7 +152,7 @@ WINGS = {
         "manifest": "",
         "sealed": "",
         "ledger": "",
-        "run_receipt": "",
+        "run_receipt": "pydantic",
         "holder": "",
         "lease": "",
         "renewal": "",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from polyfit.cli import options
+from polyfit.cli.output import write_line
 from polyfit.cli.watching import watching
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ def show_status(
     from polyfit.run.last_attempt import last_log
     from polyfit.run.ledger import Ledger, plan_at
     from polyfit.run.resolve import find_run
-    from polyfit.run.run_receipt import stored_receipt
     from polyfit.run.state import read_state
 
     address = find_run(run, store, endpoint_url, date)
@@ -56,8 +56,20 @@ def show_status(
     with watching("the run itself goes on") if watch else nullcontext():
         state = _watch(address, opened, plan, as_json) if watch else read_state(opened, plan)
     log = last_log(Ledger(opened, plan)) if with_log else None
-    _show(address, plan, state, as_json, stored_receipt(opened), log)
+    _show(address, plan, state, as_json, _receipt(opened), log)
     return state.state.exit_code
+
+
+def _receipt(opened: "Store") -> "RunReceipt | None":
+    """What the run has taken; None, and a warning, where that cannot be read."""
+    from polyfit.errors import DamagedRun
+    from polyfit.run.run_receipt import stored_receipt
+
+    try:
+        return stored_receipt(opened)
+    except DamagedRun as error:
+        write_line(f"warning: {error}")
+        return None
 
 
 def _watch(address: "StoreAddress", opened: "Store", plan: "Plan", as_json: bool) -> "RunState":

@@ -195,15 +195,16 @@ class Ledger:
             return {}
         try:
             facts = json.loads(self.store.get(attempt_key(attempt)))
-        except (NoSuchKey, ValueError):
+        except (NoSuchKey, ValueError, RecursionError):
             return {}
         return facts if isinstance(facts, dict) else {}
 
     def attempts(self, most: int = KNOWN_ATTEMPTS) -> list[dict[str, Any]]:
-        """What is known of the latest attempts, at most so many, the latest last."""
+        """What is known of the latest attempts, at most so many, the latest last; only the name
+        where it cannot be read."""
         keys = [entry.key for entry in self.store.list(ATTEMPT_PREFIX)]
         names = sorted(name for key in keys if (name := attempt_name(key)) is not None)
-        return [facts for name in names[-most:] if (facts := self.attempt(name))]
+        return [self.attempt(name) or {"attempt": name} for name in names[-most:]]
 
     def note_log(self, attempt: str, text: bytes) -> None:
         """Write the log of an attempt's driver, or replace it."""

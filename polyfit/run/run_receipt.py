@@ -8,9 +8,12 @@ import builtins
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Final
 
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+from polyfit.errors import DamagedRun
 from polyfit.run.keys import RECEIPT
 from polyfit.run.ledger import Ledger
 from polyfit.spec.plan import dump_json
@@ -23,7 +26,55 @@ MAX_ATTEMPTS: Final = 50
 
 MAX_HOSTS: Final = 100
 
+_Amount = Annotated[float, Field(ge=0, le=1e18)]
+_Count = Annotated[int, Field(ge=0, le=10**18)]
+"""Bounded, so that sums are too: what is stored may have been altered."""
 
+_AS_STORED: Final = with_config(ConfigDict(strict=True, allow_inf_nan=False, extra="ignore"))
+
+
+@_AS_STORED
+@dataclass(frozen=True, slots=True)
+class _Usage:
+    """What an attempt took, as it is noted with it."""
+
+    seconds: _Amount
+    fits: _Count
+    fits_reused: _Count
+    core_seconds: dict[str, _Amount]
+    gpu_seconds: dict[str, _Amount]
+    retries: dict[str, _Count]
+    bytes: _Count
+    hosts: list[str]
+
+
+@_AS_STORED
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """What an attempt has noted at its end, as far as the receipt asks for it."""
+
+    usage: _Usage
+    stages: list[tuple[_Amount, str]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "_Note | None":
+        """The note; None where there is none, or a damaged one."""
+        asked = {name: facts[name] for name in ("usage", "stages") if name in facts}
+        try:
+            return _NOTE.validate_json(json.dumps(asked))
+        except (ValueError, RecursionError):
+            return None
+
+    def spent(self) -> dict[str, float]:
+        """Seconds by stage; those of the same name are added."""
+        ends = [*(at for at, _ in self.stages[1:]), self.usage.seconds]
+        spent: dict[str, float] = {}
+        for (at, stage), end in zip(self.stages, ends, strict=False):  # without stages one end
+            spent[stage] = spent.get(stage, 0.0) + max(0.0, end - at)
+        return spent
+
+
+@_AS_STORED
 @dataclass(frozen=True, slots=True)
 class RunReceipt:
     """What a run has taken so far.
@@ -31,7 +82,7 @@ class RunReceipt:
     Attributes:
         complete: whether it is complete.
         attempts: how many were counted, the latest ``MAX_ATTEMPTS``.
-        attempts_unknown: how many of them left no note of what they took.
+        attempts_unknown: how many of them left no note of what they took that can be read.
         seconds: wall clock of all others, and of each of their stages.
         fits: that they stored; ``fits_reused`` were taken from another run.
         fits_per_s, fits_per_core_s: fits by ``seconds``, and by all core-seconds; None where
@@ -46,19 +97,19 @@ class RunReceipt:
     """
 
     complete: bool
-    attempts: int
-    attempts_unknown: int
-    seconds: float
-    stages: dict[str, float]
-    fits: int
-    fits_reused: int
-    fits_per_s: float | None
-    fits_per_core_s: float | None
-    core_seconds: dict[str, float]
-    gpu_seconds: dict[str, float]
+    attempts: _Count
+    attempts_unknown: _Count
+    seconds: _Amount
+    stages: dict[str, _Amount]
+    fits: _Count
+    fits_reused: _Count
+    fits_per_s: _Amount | None
+    fits_per_core_s: _Amount | None
+    core_seconds: dict[str, _Amount]
+    gpu_seconds: dict[str, _Amount]
     overhead: float | None
-    retries: dict[str, int]
-    bytes: int
+    retries: dict[str, _Count]
+    bytes: _Count
     hosts: list[str]
 
     @classmethod
@@ -73,27 +124,28 @@ class RunReceipt:
     @classmethod
     def of(cls, attempts: list[dict[str, Any]], complete: bool) -> "RunReceipt":
         """The receipt of ``attempts``, as they are noted."""
-        known = [taken for facts in attempts if (taken := _Taken.of(facts)) is not None]
-        seconds = round(sum(taken.seconds for taken in known), 3)
-        fits = sum(taken.fits for taken in known)
-        cores = _sums(taken.core_seconds for taken in known)
+        notes = [note for facts in attempts if (note := _Note.of(facts)) is not None]
+        usages = [note.usage for note in notes]
+        seconds = round(sum(usage.seconds for usage in usages), 3)
+        fits = sum(usage.fits for usage in usages)
+        cores = _sums(usage.core_seconds for usage in usages)
         total = sum(cores.values())
         return cls(
             complete=complete,
             attempts=len(attempts),
-            attempts_unknown=len(attempts) - len(known),
+            attempts_unknown=len(attempts) - len(notes),
             seconds=seconds,
-            stages=_sums(taken.stages for taken in known),
+            stages=_sums(note.spent() for note in notes),
             fits=fits,
-            fits_reused=sum(taken.fits_reused for taken in known),
+            fits_reused=sum(usage.fits_reused for usage in usages),
             fits_per_s=fits / seconds if fits and seconds else None,
             fits_per_core_s=fits / total if fits and total else None,
             core_seconds=cores,
-            gpu_seconds=_sums(taken.gpu_seconds for taken in known),
+            gpu_seconds=_sums(usage.gpu_seconds for usage in usages),
             overhead=1 - cores.get("fitting", 0.0) / total if total else None,
-            retries=_sums(taken.retries for taken in known),
-            bytes=sum(taken.bytes for taken in known),
-            hosts=sorted({host for taken in known for host in taken.hosts})[:MAX_HOSTS],
+            retries=_sums(usage.retries for usage in usages),
+            bytes=sum(usage.bytes for usage in usages),
+            hosts=sorted({host for usage in usages for host in usage.hosts})[:MAX_HOSTS],
         )
 
     def to_json(self) -> builtins.bytes:
@@ -118,50 +170,28 @@ class RunReceipt:
         return "; ".join(parts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """What one attempt has taken, as it has noted it."""
-
-    seconds: float
-    fits: int
-    fits_reused: int
-    bytes: int
-    core_seconds: dict[str, float]
-    gpu_seconds: dict[str, float]
-    retries: dict[str, int]
-    hosts: list[str]
-    stages: dict[str, float]
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> "_Taken | None":
-        """None where it has noted nothing, or something else, as another version may."""
-        try:
-            usage, stages = facts["usage"], facts["stages"]
-            ends = [float(at) for at, _ in stages[1:]] + [float(usage["seconds"])] * bool(stages)
-            spent: dict[str, float] = {}
-            for (at, stage), end in zip(stages, ends, strict=True):
-                spent[str(stage)] = spent.get(str(stage), 0.0) + max(0.0, end - float(at))
-            return cls(
-                seconds=float(usage["seconds"]),
-                fits=int(usage["fits"]),
-                fits_reused=int(usage["fits_reused"]),
-                bytes=int(usage["bytes"]),
-                core_seconds={str(name): float(s) for name, s in usage["core_seconds"].items()},
-                gpu_seconds={str(name): float(s) for name, s in usage["gpu_seconds"].items()},
-                retries={str(cause): int(n) for cause, n in usage["retries"].items()},
-                hosts=[str(host) for host in usage["hosts"]],
-                stages=spent,
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return None
+_NOTE: Final = TypeAdapter(_Note)
+_RECEIPT: Final = TypeAdapter(RunReceipt)
 
 
 def stored_receipt(store: Store) -> RunReceipt | None:
-    """The receipt of the run whose folder is ``store``; None where none can be read."""
+    """The receipt of the run whose folder is ``store``; None where there is none.
+
+    Raises:
+        DamagedRun: it cannot be read.
+        StoreError: the store cannot be used.
+    """
     try:
-        return RunReceipt(**json.loads(store.get(RECEIPT)))
-    except (NoSuchKey, ValueError, TypeError):
+        return _RECEIPT.validate_json(store.get(RECEIPT))
+    except NoSuchKey:
         return None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DamagedRun(
+            f"{RECEIPT} cannot be read: {where}{': ' if where else ''}{first['msg']}; "
+            "it may be removed, nothing is lost"
+        ) from None
 
 
 def _spent(what: str, seconds: Mapping[str, float]) -> str:

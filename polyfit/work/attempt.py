@@ -161,14 +161,15 @@ class Attempt:
         }
 
     def _note_receipt(self, complete: bool) -> None:
-        """Write and report what the run has taken; a store that fails does without."""
+        """Write and report what the run has taken. No error of it decides how the run ended."""
         try:
             receipt = RunReceipt.read(self.ledger, complete)
             self.ledger.note_receipt(receipt.to_json())
-        except (PolyfitError, ValueError) as error:  # notes may hold what is no number
-            self.log.message(f"the receipt is not stored: {error}")
-        else:
-            self.log.message(str(receipt))
+            line = str(receipt)
+        except Exception as error:
+            cause = error if isinstance(error, PolyfitError) else repr(error)
+            line = f"warning: the receipt is not stored: {cause}"
+        self.log.message(line)
 
     def list_tasks(self, retry_failed: bool) -> deque[Task]:
         """Missing shards, to be computed, the costly ones first; stored ones, to be inspected."""

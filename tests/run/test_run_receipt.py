@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 
 import polyfit
 from polyfit.errors import FailedShards, StoreError
+from polyfit.run.last_attempt import last_log
 from polyfit.run.ledger import Ledger
 from polyfit.run.run_receipt import MAX_HOSTS, RunReceipt, stored_receipt
+from polyfit.run.state import read_state
+from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
+from polyfit.store.folder import FolderStore
 from polyfit.work import storing, worker
 from polyfit.work.usage import Held, Stopwatch, Usage
 
@@ -122,16 +126,94 @@ def test_a_run_of_two_attempts_has_a_receipt_beside_its_manifest(
     assert "<dt>retries</dt><dd>2 error</dd>" in Path("report.html").read_text()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"fits": 1}'])
-def test_a_receipt_that_cannot_be_read_disturbs_nothing(
-    text: str, tmp_path: Path, command: Command
-) -> None:
+ALTERED: dict[str, Any] = {
+    "hosts": 5, "seconds": float("nan"), "bytes": float("inf"), "overhead": float("-inf"),
+    "fits": 10**400, "attempts": True, "stages": {"fitting": "1"}, "retries": {"store": -1},
+    "core_seconds": [], "complete": None,
+}  # fmt: skip
+
+
+def test_a_receipt_that_cannot_be_read_disturbs_nothing(tmp_path: Path, command: Command) -> None:
     run = polyfit.execute(Spec.parse(TEXT), store=tmp_path, executor="inline")
-    (Path(run.uri) / "receipt.json").write_text(text)
+    path = Path(run.uri) / "receipt.json"
+    whole = json.loads(path.read_text())
+    texts = ["", "{", "[]", "{}", '{"fits": 1}', "[" * 200_000, '{"a":' * 200_000, "\ud800"]
+    texts += [json.dumps({**whole, name: value}) for name, value in ALTERED.items()]
+    for text in texts:
+        path.write_text(text, errors="surrogatepass")
+        shown = command("status", run.uri)
+        assert (shown.code, shown.err.count("\n")) == (0, 1), text[:100]
+        assert shown.err.startswith("warning: receipt.json cannot be read: "), text[:100]
+    facts = json.loads(command("status", run.uri, "--json").out)
+    assert (facts["receipt"], facts["exit_code"]) == (None, 0)
     assert command("verify", run.uri).code == 0
-    assert command("status", run.uri).code == 0
     again = polyfit.execute(Spec.parse(TEXT), store=tmp_path, executor="inline")
     assert len(again.to_arrow()) == 30
+    path.unlink()
+    path.mkdir()
+    shown = command("status", run.uri)
+    assert (shown.code, "receipt.json is a folder" in shown.err) == (0, True)
+    path.rmdir()
+    path.write_text(json.dumps({**whole, "of a later version": [1]}))
+    shown = command("status", run.uri)
+    assert ("\ncores " in shown.out, shown.err) == (True, "")
+
+
+DAMAGED: list[dict[str, Any]] = [
+    {"usage": {}},
+    {"usage": 5},
+    {"stages": [[0, "a"], ["x", "b"]]},
+    {"stages": {"a": 1}},
+    {"usage": attempt()["usage"] | {"seconds": float("nan")}},
+    {"usage": attempt()["usage"] | {"core_seconds": {"fitting": "long"}}},
+    {"usage": attempt()["usage"] | {"hosts": [None]}},
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_note_counts_as_unknown(damage: dict[str, Any]) -> None:
+    receipt = RunReceipt.of([attempt() | damage, attempt()], complete=True)
+    assert receipt == RunReceipt.of([{}, attempt()], complete=True)
+    assert (receipt.attempts, receipt.attempts_unknown, receipt.fits) == (2, 1, 100)
+    assert RunReceipt.of([attempt() | {"of a later version": 1}], complete=True).fits == 100
+
+
+def test_a_run_with_damaged_notes_is_sealed_with_receipt_and_log(
+    tmp_path: Path, command: Command
+) -> None:
+    plan = Plan.of(Spec.parse(TEXT))
+    ledger = Ledger(FolderStore(f"{tmp_path}/small/{plan.run_id}"), plan)
+    names = [f"20260101t00000{number}z-00000000" for number in range(len(DAMAGED) + 2)]
+    for name, damage in zip(names, DAMAGED, strict=False):
+        path = Path(ledger.store.uri, "attempts", f"{name}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(attempt() | damage))
+    for name, text in zip(names[-2:], ("{", "[" * 200_000), strict=True):
+        Path(ledger.store.uri, "attempts", f"{name}.json").write_text(text)
+    spec = tmp_path / "small.yaml"
+    spec.write_text(TEXT)
+    ended = command("run", spec, "--store", tmp_path, "--executor", "inline")
+    assert ended.code == 0, ended.err
+    receipt = stored_receipt(ledger.store)
+    assert receipt is not None
+    assert (receipt.complete, receipt.fits) == (True, 30)
+    assert (receipt.attempts, receipt.attempts_unknown) == (len(names) + 1, len(names))
+    assert "ended with exit code 0" in last_log(ledger)
+    assert read_state(ledger.store, plan).stage == "sealed"
+
+
+def test_no_error_of_the_receipt_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(receipt: RunReceipt) -> str:
+        raise KeyError("planted")
+
+    lines: list[str] = []
+    monkeypatch.setattr(RunReceipt, "__str__", broken)
+    assert polyfit.execute(
+        Spec.parse(TEXT), store=tmp_path, executor="inline", on_message=lines.append
+    ).complete
+    assert "warning: the receipt is not stored: KeyError('planted')" in lines
 
 
 def test_a_store_that_refuses_the_receipt_does_not_end_the_run(
@@ -146,4 +228,4 @@ def test_a_store_that_refuses_the_receipt_does_not_end_the_run(
         Spec.parse(TEXT), store=tmp_path, executor="inline", on_message=lines.append
     )
     assert run.complete
-    assert "the receipt is not stored: refused" in lines
+    assert "warning: the receipt is not stored: refused" in lines
