@@ -5,14 +5,15 @@ from collections import Counter
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import date as Date
-from typing import Any
+from textwrap import shorten
+from typing import Any, Final
 
 import click
 
 from polyfit.cli.error_handler import explain, report_error
 from polyfit.cli.output import ClosedPipe, logs_as_json, write_line
 from polyfit.cli.report import write_report_of
-from polyfit.errors import ClusterError, Drained, StoreError, UsageError
+from polyfit.errors import ClusterError, Drained, PlanMismatch, StoreError, UsageError
 from polyfit.run.address import is_dated, run_address
 from polyfit.run.sealed import SealedRun
 from polyfit.show.progress import ProgressDisplay
@@ -25,8 +26,12 @@ from polyfit.work.signals import signal_error
 
 __all__ = ["check_dated", "nightly_summary", "run_all", "tasks_of"]
 
-_OF_ALL_NIGHTS = (StoreError, ClusterError)
+_OF_ALL_NIGHTS: Final = (StoreError, ClusterError)
 """What ends one night for these would end the others too, each after a long wait."""
+
+_TOLD_AGAIN: Final = 10
+_REASON_CHARS: Final = 600
+"""Of failed nights at the end: they have to fit into the last lines of a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +102,10 @@ def run_all(
     return summaries
 
 
-def nightly_summary(tasks: list[Task], summaries: list[dict[str, Any]]) -> str:
-    """How several nights went, in one line."""
-    failed = [f"{one['name']} {one['date']}" for one in summaries if "exit_code" in one]
+def nightly_summary(tasks: list[Task], summaries: list[dict[str, Any]]) -> list[str]:
+    """How several nights went: a line, and then one for each that failed, with its reason."""
+    failures = {f"{one['name']} {one['date']}": one for one in summaries if "exit_code" in one}
+    failed = list(failures)
     complete = sum("complete_already" in one for one in summaries)
     counts = Counter(
         {
@@ -111,7 +117,28 @@ def nightly_summary(tasks: list[Task], summaries: list[dict[str, Any]]) -> str:
     )
     words = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
     which = f": {', '.join(failed)}" if failed else ""
-    return f"{format_count(len(tasks), 'nightly run')}: {words}{which}"
+    return [
+        f"{format_count(len(tasks), 'nightly run')}: {words}{which}",
+        *(_reason(label, failures[label]) for label in failed[:_TOLD_AGAIN]),
+    ]
+
+
+def _reason(label: str, summary: dict[str, Any]) -> str:
+    reason = shorten(summary["error"], _REASON_CHARS, placeholder=" ...")
+    return f"{label} failed with exit code {summary['exit_code']}: {reason}"
+
+
+def _sealed(spec: Spec, execution: dict[str, Any], display: ProgressDisplay) -> SealedRun | None:
+    """The run of ``spec`` if it is complete, whatever made it, which is said; else None."""
+    plan = Plan.of(spec)
+    names = ("store", "endpoint_url", "run_id", "date")
+    address = run_address(spec, plan, **{name: execution[name] for name in names})
+    sealed = SealedRun.at(address)
+    if sealed is not None:
+        same = sealed.manifest.plan == plan.hash
+        other = "" if same else ", by another state of its spec or another version of polyfit"
+        display.show_message(f"{address.uri} is complete already{other}")
+    return sealed
 
 
 def _run(
@@ -121,19 +148,20 @@ def _run(
     spec = task.spec
     if task.night is not None:
         execution = {**execution, "date": task.night}
-        plan = Plan.of(spec)
-        names = ("store", "endpoint_url", "run_id", "date")
-        address = run_address(spec, plan, **{name: execution[name] for name in names})
-        sealed = SealedRun.at(address)
-        if sealed is not None:
-            other = "" if sealed.manifest.plan == plan.hash else ", by another state of its spec"
-            display.show_message(f"{address.uri} is complete already{other}")
+        if (sealed := _sealed(spec, execution, display)) is not None:
             return sealed_facts(sealed)
-    # Ray prints events of its nodes to stdout, which is for the summary.
-    with display, redirect_stdout(sys.stderr):
-        run = driver.execute(
-            spec, **execution, on_progress=display.update, on_message=display.show_message
-        )
+    try:
+        # Ray prints events of its nodes to stdout, which is for the summary.
+        with display, redirect_stdout(sys.stderr):
+            run = driver.execute(
+                spec, **execution, on_progress=display.update, on_message=display.show_message
+            )
+    except PlanMismatch:
+        # A night that is complete is complete, as with --since.
+        dated = is_dated(spec, execution["store"], execution["run_id"])
+        if not dated or (sealed := _sealed(spec, execution, display)) is None:
+            raise
+        return sealed_facts(sealed)
     with display.reading_results():
         if not as_json:
             click.echo(summary_text(run))

@@ -13,7 +13,11 @@ __all__ = ["list_runs"]
 @click.command("list", short_help="List the runs in a store.")
 @click.argument("store", metavar="[STORE]", required=False)
 @options.endpoint_url
-@options.date
+@click.option(
+    "--date",
+    metavar="YYYY-MM-DD",
+    help="What {date} stands for in STORE; without it there, the runs with this date in their id.",
+)
 @options.as_json
 @options.as_csv
 def list_runs(
@@ -32,12 +36,16 @@ def list_runs(
     from polyfit.show.text import format_count
     from polyfit.spec.dates import read_date
     from polyfit.store.address import StoreAddress
+    from polyfit.store.uri import DATE
 
     options.refuse_two({"--json": as_json, "--csv": as_csv})
-    address = StoreAddress.of(store or default_store(), endpoint_url, str(read_date(date)))
+    where, day = store or default_store(), str(read_date(date))
+    address = StoreAddress.of(where, endpoint_url, day)
     listed = runs_below(address)
     if store and not listed:
         why_no_run(address, store)
+    if date is not None and DATE not in where:
+        listed = [run for run in listed if day in run.run_id]
     if as_json:
         click.echo(to_json({"runs": runs_facts(listed)}))
     elif as_csv:

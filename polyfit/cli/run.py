@@ -19,8 +19,9 @@ __all__ = ["run_specs"]
 @options.date
 @click.option(
     "--since",
-    metavar="YYYY-MM-DD",
-    help="Make up for the nights from this one until --date that are not complete.",
+    metavar="DAY",
+    help="Make up for the nights from DAY until --date that are not complete: YYYY-MM-DD, or 7d "
+    "for seven days before --date.",
 )
 @click.option(
     "--executor",
@@ -72,10 +73,11 @@ def run_specs(
     or the cluster fails, which all would meet. The exit code is that of the first that failed.
     """
     log_as_json(log_format == "json")
-    from polyfit.spec.dates import nights, read_date
+    from polyfit.spec.dates import nights, read_date, read_since
 
     execution["date"] = read_date(execution["date"])
-    wanted = nights(read_date(since), execution["date"]) if since else []
+    until = execution["date"]
+    wanted = nights(read_since(since, until), until) if since is not None else []
     specs = load_specs(paths, settings)
     if strict:
         refuse(specs)
@@ -87,7 +89,8 @@ def run_specs(
     tasks = tasks_of(specs, wanted)
     summaries = run_all(tasks, execution, as_json, debug, report)
     if wanted:
-        write_line(nightly_summary(tasks, summaries))
+        for line in nightly_summary(tasks, summaries):
+            write_line(line)
     if as_json:
         several = wanted or len(specs) > 1
         click.echo(to_json({"runs": summaries} if several else summaries[0]))

@@ -67,21 +67,18 @@ class Ledger:
             PlanMismatch: the run has another plan.
         """
         try:
-            stored = self._stored_hash()
+            stored = self._stored_plan()
         except NoSuchKey:
             self.store.create(PLAN, self.plan.to_json())
             try:
-                stored = self._stored_hash()
+                stored = self._stored_plan()
             except NoSuchKey:
                 raise StoreError(
                     f"{self.store.uri}: {PLAN} was written and is not there: the store does not "
                     "keep what it accepts; check the store and its endpoint"
                 ) from None
-        if stored != self.plan.hash:
-            raise PlanMismatch(
-                f"the run {self.store.uri} belongs to plan {stored[:12]}, this spec makes plan "
-                f"{self.plan.hash[:12]}; choose another --run-id, or leave it out"
-            )
+        if stored["hash"] != self.plan.hash:
+            raise PlanMismatch(self._mismatch(stored))
         if self.manifest() is None:  # a sealed run is not written to
             self.store.create(SPEC, spec_text.encode())
 
@@ -100,11 +97,25 @@ class Ledger:
         except NoSuchKey:
             return ""
 
-    def _stored_hash(self) -> str:
-        """The hash of the stored plan."""
+    def _mismatch(self, stored: dict[str, Any]) -> str:
+        """Why the run, which has the plan ``stored``, is not that of this plan; and what to do."""
+        belongs = f"the run {self.store.uri} belongs to plan {stored['hash'][:12]}"
+        if versions := self.plan.other_versions(stored):
+            return (
+                f"{belongs}, which another version made ({versions}); finish it with that version, "
+                "or choose another --run-id"
+            )
+        return (
+            f"{belongs}, this spec makes plan {self.plan.hash[:12]}; choose another --run-id, or "
+            "leave it out"
+        )
+
+    def _stored_plan(self) -> dict[str, Any]:
+        """The stored plan as it was written."""
         data = self.store.get(PLAN)
         try:
-            return str(json.loads(data)["hash"])
+            stored: dict[str, Any] = json.loads(data)
+            return {**stored, "hash": str(stored["hash"])}
         except (ValueError, KeyError, TypeError):
             raise PlanMismatch(
                 f"{self.store.uri}/{PLAN} is no plan; {unreadable_advice(data)}"

@@ -9,6 +9,7 @@ from polyfit.errors import PlanMismatch, UsageError
 from polyfit.run.address import default_store
 from polyfit.run.keys import PLAN
 from polyfit.run.parallel import map_in_order
+from polyfit.run.run_receipt import stored_receipt
 from polyfit.run.state import RunState, read_state
 from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.plan import Plan
@@ -38,6 +39,7 @@ class ListedRun:
         state: how far it is; None where the plan is.
         changed: what its spec changed against the run before it of the same name; None where it is
             the first, or a plan cannot be read.
+        core_seconds: that its workers held; None where no attempt has noted any.
     """
 
     address: StoreAddress
@@ -46,6 +48,7 @@ class ListedRun:
     plan: Plan | None
     state: RunState | None
     changed: tuple[str, ...] | None = None
+    core_seconds: float | None = None
 
     @property
     def date(self) -> str:
@@ -150,7 +153,10 @@ def _read(store: Store, address: StoreAddress, path: str) -> ListedRun | None:
         plan = Plan.from_json(data, f"{folder.uri}/{PLAN}")
     except PlanMismatch:
         return ListedRun(under, name, run_id, None, None)
-    return ListedRun(under, name, run_id, plan, read_state(folder, plan))
+    receipt = stored_receipt(folder)
+    cores = None if receipt is None else round(sum(receipt.core_seconds.values()), 3)
+    state = read_state(folder, plan)
+    return ListedRun(under, name, run_id, plan, state, core_seconds=cores)
 
 
 def _exists(store: Store, key: str) -> bool:

@@ -34,7 +34,8 @@ def _spent(seconds: Mapping[str, float], what: str) -> str:
         return ""
     largest = sorted(seconds.items(), key=lambda item: -item[1])
     shares = ", ".join(f"{spent / total:.0%} {name}" for name, spent in largest if spent)
-    return f"{format_number(float(f'{total:.3g}'))} {what}-seconds: {shares}"
+    hours = f" ({total / 3600:,.1f} {what}-hours)" if total >= 3600 else ""
+    return f"{format_number(float(f'{total:.3g}'))} {what}-seconds{hours}: {shares}"
 
 
 def _hosts(hosts: list[str]) -> str:

@@ -10,7 +10,8 @@ from polyfit.show.text import format_bytes
 __all__ = ["runs_facts", "runs_table", "write_runs_csv"]
 
 KEYS = (
-    "run", "endpoint_url", "name", "run_id", "date", "state", "fits", "bytes", "changed",
+    "run", "endpoint_url", "name", "run_id", "date", "state", "fits", "bytes", "core_seconds",
+    "changed",
 )  # fmt: skip
 HEADS = ("name", "run", "last written", "state", "fits", "size", "changed")
 
@@ -32,6 +33,7 @@ def _facts(run: ListedRun) -> tuple[Any, ...]:
         state.state.value if state else None,
         state.fits if state else None,
         state.bytes if state else None,
+        run.core_seconds,
         changed,
     )
 

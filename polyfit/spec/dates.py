@@ -7,12 +7,13 @@ from typing import Final
 from polyfit.errors import UsageError
 from polyfit.store.uri import DATE
 
-__all__ = ["fill_date", "nights", "read_date", "today", "undated"]
+__all__ = ["fill_date", "nights", "read_date", "read_since", "today", "undated"]
 
 MAX_NIGHTS: Final = 366
 """Nights that one command makes up for: more are a mistyped year."""
 
-_FORM: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_FORM: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_DAYS: Final = re.compile(r"(\d{1,4})d", re.ASCII)
 
 
 def today() -> date:
@@ -38,6 +39,23 @@ def read_date(given: str | date | None) -> date:
     raise UsageError(
         f"date {str(given)!r}; allowed: a day of the calendar as YYYY-MM-DD, such as {today()}"
     )
+
+
+def read_since(given: str, until: date) -> date:
+    """The first of several nights: a date, or as ``7d`` so many days before ``until``, the last.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    try:
+        if days := _DAYS.fullmatch(given):
+            return until - timedelta(days=int(days[1]))
+        return read_date(given)
+    except (UsageError, OverflowError):
+        raise UsageError(
+            f"--since {given!r}; allowed: a day of the calendar as YYYY-MM-DD, such as {today()}, "
+            "or a number of days before the last night, such as 7d"
+        ) from None
 
 
 def fill_date(text: str, day: date) -> str:

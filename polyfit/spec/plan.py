@@ -51,6 +51,9 @@ INLINE_START_S: Final = 1.8
 RAY_START_S: Final = 6.0
 """Of starting and stopping Ray on this machine, and its actors."""
 
+_VERSIONS: Final = ("ENGINE", "SCHEMA", "GENERATORS", "torch")
+"""Of a plan's hashed fields, those that come with a version of polyfit and not with the spec."""
+
 _UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
@@ -208,6 +211,15 @@ class Plan:
             )
         return plan
 
+    def other_versions(self, stored: Mapping[str, Any]) -> str:
+        """The versions that made the plan ``stored`` and those here, in words; empty where they
+        are the same."""
+        here = self._hashed_fields()
+        if all(here[name] == stored[name] for name in _VERSIONS if name in here and name in stored):
+            return ""
+        there, ours = (f"{_versions(one)}, torch {one.get('torch')}" for one in (stored, here))
+        return f"{there}; here: {ours}"
+
     def check_torch(self, found: str) -> None:
         """Refuse to compute with another torch than the plan's.
 
@@ -260,7 +272,7 @@ class Plan:
             raise LimitExceeded("\n".join(over))
 
 
-def _versions(fields: dict[str, Any]) -> str:
+def _versions(fields: Mapping[str, Any]) -> str:
     """The versions that a plan was made with; the first generators of reals had no number."""
     text = f"ENGINE {fields.get('ENGINE')}, row schema {fields.get('SCHEMA')}"
     return text + (f", generators {fields['GENERATORS']}" if "GENERATORS" in fields else "")

@@ -20,6 +20,7 @@ def of_csv(text: str) -> list[dict[str, Any]]:
     return [
         {name: value or None for name, value in row.items()}
         | {"fits": int(row["fits"]), "bytes": int(row["bytes"])}
+        | {"core_seconds": float(row["core_seconds"])}
         | {"changed": row["changed"].split() or None}
         for row in csv.DictReader(io.StringIO(text))
     ]

@@ -78,5 +78,6 @@ def test_listed_runs_have_their_keys(command: Command, small_run: Run) -> None:
     store = small_run.uri.rpartition("/small/")[0]
     (listed,) = facts(command, "list", store)["runs"]
     assert list(listed) == [
-        "run", "endpoint_url", "name", "run_id", "date", "state", "fits", "bytes", "changed",
+        "run", "endpoint_url", "name", "run_id", "date", "state", "fits", "bytes",
+        "core_seconds", "changed",
     ]  # fmt: skip

@@ -13,6 +13,8 @@ from servers import S3Server
 from polyfit.errors import StoreError
 from polyfit.run.lease import Lease
 from polyfit.run.reader import Run
+from polyfit.spec import plan
+from polyfit.spec.plan import ENGINE
 from polyfit.store import s3
 from polyfit.store.address import StoreAddress
 from polyfit.store.s3_client import make_client
@@ -109,7 +111,11 @@ def test_a_fortnight_of_nights(
     held = run(5, "--wait", 0, since=4)
     assert (held.code, fitted) == (4, [])
     assert f"nightly {night(5)}: {address(5).uri} is held by attempt other" in held.err
-    assert f"1 complete already, 1 failed: nightly {night(5)}\n" in held.err
+    *_, counted, reason = held.err.splitlines()
+    assert counted.endswith(f"1 complete already, 1 failed: nightly {night(5)}")
+    assert reason.startswith(
+        f"nightly {night(5)} failed with exit code 4: {address(5).uri} is held"
+    )
     other.release()
     # 6 fails half-way; 5 is made up for all the same.
     broken[1] = ValueError
@@ -147,6 +153,33 @@ def test_a_fortnight_of_nights(
         assert len(found.to_arrow(columns=["fit"])) == len(found) == (20 if day <= 8 else 30)
 
 
+def test_a_night_of_another_state_of_the_spec_or_another_version(
+    command: Command, nightly: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A complete one is complete; one that is not says what differs."""
+
+    def run(day: int) -> Any:
+        return command("run", nightly, "--date", night(day), "--json")
+
+    assert run(1).code == 0
+    with monkeypatch.context() as broken:
+        broken.setattr(storing, "compute", lambda *_: 1 / 0)
+        assert run(2).code == 3
+    changed = NIGHTLY.replace("steps: 12", "steps: 13")
+    for text, engine in ((changed, ENGINE), (NIGHTLY, ENGINE + 1)):
+        nightly.write_text(text)
+        monkeypatch.setattr(plan, "ENGINE", engine)
+        complete, begun = run(1), run(2)
+        assert (complete.code, json.loads(complete.out)["complete_already"]) == (0, True)
+        assert "is complete already, by another state of its spec or another" in complete.err
+        assert begun.code == 2
+        assert "belongs to plan" in begun.err
+        assert ("this spec makes plan" in begun.err) == (engine == ENGINE)
+    assert f"which another version made (ENGINE {ENGINE}, row schema" in begun.err
+    assert f"; here: ENGINE {ENGINE + 1}, row schema" in begun.err
+    assert "finish it with that version, or choose another --run-id" in begun.err
+
+
 def test_a_store_that_fails_ends_the_nights_and_they_are_counted(
     command: Command, nightly: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,12 +190,15 @@ def test_a_store_that_fails_ends_the_nights_and_they_are_counted(
     ended = command("run", nightly, "--since", night(1), "--date", night(5), "--json")
     assert ended.code == 5
     assert [one["exit_code"] for one in json.loads(ended.out)["runs"]] == [5]
-    assert f"5 nightly runs: 1 failed, 4 not tried: nightly {night(1)}" in ended.err
+    assert ended.err.endswith(
+        f"5 nightly runs: 1 failed, 4 not tried: nightly {night(1)}\n"
+        f"nightly {night(1)} failed with exit code 5: cannot be reached\n"
+    )
 
 
 def test_nights_have_their_dates_in_json(command: Command, nightly: Path) -> None:
     command("run", nightly, "--date", night(1))
-    ended = command("run", nightly, "--since", night(1), "--date", night(2), "--json")
+    ended = command("run", nightly, "--since", "1d", "--date", night(2), "--json")
     complete, made_up = json.loads(ended.out)["runs"]
     assert (complete["date"], complete["complete_already"]) == (night(1), True)
     assert made_up["date"] == night(2)
@@ -175,6 +211,15 @@ def test_a_spec_without_a_date_has_no_nights(command: Command, small_spec: Path)
     ended = command("run", small_spec, "--since", night(1))
     assert ended.code == 2
     assert "all its nights would be one run; --since needs {date}" in ended.err
+
+
+def test_the_runs_of_a_date_are_listed(command: Command, nightly: Path) -> None:
+    for day in (1, 2):
+        command("run", nightly, "--date", night(day))
+    (listed,) = json.loads(command("list", "--date", night(2), "--json").out)["runs"]
+    assert (listed["run_id"], listed["changed"]) == (f"night-{night(2)}", [])
+    assert listed["core_seconds"] > 0
+    assert json.loads(command("list", "--date", night(3), "--json").out)["runs"] == []
 
 
 def test_commands_find_the_run_of_a_date(command: Command, nightly: Path) -> None:

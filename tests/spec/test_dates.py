@@ -10,7 +10,7 @@ from specs import defects
 
 from polyfit.errors import UsageError
 from polyfit.run.address import is_dated, run_address
-from polyfit.spec.dates import MAX_NIGHTS, nights, read_date, today
+from polyfit.spec.dates import MAX_NIGHTS, nights, read_date, read_since, today
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 
@@ -26,6 +26,20 @@ def test_a_date_is_read_as_it_is_written(day: date) -> None:
 def test_what_is_no_date_is_refused_with_one_that_is(text: str) -> None:
     with pytest.raises(UsageError, match=rf"date '{text}'; allowed: .* as YYYY-MM-DD, such as \d"):
         read_date(text)
+
+
+@given(st.dates(min_value=date(30, 1, 1)), st.integers(0, 9999))
+def test_the_first_night_is_a_date_or_so_many_days_before_the_last(day: date, days: int) -> None:
+    assert read_since(f"{days}d", day) == day - timedelta(days=days)
+    assert read_since(day.isoformat(), today()) == day
+
+
+@pytest.mark.parametrize("text", ["", "7", "-7", "-7d", "d", "1.5d", "10000d", "2026-02-30"])
+def test_another_first_night_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=rf"--since '{text}'; allowed: .*, such as 7d"):
+        read_since(text, DAY)
+    with pytest.raises(UsageError, match="--since '366d'"):
+        read_since("366d", date(1, 12, 31))
 
 
 @given(st.dates(max_value=date(9000, 1, 1)), st.integers(0, MAX_NIGHTS - 1))

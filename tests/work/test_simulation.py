@@ -65,12 +65,12 @@ def a_shard_is_acknowledged_before_it_is_written() -> Any:
 
 
 def another_plans_run_is_taken() -> Any:
-    stated = ledger.Ledger._stored_hash
+    stated = ledger.Ledger._stored_plan
 
-    def agreed(self: ledger.Ledger) -> str:
-        return self.plan.hash if stated(self) else ""
+    def agreed(self: ledger.Ledger) -> dict[str, Any]:
+        return {**stated(self), "hash": self.plan.hash}
 
-    return patch.object(ledger.Ledger, "_stored_hash", agreed)
+    return patch.object(ledger.Ledger, "_stored_plan", agreed)
 
 
 def a_lost_workers_shard_is_forgotten() -> Any:
