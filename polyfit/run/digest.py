@@ -83,10 +83,11 @@ class Digest:
         rows: how many rows were read.
         groups: a row per group with fits: ``group``, ``fits``, ``diverged``, ``finished`` (with a
             loss, and not diverged), ``stalled``, ``with_optimum``, of these ``near_optimum``
-            (within 1%) and ``above_optimum`` (others that did not diverge), ``at_limit`` and
-            ``above_limit`` (rates), of these ``above_diverged``; and of the fits that did not
-            diverge ``arrived`` (those with a ``steps_to_1pct``), ``best_fit``, ``worst_fit``, and
-            ``least_`` and ``largest_`` with the name of each column of ``MEASURED`` that is there.
+            (within 1%) and ``above_optimum`` (all others), of these ``finished_above`` (did not
+            diverge), ``at_limit`` and ``above_limit`` (rates), of these ``above_diverged``; and of
+            the fits that did not diverge ``arrived`` (those with a ``steps_to_1pct``),
+            ``best_fit``, ``worst_fit``, and ``least_`` and ``largest_`` with the name of each
+            column of ``MEASURED`` that is there.
         sample: the columns read, and ``group``, of sampled fits.
         best, worst: the fits of the least and the largest loss, as ``sample`` has them.
         statuses: fits per status.
@@ -293,7 +294,8 @@ def _tally(frame: pl.DataFrame) -> pl.DataFrame:
         (pl.col("status") == "stalled").sum().alias("stalled").cast(pl.Int64),
         known.sum().alias("with_optimum").cast(pl.Int64),
         (known & near & FINISHED).sum().alias("near_optimum").cast(pl.Int64),
-        (known & ~near & FINISHED).sum().alias("above_optimum").cast(pl.Int64),
+        (known & ~(near & FINISHED).fill_null(False)).sum().alias("above_optimum").cast(pl.Int64),
+        (known & ~near & FINISHED).sum().alias("finished_above").cast(pl.Int64),
         at_limit(share).sum().alias("at_limit").cast(pl.Int64),
         above_limit(share).sum().alias("above_limit").cast(pl.Int64),
         (above_limit(share) & DIVERGED).sum().alias("above_diverged").cast(pl.Int64),
@@ -314,6 +316,7 @@ def _merge(tallies: Sequence[pl.DataFrame]) -> pl.DataFrame:
         "with_optimum",
         "near_optimum",
         "above_optimum",
+        "finished_above",
         "at_limit",
         "above_limit",
         "above_diverged",

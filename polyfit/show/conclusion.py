@@ -7,6 +7,7 @@ import polars as pl
 
 from polyfit.run.digest import Digest
 from polyfit.run.grouping import SweptField
+from polyfit.show.findings import some_labels
 from polyfit.show.text import format_count
 
 __all__ = ["conclusion"]
@@ -125,12 +126,22 @@ def _degrees(found: Digest, field: SweptField) -> list[str]:
     """The best degree, and the smallest ones that are good enough."""
     rows = _by_value(found, field)
     best = min(rows, key=lambda row: row["median"])
+    far = [row for row in rows if row["finished_above"] == row["fits"]]
+    if far:
+        values = [row["value"] for row in far]
+        name = f"degree{'s' if len(far) > 1 else ''} {some_labels(field, values)}"
+        return [
+            f"No conclusion on the degree: all fits of {name} were still more than 1% above their "
+            f"optimum after {_updates(found)}. As they ended, degree "
+            f"{field.labels[best['value']]} has the least median loss, {_number(best['median'])}."
+        ]
     same = [row for row in rows if row["median"] <= 1.01 * best["median"]]
     chosen = same[0]
     also = f" ({format_count(len(same) - 1, 'higher degree')} within 1% of it)" if same[1:] else ""
     lines = [
         f"Degree {field.labels[chosen['value']]} has the least median loss{also}, "
-        f"{_number(chosen['median'])}; its largest error is {_number(chosen['largest_max_error'])}."
+        f"{_number(chosen['median'])}; its largest error is {_number(chosen['largest_max_error'])}"
+        f"{_unfinished(found)}."
     ]
     least = min(row["largest_max_error"] for row in rows)
     near = next(row for row in rows if row["largest_max_error"] <= NEAR_ERROR * least)
@@ -168,18 +179,37 @@ def _best_group(found: Digest) -> list[str]:
     same = len(table.filter(pl.col("median") <= 1.01 * best["median"]))
     lines = []
     if same == len(table) == len(found.by_group):
-        lines.append(f"All {same:,} groups have the same median loss, to within 1%.")
+        lines.append(f"All {same:,} groups have the same median loss, to within 1%{_unfinished(found)}.")
     else:
         labels = found.grouping.labels(best["group"])
         name = ", ".join(f"{title} {label}" for title, label in labels.items())
         others = f"; {format_count(same - 1, 'other group')} within 1% of it" if same > 1 else ""
-        lines.append(f"The least median loss, {_number(best['median'])}: {name}{others}.")
+        lines.append(f"The least median loss, {_number(best['median'])}: {name}{others}{_unfinished(found)}.")
     gone = len(found.groups.filter(pl.col("diverged") == pl.col("fits")))
     if gone:
         lines.append(
             f"In {gone:,} of {format_count(len(found.groups), 'group')} every fit diverged."
         )
     return lines
+
+
+def _unfinished(found: Digest) -> str:
+    """How many fits might have come lower: a median of theirs is no property of the group."""
+    above = found.total("finished_above")
+    if not above:
+        return ""
+    verb = "was" if above == 1 else "were"
+    return (
+        f"; but {above:,} of {format_count(found.rows, 'fit')} {verb} still more than 1% above "
+        f"their optimum after {_updates(found)}"
+    )
+
+
+def _updates(found: Digest) -> str:
+    """How many updates a fit had."""
+    most = int(found.groups["largest_steps_taken"].max() or 0)  # type: ignore[call-overload]
+    same = most == found.groups["least_steps_taken"].min()
+    return f"{'' if same else 'up to '}{format_count(most, 'update')}"
 
 
 def _number(value: float) -> str:
@@ -189,7 +219,7 @@ def _number(value: float) -> str:
 def _by_value(found: Digest, field: SweptField) -> list[Row]:
     """A row for each value of a field, in the order of its numbers, with the sums over the other
     fields; and medians, where it is the only one."""
-    counts = ("fits", "diverged", "near_optimum", "arrived")
+    counts = ("fits", "diverged", "near_optimum", "finished_above", "arrived")
     medians = [name for name in ("median", "steps_to_1pct") if name in found.by_group.columns]
     alone = len(found.grouping.fields) == 1
     table = found.by_group.group_by(found.digit(field).alias("value")).agg(

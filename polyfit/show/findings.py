@@ -11,7 +11,7 @@ from polyfit.show.text import format_count, format_number
 from polyfit.spec.fit import CANONICAL_ORDER, Rate
 from polyfit.spec.plan import Plan
 
-__all__ = ["asked", "headline", "outcome", "share_text", "to_look_at"]
+__all__ = ["asked", "headline", "outcome", "share_text", "some_labels", "to_look_at"]
 
 SHOWN_GROUPS: Final = 3
 SHOWN_VALUES: Final = 6
@@ -149,13 +149,13 @@ def _stalled(found: Digest) -> list[str]:
 
 
 def _optimum(found: Digest) -> list[str]:
-    above = found.total("above_optimum")
+    above = found.total("finished_above")
     if above <= 0:
         return []
     return [
         f"{format_count(above, 'fit')} ended more than 1% above the least-squares optimum without "
         f"diverging: more updates, another rate or another basis may help"
-        f"{_most(found, 'above_optimum')}."
+        f"{_most(found, 'finished_above')}."
     ]
 
 
@@ -198,13 +198,13 @@ def _most(found: Digest, name: str) -> str:
         most = float(top["share"].max() or 0.0)  # type: ignore[arg-type]
         top = top.filter(pl.col("share") == most).sort("value")
         count, fits = int(top[name].sum()), int(top["fits"].sum())
-        names = _some_labels(field, top["value"].to_list())
+        names = some_labels(field, top["value"].to_list())
         text = f"; most of all with {field.title} {names}: {count:,} of {fits:,}"
         best = max(best, (most, count, text), key=lambda one: one[:2])
     return best[2]
 
 
-def _some_labels(field: SweptField, values: Sequence[int]) -> str:
+def some_labels(field: SweptField, values: Sequence[int]) -> str:
     """The labels of a few values, or of the first and the last of many neighbours."""
     labels = [field.labels[value] for value in values]
     if len(labels) <= SHOWN_GROUPS:

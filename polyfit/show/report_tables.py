@@ -73,7 +73,7 @@ def groups_table(found: Digest) -> Table:
     table = found.by_group
     note = (
         "Losses are those of the fits that did not diverge; the error is the largest distance to "
-        "the target; above optimum: more than 1% above the least-squares optimum. "
+        "the target; above optimum: ended more than 1% above the least-squares optimum, diverged ones among them. "
     )
     if found.is_sampled:
         note += f"Quantiles are those of {len(found.sample):,} fits. "

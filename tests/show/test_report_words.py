@@ -10,7 +10,7 @@ from polyfit.run.digest import digest
 from polyfit.run.reader import Run
 from polyfit.show.conclusion import conclusion
 from polyfit.show.findings import headline, to_look_at
-from polyfit.show.report_tables import versus_table, versus_words
+from polyfit.show.report_tables import groups_table, versus_table, versus_words
 from polyfit.spec.spec import Spec
 
 FIT = "fit: {target: sin(3*x) + x/2, degree: 5, points: 200, steps: 500, range: [-2, 2]}"
@@ -73,6 +73,38 @@ def test_degrees_that_are_good_enough(folder: Path) -> None:
     )
     assert thresholds == "The smallest degree with a largest error below 0.1 is 6."
     assert [row["degree"] for row in errors.to_dicts() if row["error"] < 0.1] == [6, 7, 8]
+
+
+def test_no_degree_is_the_best_while_fits_of_another_are_far_from_their_optimum(
+    folder: Path,
+) -> None:
+    fit = "fit: {target: sin(x), range: [-3, 3], points: 100, basis: power, steps: 50}"
+    run = ran("unfinished", fit, "sweep: {degree: [1, 3, 5], seed: {count: 2}}", folder)
+    far = run.groups("degree")["above_optimum"].to_list()
+    found = run.plot.digest
+
+    assert far == found.by_group["above_optimum"].to_list() == [0, 2, 2]
+    (line,) = conclusion(found)
+    assert line.startswith(
+        "No conclusion on the degree: all fits of degrees 3 and 5 were still more than 1% above "
+        "their optimum after 50 updates. As they ended, degree "
+    )
+
+    swept = "sweep: {degree: [1, 3, 5], points: [50, 100], seed: {count: 2}}"
+    (line,) = conclusion(ran("unfinished-2", fit, swept, folder).plot.digest)
+    assert line.startswith("The least median loss, ")
+    assert line.endswith(
+        "; but 8 of 12 fits were still more than 1% above their optimum after 50 updates."
+    )
+
+
+def test_page_and_terminal_count_the_same_fits_as_above_the_optimum(rates: Run) -> None:
+    table = groups_table(rates.plot.digest)
+    column = [column.title for column in table.columns].index("above optimum")
+    by = rates.groups("swept")
+
+    assert [row[column] for row in table.rows] == by["above_optimum"].to_list()
+    assert by.filter(pl.col("diverged") > 0)["above_optimum"].to_list() == [3, 3]
 
 
 def test_of_a_run_without_rows_nothing_is_known(rates: Run) -> None:
