@@ -140,7 +140,7 @@ class Comparison:
 
     def __str__(self) -> str:
         fits = (
-            f"{self.common:,} fits in both, {self.only_here:,} only here, {self.only_before:,} "
+            f"{self.common:,} fits in both, {self.only_here:,} only now, {self.only_before:,} "
             f"only before; {self.identical:,} have the same status and bits."
         )
         return "\n".join([fits, *self.groups_in_words(self.tolerance)])

@@ -283,7 +283,7 @@ class Run(StoredRows):
         >>> (found.common, found.identical, len(found.worse(0)))
         (12, 12, 0)
         >>> print(found)
-        12 fits in both, 0 only here, 0 only before; 12 have the same status and bits.
+        12 fits in both, 0 only now, 0 only before; 12 have the same status and bits.
         Of 3 groups compared, none is worse and none is better by more than 0.0001%.
         """
         from polyfit.run.compare import compare

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, Final
 from polyfit.run.compare import Comparison
 from polyfit.run.reader import Run
 from polyfit.show.data import run_identity
-from polyfit.show.groups import Layout, group_heads, group_keys
-from polyfit.show.text import format_cell, format_number, format_pairs
+from polyfit.show.groups import Layout, change_factor, group_heads, group_keys
+from polyfit.show.text import format_cell, format_change, format_number, format_pairs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,7 +54,7 @@ def comparison_text(
     worse, better = found.worse(share), found.better(share)
     pairs = [
         ("before", _named(before)),
-        ("here", _named(run)),
+        ("now", _named(run)),
         ("fits", _in_both(found.common, found.only_here, found.only_before)),
         *(_common_pairs(found) if found.common else ()),
         ("groups", _in_both(len(found.groups), found.groups_only_here, found.groups_only_before)),
@@ -85,7 +85,7 @@ def _named(run: Run) -> str:
 
 
 def _in_both(both: int, here: int, before: int) -> str:
-    return f"{both:,} in both, {here:,} only here, {before:,} only before"
+    return f"{both:,} in both, {here:,} only now, {before:,} only before"
 
 
 def _common_pairs(found: Comparison) -> list[tuple[str, str]]:
@@ -106,7 +106,10 @@ def _share(found: Comparison, max_regression: float | None) -> float:
 
 def _fits_table(fits: "pl.DataFrame", layout: Layout) -> str:
     names = ("fit_before", "fit", "status_before", "status", "loss_before", "loss", "change")
-    heads = ("fit\nbefore", "fit", "status\nbefore", "status", "loss\nbefore", "loss", "change")
+    heads = (
+        "fit\nbefore", "fit\nnow", "status\nbefore", "status\nnow", "loss\nbefore", "loss\nnow",
+        "change",
+    )  # fmt: skip
     rows = [[format_cell(fit[name]) for name in names] for fit in fits.to_dicts()]
     return layout(heads, rows)
 
@@ -114,8 +117,8 @@ def _fits_table(fits: "pl.DataFrame", layout: Layout) -> str:
 def _groups_table(groups: "pl.DataFrame", layout: Layout) -> str:
     by = groups.columns[: groups.columns.index("fits")]
     heads = [
-        *group_heads(by), "fits\nbefore", "fits", "diverged\nbefore", "diverged",
-        "median loss\nbefore", "median loss", "change",
+        *group_heads(by), "fits\nbefore", "fits\nnow", "diverged\nbefore", "diverged\nnow",
+        "median loss\nbefore", "median loss\nnow", "change",
     ]  # fmt: skip
     shown = groups.head(MAX_GROUPS_SHOWN).to_dicts()
     rows = [
@@ -124,7 +127,7 @@ def _groups_table(groups: "pl.DataFrame", layout: Layout) -> str:
             *(f"{group[name]:,}" for name in _FITS),
             format_number(group["median_loss_before"]),
             format_number(group["median_loss"]),
-            "-" if group["change"] is None else f"{100 * group['change']:+.3g}%",
+            format_change(change_factor(group)),
         ]
         for keys, group in zip(group_keys(shown, by), shown, strict=True)
     ]

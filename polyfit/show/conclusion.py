@@ -179,12 +179,16 @@ def _best_group(found: Digest) -> list[str]:
     same = len(table.filter(pl.col("median") <= 1.01 * best["median"]))
     lines = []
     if same == len(table) == len(found.by_group):
-        lines.append(f"All {same:,} groups have the same median loss, to within 1%{_unfinished(found)}.")
+        lines.append(
+            f"All {same:,} groups have the same median loss, to within 1%{_unfinished(found)}."
+        )
     else:
         labels = found.grouping.labels(best["group"])
         name = ", ".join(f"{title} {label}" for title, label in labels.items())
         others = f"; {format_count(same - 1, 'other group')} within 1% of it" if same > 1 else ""
-        lines.append(f"The least median loss, {_number(best['median'])}: {name}{others}{_unfinished(found)}.")
+        lines.append(
+            f"The least median loss, {_number(best['median'])}: {name}{others}{_unfinished(found)}."
+        )
     gone = len(found.groups.filter(pl.col("diverged") == pl.col("fits")))
     if gone:
         lines.append(

@@ -1,5 +1,6 @@
 """A run summed up per group: for ``polyfit results --by``, and after ``polyfit run``."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -8,7 +9,7 @@ from polyfit.show.text import format_cell, format_number, format_statuses
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Layout", "group_heads", "group_keys", "groups_facts", "groups_table"]
+__all__ = ["Layout", "change_factor", "group_heads", "group_keys", "groups_facts", "groups_table"]
 
 Layout = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 """Makes a table of heads and cells."""
@@ -81,6 +82,17 @@ def group_keys(groups: Sequence[dict[str, Any]], by: Sequence[str]) -> list[list
     """The cells of the columns that make each group; values that differ have different texts."""
     columns = [_distinct_texts([_key(group, name) for group in groups]) for name in _shown(by)]
     return [list(keys) for keys in zip(*columns, strict=True)] if columns else [[] for _ in groups]
+
+
+def change_factor(group: dict[str, Any]) -> float | None:
+    """The median loss of a group of ``Comparison.groups`` as a multiple of the one before; None
+    where a run has none. The column ``change`` cannot tell factors near 0 apart."""
+    before, now = group["median_loss_before"], group["median_loss"]
+    if before is None or now is None:
+        return None
+    if before == now:
+        return 1.0
+    return float(now / before) if before else math.inf
 
 
 def _distinct_texts(keys: Sequence[_Key]) -> list[str]:

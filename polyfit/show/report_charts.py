@@ -213,7 +213,7 @@ def versus_section(found: Digest, other: Digest, name: str, table: Table) -> Sec
         both = _joined(found, other)
         title = f"Final loss by {both.x_title}, of both runs"
         views = [Figure("versus-loss", title, both.note, [group_chart(both, WIDTH, titled=False)])]
-    return Section("versus-run", "Beside another run", f"There is {name}.", views, [table], "one")
+    return Section("versus-run", "Beside another run", f"Before is {name}.", views, [table], "one")
 
 
 def _joined(found: Digest, other: Digest) -> ByGroup:
@@ -221,7 +221,7 @@ def _joined(found: Digest, other: Digest) -> ByGroup:
     x = found.axes()[0]
     assert x is not None
     parts = [one.by_field(one.metric("loss"), [x.name]) for one in (found, other)]
-    names = ("here", "there")
+    names = ("now", "before")
     records = [
         {**record, "series": name}
         for name, part in zip(names, parts, strict=True)

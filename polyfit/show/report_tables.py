@@ -8,16 +8,16 @@ import polars as pl
 
 from polyfit.run.compare import Comparison
 from polyfit.run.digest import Digest
-from polyfit.show.groups import group_heads, group_keys
-from polyfit.show.text import format_count
+from polyfit.show.groups import change_factor, group_heads, group_keys
+from polyfit.show.text import format_change, format_count
 
 __all__ = ["Table", "TableColumn", "fits_table", "groups_table", "versus_table", "versus_words"]
 
 MAX_ROWS: Final = 1_000
 """Groups that are listed: a page with all of a large sweep would be too large."""
 
-WORSE_BY: Final = 0.01
-"""The share from which on a group counts as worse than in another run."""
+WHOLE_ROWS: Final = 40
+"""A table with more of them is scrolled."""
 
 LISTED: Final = 7
 """Of the best fits, and of the worst: both are seen without scrolling."""
@@ -33,10 +33,6 @@ def _number(value: Any) -> str:
 
 def _count(value: Any) -> str:
     return "-" if value is None else f"{value:,.0f}"
-
-
-def _change(value: Any) -> str:
-    return "-" if value is None else f"{100 * value:+.3g}%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +54,11 @@ class Table:
     rows: Sequence[Sequence[Any]]
     note: str = ""
 
+    @property
+    def is_long(self) -> bool:
+        """Whether it is scrolled rather than shown whole."""
+        return len(self.rows) > WHOLE_ROWS
+
 
 def _numbers(*titles: str) -> list[TableColumn]:
     return [TableColumn(title, number=True, show=_number) for title in titles]
@@ -73,7 +74,8 @@ def groups_table(found: Digest) -> Table:
     table = found.by_group
     note = (
         "Losses are those of the fits that did not diverge; the error is the largest distance to "
-        "the target; above optimum: ended more than 1% above the least-squares optimum, diverged ones among them. "
+        "the target; above optimum: ended more than 1% above the least-squares optimum, diverged "
+        "ones among them. "
     )
     if found.is_sampled:
         note += f"Quantiles are those of {len(found.sample):,} fits. "
@@ -90,17 +92,16 @@ def groups_table(found: Digest) -> Table:
     taken = {name: title for name, (title, tells) in steps.items() if tells}
     if "steps_to_1pct" in taken:
         note += "Updates to 1% are the first recorded ones, of the fits that came there. "
-    names = ("fits", "least_loss", "median", "q95", "largest_loss", "max_error", *taken,
-             "above_optimum", "diverged")  # fmt: skip
+    names = ("median", "max_error", "least_loss", "q95", "largest_loss", *taken, "above_optimum",
+             "diverged", "fits")  # fmt: skip
     rows = [
         [*found.grouping.labels(row["group"]).values(), *(row[name] for name in names)]
         for row in table.to_dicts()
     ]
     columns = [
         *(TableColumn(field.title) for field in fields),
-        *_counts("fits"),
-        *_numbers("best loss", "median loss", "95% loss", "worst loss", "median error"),
-        *_counts(*taken.values(), "above optimum", "diverged"),
+        *_numbers("median loss", "median error", "best loss", "95% loss", "worst loss"),
+        *_counts(*taken.values(), "above optimum", "diverged", "fits"),
     ]
     return Table("groups", f"Groups ({len(found.by_group):,})", columns, rows, note)
 
@@ -134,14 +135,15 @@ def versus_table(found: Comparison) -> Table:
     groups = found.groups.to_dicts()
     by = found.groups.columns[: found.groups.columns.index("fits")] if groups else []
     rows = [
-        [*keys, *(group[name] for name in _VERSUS)]
+        [*keys, *(group[name] for name in _MEDIANS), change_factor(group),
+         *(group[name] for name in _VERSUS)]
         for keys, group in zip(group_keys(groups, by), groups, strict=True)
-    ]
+    ]  # fmt: skip
     columns = [
         *(TableColumn(head.replace("_", " ")) for head in group_heads(by)),
-        *_counts("fits here", "fits there", "diverged here", "diverged there"),
-        *_numbers("median loss here", "median loss there"),
-        TableColumn("change", True, _change),
+        *_numbers("median loss before", "median loss now"),
+        TableColumn("change", True, format_change),
+        *_counts("fits before", "fits now", "diverged before", "diverged now"),
     ]
     left = _only_in_one(found)
     note = "The fits in common, if a group has any, else all; medians without those that diverged."
@@ -149,10 +151,8 @@ def versus_table(found: Comparison) -> Table:
     return Table("versus", f"Common groups ({len(rows):,})", columns, rows[:MAX_ROWS], note)
 
 
-_VERSUS: Final = (
-    "compared", "compared_before", "diverged", "diverged_before", "median_loss",
-    "median_loss_before", "change",
-)  # fmt: skip
+_MEDIANS: Final = ("median_loss_before", "median_loss")
+_VERSUS: Final = ("compared_before", "compared", "diverged_before", "diverged")
 
 
 def versus_words(found: Comparison, name: str) -> list[str]:
@@ -167,7 +167,7 @@ def versus_words(found: Comparison, name: str) -> list[str]:
         return [f"Nothing is compared with {name}: no group is in both runs."]
     text = f"Against {name}: {format_count(common, 'group')} {_are(common)} in both runs"
     first = f"{text}, and {', '.join(left)}." if left else f"{text}."
-    return [first, *found.groups_in_words(WORSE_BY)]
+    return [first, *found.groups_in_words(found.tolerance)]
 
 
 def _are(number: int) -> str:
@@ -175,5 +175,5 @@ def _are(number: int) -> str:
 
 
 def _only_in_one(found: Comparison) -> list[str]:
-    counts = ((found.groups_only_here, "here"), (found.groups_only_before, "there"))
+    counts = ((found.groups_only_here, "now"), (found.groups_only_before, "before"))
     return [f"{format_count(number, 'group')} only {where}" for number, where in counts if number]

@@ -1,11 +1,13 @@
 """Numbers, counts, sizes and times as short text for people."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 __all__ = [
     "format_bytes",
     "format_cell",
+    "format_change",
     "format_count",
     "format_duration",
     "format_number",
@@ -31,6 +33,25 @@ def format_cell(value: Any) -> str:
 def format_count(number: int, noun: str) -> str:
     """``1 fit``, ``20 fits``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def format_change(factor: float | None) -> str:
+    """A number as a multiple of an earlier one: ``+5.2%``, ``12 times``, ``1/675,000``.
+
+    A percentage below a factor of ten either way; ``-`` for null.
+    """
+    if factor is None:
+        return "-"
+    if factor in (0.0, math.inf):
+        return "from 0" if factor else "to 0"
+    if 0.1 < factor < 10:
+        return f"{100 * (factor - 1):+.3g}%"
+    return f"{_three_digits(factor)} times" if factor > 1 else f"1/{_three_digits(1 / factor)}"
+
+
+def _three_digits(number: float) -> str:
+    rounded = float(f"{number:.3g}")
+    return f"{rounded:,.12g}" if rounded < 1e9 else f"{rounded:.3g}"
 
 
 def format_statuses(statuses: dict[str, int]) -> str:

@@ -171,6 +171,46 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
     assert wide == width
 
 
+EDGE = """
+const box = document.querySelector('#groups').parentElement;
+box.scrollLeft = %s;
+const {right, top} = box.getBoundingClientRect();
+return [right + scrollX, top + scrollY, box.scrollWidth > box.clientWidth];
+"""
+
+
+def test_an_edge_beyond_which_a_table_goes_on_has_a_shadow(browser: Browser, file: Path) -> None:
+    found = opened(browser, file, width=400)
+    found.page.add_style_tag(content=".scroll * { visibility: hidden; }")
+    edges = []
+    for place in ("0", "1e6"):
+        right, top, wider = found.page.evaluate(f"() => {{ {EDGE % place} }}")
+        clip = {"x": right - 12, "y": top + 60, "width": 12, "height": 20}
+        edges.append(found.page.screenshot(clip=clip, full_page=True))  # type: ignore[arg-type]
+        assert wider
+    found.page.context.close()
+
+    assert edges[0] != edges[1]
+
+
+@pytest.mark.parametrize(("points", "whole"), [("[40]", True), ("[40, 50]", False)])
+def test_a_table_of_up_to_forty_rows_stands_whole(
+    browser: Browser, tmp_path: Path, points: str, whole: bool
+) -> None:
+    text = (
+        "name: tall\nfit: {steps: 5}\n"
+        f"sweep: {{degree: {{start: 0, stop: 30}}, points: {points}}}\n"
+    )
+    run = polyfit.execute(Spec.parse(text), store=str(tmp_path), executor="inline")
+    (tmp_path / "report.html").write_bytes(report_html(run))
+    found = opened(browser, tmp_path / "report.html")
+    box = found.page.locator(".scroll", has=found.page.locator("#groups"))
+    hidden = box.evaluate("box => box.scrollHeight - box.clientHeight")
+    found.page.context.close()
+
+    assert (hidden <= 0) == whole
+
+
 def test_hostile_words_stay_words(browser: Browser, run: Run, tmp_path: Path) -> None:
     """A spec and a cause may hold markup, and what would end a script."""
     bad = "</script><script>console.log('in')</script><img src=x onerror=console.log('in')>"

@@ -118,9 +118,12 @@ def test_how_many_groups_of_two_runs_are_compared_and_why_not_all(rates: Run, fo
     found = rates.compare(other)
 
     assert versus_words(found, "more") == [
-        "Against more: 5 groups are in both runs, and 1 group only here.",
-        "Of 3 groups compared, none is worse and none is better by more than 1%.",
+        "Against more: 5 groups are in both runs, and 1 group only now.",
+        "Of 3 groups compared, none is worse and none is better by more than 0.0001%.",
         "In 5 groups a run has fits that the other has not: only the common ones are compared.",
         "Left out: 2 groups in which every fit diverges in both runs.",
     ]
     assert len(versus_table(found).rows) == 5
+    assert versus_words(found, "more")[1:] == found.groups_in_words(found.tolerance)
+    heads = [column.title for column in versus_table(found).columns]
+    assert heads[:4] == ["lr", "median loss before", "median loss now", "change"]

@@ -1,10 +1,13 @@
 """Numbers, counts, sizes and times as people read them."""
 
+import math
+
 import pytest
 
 from polyfit.show.text import (
     format_bytes,
     format_cell,
+    format_change,
     format_count,
     format_duration,
     format_pairs,
@@ -25,6 +28,28 @@ from polyfit.show.text import (
 )
 def test_bytes_have_a_binary_unit(num_bytes: int, text: str) -> None:
     assert format_bytes(num_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("factor", "text"),
+    [
+        (None, "-"),
+        (1.0, "+0%"),
+        (1.052, "+5.2%"),
+        (0.5, "-50%"),
+        (9.99, "+899%"),
+        (10.0, "10 times"),
+        (12.345, "12.3 times"),
+        (675_123.0, "675,000 times"),
+        (6.75e12, "6.75e+12 times"),
+        (0.1, "1/10"),
+        (1 / 675_123, "1/675,000"),
+        (0.0, "to 0"),
+        (math.inf, "from 0"),
+    ],
+)
+def test_a_change_beyond_tenfold_is_a_factor(factor: float | None, text: str) -> None:
+    assert format_change(factor) == text
 
 
 @pytest.mark.parametrize(

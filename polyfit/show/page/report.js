@@ -53,7 +53,7 @@
   // on numbers such as `loss < 0.1`.
   const value = (cell) => {
     if (!cell.classList.contains("number")) return cell.textContent;
-    return cell.dataset.value === "" ? null : Number(cell.dataset.value);
+    return cell.dataset.value === "" ? null : Number(cell.dataset.value.replace("inf", "Infinity"));
   };
   const compare = (a, b) => (typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true }));
   const sort = (table, head) => {
