@@ -211,7 +211,7 @@ def _unfinished(found: Digest) -> str:
 
 def _updates(found: Digest) -> str:
     """How many updates a fit had."""
-    most = int(found.groups["largest_steps_taken"].max() or 0)  # type: ignore[call-overload]
+    most = int(found.groups["largest_steps_taken"].max() or 0)  # type: ignore[arg-type]
     same = most == found.groups["least_steps_taken"].min()
     return f"{'' if same else 'up to '}{format_count(most, 'update')}"
 
