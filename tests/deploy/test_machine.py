@@ -2,16 +2,19 @@
 
 import datetime as dt
 import re
+import shlex
 import shutil
 import subprocess
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from deployed import crontab_lines, text
-from limits import HANG_S
+from limits import HANG_S, wait_for
 from manifest_rules import cron_errors
 from scripts import executable
 
+from polyfit.errors import Exit
 from polyfit.work.signals import DRAIN_S
 
 
@@ -22,38 +25,49 @@ def crontab_command() -> str:
     return line.split(maxsplit=5)[5].replace(r"\%", "%")
 
 
+@dataclass(frozen=True)
 class Machine:
-    """A checkout with a polyfit that writes its arguments, and a folder of logs."""
+    """A checkout with a polyfit that writes its arguments, a folder of logs, and cron's command."""
 
-    def __init__(self, folder: Path, command: str) -> None:
-        self.opt, self.logs = folder / "opt", folder / "log"
+    opt: Path
+    logs: Path
+    command: str
+
+    def install(self) -> None:
         self.logs.mkdir()
         self.polyfit('printf "%s\\n" "$@"')
         executable(self.opt / "deploy/machine/nightly.sh", text("machine/nightly.sh"))
         for name in ("polyfit.service", "polyfit.timer", "polyfit-failed@.service"):
             (self.opt / "deploy/machine" / name).write_text(text(f"machine/{name}"))
-        self.command = command.replace("/opt/polyfit", str(self.opt))
 
     def polyfit(self, body: str) -> None:
         executable(self.opt / ".venv/bin/polyfit", f"#!/bin/sh\n{body}\n")
 
 
-def night(machine: Machine) -> tuple[int, str]:
-    """Exit status, and what cron would mail."""
-    done = subprocess.run(
-        ["/bin/sh", "-c", machine.command],
-        env={"PATH": "/usr/bin:/bin", "POLYFIT_LOGS": str(machine.logs)},
-        capture_output=True,
+def start(machine: Machine, *arguments: str) -> "subprocess.Popen[str]":
+    """The crontab's line with more arguments, as cron starts it."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", f"exec {shlex.join([*shlex.split(machine.command), *arguments])}"],
+        env={"PATH": "/usr/bin:/bin", "POLYFIT_LOGS": str(machine.logs), "POLYFIT_RETRY_S": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=HANG_S,
-        check=False,
     )
-    return done.returncode, done.stdout + done.stderr
+
+
+def night(machine: Machine, *arguments: str) -> tuple[int, str]:
+    """Exit status, and what cron would mail."""
+    with start(machine, *arguments) as process:
+        mail, _ = process.communicate(timeout=HANG_S)
+    return process.returncode, mail
 
 
 @pytest.fixture
 def machine(crontab_command: str, tmp_path: Path) -> Machine:
-    return Machine(tmp_path, crontab_command)
+    opt = tmp_path / "opt"
+    machine = Machine(opt, tmp_path / "log", crontab_command.replace("/opt/polyfit", str(opt)))
+    machine.install()
+    return machine
 
 
 def utc_date() -> str:
@@ -86,41 +100,108 @@ def test_a_night_that_went_well_is_logged_under_its_date_and_mails_nothing(
     before, ended, after = utc_date(), night(machine), utc_date()
 
     (log,) = machine.logs.glob("*.log")
+    day = log.stem[:10]
     assert ended == (0, "")
-    assert log.stem in {before, after}
-    run = ["run", "jobs/sweep.yaml", "--store", "s3://polyfit-results/nightly"]
-    named = ["--run-id", "nightly-{date}", "--date", log.stem]
-    assert log.read_text() == "\n".join([*run, *named, ""])
+    assert day in {before, after}
+    named = ["run", "--run-id", "nightly-{date}", "--date", day]
+    given = shlex.split(machine.command.partition("nightly.sh")[2])
+    assert log.read_text() == "\n".join([*named, *given, ""])
 
 
-def test_a_night_that_failed_mails_its_exit_code_and_its_last_lines(machine: Machine) -> None:
-    machine.polyfit("seq 1 100; echo 'polyfit: the store refuses' >&2; exit 5")
+@pytest.mark.parametrize("date", [["--date", "2026-03-12"], ["--date=2026-03-12"]])
+def test_a_date_that_is_given_is_the_nights(date: list[str], machine: Machine) -> None:
+    assert night(machine, *date) == (0, "")
+
+    (log,) = machine.logs.glob("2026-03-12-sweep-*.log")
+    assert log.read_text().endswith("\n".join([*date, ""]))
+
+
+def test_a_failed_night_mails_the_errors_of_this_start_and_the_command_that_repeats_it(
+    machine: Machine,
+) -> None:
+    machine.polyfit("echo 'polyfit: an earlier start' >&2; exit 2")
+    given = ["--set", "fit.target=exp(x) + 1"]
+    night(machine, *given)
+    machine.polyfit("echo 'polyfit: shard 7 failed' >&2; seq 1 100; exit 3")
+
+    status, mail = night(machine, *given)
+
+    said, error, _, again = mail.splitlines()
+    assert (status, error) == (3, "polyfit: shard 7 failed")
+    assert said.endswith("ended with exit code 3")
+    machine.polyfit('printf "%s\\n" "$@"')
+    repeated = night(replace(machine, command=again.partition(": ")[2]))
+    assert repeated == (0, "")
+    (log,) = machine.logs.glob("*.log")
+    ended = [*given, "--date", log.stem[:10], "--retry-failed", ""]
+    assert log.read_text().endswith("\n".join(ended))
+
+
+def test_a_night_that_ended_by_a_bug_mails_its_last_lines(machine: Machine) -> None:
+    machine.polyfit("seq 1 100; exit 1")
+
+    _, mail = night(machine)
+
+    assert mail.splitlines()[1:-2] == [str(i) for i in range(81, 101)]
+
+
+@pytest.mark.parametrize(("code", "starts"), [(5, 3), (6, 3), (2, 1), (3, 1), (143, 1)])
+def test_what_may_pass_is_tried_twice_more(code: int, starts: int, machine: Machine) -> None:
+    machine.polyfit(f"echo started; exit {code}")
+
+    assert night(machine)[0] == code
+    (log,) = machine.logs.glob("*.log")
+    assert log.read_text().count("started") == starts
+
+
+def test_a_night_that_is_stopped_stops_polyfit_and_waits_for_its_end(machine: Machine) -> None:
+    machine.polyfit("trap 'echo stored; exit 143' TERM; echo at work; while :; do sleep 0.1; done")
+    with start(machine) as process:
+        wait_for(lambda: "at work" in logged(machine), "polyfit's start", process)
+        process.terminate()
+        process.communicate(timeout=HANG_S)
+
+    assert process.returncode == 143
+    assert logged(machine) == "at work\nstored\n"
+
+
+def logged(machine: Machine) -> str:
+    return "".join(log.read_text() for log in machine.logs.glob("*.log"))
+
+
+def test_a_night_at_work_keeps_out_the_next_one_of_the_same_command_alone(
+    machine: Machine,
+) -> None:
+    machine.polyfit("echo at work; while [ ! -e done ]; do sleep 0.1; done")
+    with start(machine, "--date", "2026-03-11") as first:
+        wait_for(lambda: "at work" in logged(machine), "polyfit's start", first)
+        machine.polyfit("echo started")
+        same = night(machine, "--date", "2026-03-12", "--since=2026-03-01")
+        other = night(machine, "--store", "s3://elsewhere")
+        (machine.opt / "done").touch()
+        first.communicate(timeout=HANG_S)
+
+    assert same[0] == 75
+    assert "2026-03-12 was not started: an earlier start of the same command" in same[1]
+    assert other == (0, "")
+    assert first.returncode == 0
+
+
+def test_a_missing_folder_of_logs_is_told_and_nothing_is_run(machine: Machine) -> None:
+    machine.logs.rmdir()
 
     status, mail = night(machine)
 
-    assert status == 5
-    assert "ended with exit code 5" in mail
-    assert mail.endswith("99\n100\npolyfit: the store refuses\n")
-    assert len(mail.splitlines()) == 21
-    machine.polyfit("exit 2")
-    assert len(night(machine)[1].splitlines()) == 1  # of this start alone
+    assert status == 2
+    assert mail.startswith(f"polyfit: nothing was run: {machine.logs} is no folder")
+    assert mail.count("\n") == 1
 
 
-def test_a_night_at_work_keeps_the_next_one_out(machine: Machine) -> None:
-    lock = machine.logs / "lock"
-    with subprocess.Popen(
-        ["flock", str(lock), "sh", "-c", "echo locked; read -r _"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "locked\n"
-        status, mail = night(machine)
-        holder.communicate("\n", timeout=HANG_S)
+def test_nightly_sh_says_how_it_is_used(machine: Machine) -> None:
+    status, said = night(replace(machine, command=f"{machine.opt}/deploy/machine/nightly.sh"))
 
-    assert status == 75
-    assert "an earlier night is still at work" in mail
+    assert status == 2
+    assert "nightly.sh SPEC... OPTIONS" in said
 
 
 # systemd ------------------------------------------------------------------------------------------
@@ -171,6 +252,11 @@ def test_the_timer_makes_up_for_a_night_and_a_failed_one_is_told() -> None:
     assert "OnFailure=polyfit-failed@%n.service" in service.splitlines()
     # Ray's processes are polyfit's to end: its actors store their shards first.
     assert "KillMode=mixed" in service.splitlines()
+    assert f"SuccessExitStatus={Exit.DRAINED}" in service.splitlines()
+    (final,) = re.findall(r"^RestartPreventExitStatus=(.*)$", service, re.MULTILINE)
+    assert {int(it) for it in final.split()} == {
+        *(Exit.INTERNAL, Exit.USAGE, Exit.FAILED_SHARDS, Exit.HELD, Exit.DRAINED)
+    }
     (stop_s,) = re.findall(r"^TimeoutStopSec=(\d+)$", service, re.MULTILINE)
     assert int(stop_s) >= DRAIN_S + 20
 
