@@ -8,7 +8,9 @@ cd "$(dirname "$0")"
 subnet=$1
 region=$(aws configure get region || echo "$AWS_DEFAULT_REGION")
 
-aws s3api create-bucket --bucket polyfit-results --create-bucket-configuration "LocationConstraint=$region" > /dev/null
+# us-east-1 is where a bucket is without a constraint, and refuses one.
+if [ "$region" = us-east-1 ]; then set --; else set -- --create-bucket-configuration "LocationConstraint=$region"; fi
+aws s3api create-bucket --bucket polyfit-results "$@" > /dev/null
 aws s3api put-public-access-block --bucket polyfit-results --public-access-block-configuration \
   BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true
 aws s3api put-bucket-policy --bucket polyfit-results --policy file://bucket-policy.json

@@ -345,7 +345,7 @@ def test_the_date_of_a_nights_pod_is_the_one_it_was_due(
 
     # polyfit takes the shell's place, so that it is process 1 and gets SIGTERM.
     args = " ".join(container["args"])
-    assert printed == f"{process.pid} run {args} --run-id nightly-{{date}} --date {day}\n"
+    assert printed == f"{process.pid} run --run-id nightly-{{date}} --date {day} {args}\n"
 
 
 # Stands in for the API server behind kubectl, and leaves to the real one what needs no server. A

@@ -78,6 +78,7 @@ def prepare(client: Callable[..., Any]) -> tuple[dict[str, dict[str, str]], dict
     policies = {
         "worker": for_moto(paper("worker")),
         "head": for_moto(paper("head")),
+        "reader": for_moto(paper("reader")),
         **{f"head without {it}": for_moto(paper("head"), without=it) for it in EC2},
         "administrator": {"Version": "2012-10-17", "Statement": [everything]},
     }
@@ -116,6 +117,15 @@ def test_a_run_needs_no_more_than_the_paper_of_who_runs_it(
     ended = command("verify", f"{store}/small/{who}")
     assert (ended.code, ended.out[:7]) == (0, "intact:"), ended.err
 
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", cloud.keys["reader"]["AWS_ACCESS_KEY_ID"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", cloud.keys["reader"]["AWS_SECRET_ACCESS_KEY"])
+    for words in (
+        ["list", store],
+        ["status", f"{store}/small/{who}"],
+        ["results", f"{store}/small/{who}"],
+    ):
+        assert command(*words).code == 0
+
 
 REFUSED: dict[str, Callable[[Cloud, str], Any]] = {
     "deletes": lambda cloud, who: cloud.client(who, "s3").delete_object(
@@ -139,10 +149,15 @@ REFUSED: dict[str, Callable[[Cloud, str], Any]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-@pytest.mark.parametrize("who", ["worker", "head"])
+@pytest.mark.parametrize("who", ["worker", "head", "reader"])
 def test_nobody_of_ours_does_more(who: str, what: str, cloud: Cloud) -> None:
     with pytest.raises(botocore.exceptions.ClientError, match=r"AccessDenied|403"):
         REFUSED[what](cloud, who)
+
+
+def test_a_reader_writes_no_run(cloud: Cloud) -> None:
+    with pytest.raises(botocore.exceptions.ClientError, match=r"AccessDenied|403"):
+        cloud.client("reader", "s3").put_object(Bucket=BUCKET, Key="nightly/x", Body=b"")
 
 
 def test_a_worker_knows_no_machines(cloud: Cloud) -> None:
@@ -234,7 +249,7 @@ def test_the_head_hands_on_the_workers_role_alone() -> None:
     assert statement["Condition"] == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
 
 
-@pytest.mark.parametrize("name", ["worker", "head"])
+@pytest.mark.parametrize("name", ["worker", "head", "reader"])
 def test_no_paper_has_a_star_for_an_action_or_deletes(name: str) -> None:
     found = [action for it in paper(name)["Statement"] for action in actions(it)]
 
@@ -245,7 +260,7 @@ def test_the_papers_are_about_the_store_of_every_run() -> None:
     (store,) = {words[words.index("--store") + 1] for words in commands().values()}
     objects = f"arn:aws:s3:::{store.removeprefix('s3://')}/*"
 
-    for name in ("worker", "head", "bucket"):
+    for name in ("worker", "head", "reader", "bucket"):
         about = [it for statement in paper(name)["Statement"] for it in resources(statement)]
         assert objects in about
         assert {it for it in about if ":s3:" in it} <= {
