@@ -259,6 +259,7 @@ WINGS = {
         "output": "click",
         "error_handler": "click",
         "specs": "",
+        "found": "",
         "report": "click",
         "plot": "click",
         "execution": "click",

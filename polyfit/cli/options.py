@@ -1,6 +1,8 @@
 """Options that several commands share."""
 
 import math
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, Final
 
 import click
@@ -11,6 +13,7 @@ __all__ = [
     "as_json",
     "date",
     "endpoint_url",
+    "found",
     "log_format",
     "placement_timeout",
     "refuse_two",
@@ -18,7 +21,6 @@ __all__ = [
     "retry_failed",
     "reuse",
     "run_id",
-    "run_store",
     "settings",
     "store",
     "strict",
@@ -50,11 +52,6 @@ date: Final = click.option(
     metavar="YYYY-MM-DD",
     help="What {date} stands for in a store and a run id, else today in UTC.",
 )
-run_store: Final = click.option(
-    "--store",
-    metavar="URI",
-    help="Where names and ids of runs are looked for, else POLYFIT_STORE, else ./runs.",
-)
 store: Final = click.option(
     "--store",
     metavar="URI",
@@ -69,6 +66,15 @@ settings: Final = click.option(
 )
 strict: Final = click.option(
     "--strict", is_flag=True, help="Whatever would be a warning is an error."
+)
+_FOUND_BY: Final = ("store", "endpoint_url", "run_id", "date")
+_run_store: Final = click.option(
+    "--store",
+    metavar="URI",
+    help="Where names and ids of runs are looked for, else POLYFIT_STORE, else ./runs.",
+)
+_id_of_spec: Final = click.option(
+    "--run-id", metavar="ID", help="That of a spec's run, where `polyfit run` was given one."
 )
 run_id: Final = click.option(
     "--run-id", metavar="ID", help="Name of the run, else the spec's, else from its hash."
@@ -106,6 +112,20 @@ log_format: Final = click.option(
     default="text",
     help="Messages as text, or each as a line of JSON.  [default: text]",
 )
+
+
+def found(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options by which a run is found; the command gets them as ``found_by``, with the names
+    that ``find_run`` has for them."""
+
+    @wraps(command)
+    def called(*args: Any, **given: Any) -> Any:
+        found_by = {name: given.pop(name) for name in _FOUND_BY}
+        return command(*args, found_by=found_by, **given)
+
+    for option in (date, _id_of_spec, endpoint_url, _run_store):
+        called = option(called)
+    return called
 
 
 def refuse_two(chosen: dict[str, bool]) -> None:

@@ -1,10 +1,12 @@
 """``polyfit plot``."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from polyfit.cli import options
+from polyfit.cli.found import open_run
 from polyfit.cli.output import check_folder, write_file, write_line
 
 __all__ = ["plot_run"]
@@ -41,9 +43,7 @@ def _checked(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
     help="Of kinds loss, max_error and steps: swept fields along x and as series.",
 )
 @click.option("--dark", is_flag=True, help="Colours for a dark page.")
-@options.run_store
-@options.endpoint_url
-@options.date
+@options.found
 def plot_run(
     uri: str,
     kind: str,
@@ -51,9 +51,7 @@ def plot_run(
     fit: int | None,
     by: str | None,
     dark: bool,
-    store: str | None,
-    endpoint_url: str | None,
-    date: str | None,
+    found_by: dict[str, Any],
 ) -> None:
     """Write one chart of a run, without a browser or the network.
 
@@ -61,10 +59,9 @@ def plot_run(
     those of `polyfit report`.
     """
     from polyfit.charts.files import chart_bytes
-    from polyfit.run.reader import Run
 
     check_folder(out)
-    run = Run.open(uri, endpoint_url, store, date)
+    run = open_run(uri, found_by)
     fields = [name.strip() for name in by.split(",")] if by else []
     chart = run.charts("dark" if dark else "light").chart(kind, fit, fields)
     write_file(out, chart_bytes(chart, out))

@@ -1,11 +1,12 @@
 """``polyfit report``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from polyfit.cli import options
+from polyfit.cli.found import open_runs
 from polyfit.cli.output import check_folder, write_file, write_line
 
 if TYPE_CHECKING:
@@ -30,30 +31,24 @@ def _checked(ctx: click.Context, param: click.Parameter, path: Path | None) -> P
     metavar="FILE",
     help="File to write as well, for example report.html.",
 )
-@options.run_store
-@options.endpoint_url
-@options.date
+@options.found
 def write_report(
     uri: str,
     other_uri: str | None,
     out: Path | None,
-    store: str | None,
-    endpoint_url: str | None,
-    date: str | None,
+    found_by: dict[str, Any],
 ) -> None:
     """Write a run as one HTML page, which needs no network.
 
     RUN is a folder, a name, an id or a spec; the run need not be complete. The page is stored
     in it as report.html, and in FILE where one is named.
     """
-    from polyfit.run.reader import Run
     from polyfit.show.report import report_html
 
     if out is not None:
         check_folder(out)
-    run = Run.open(uri, endpoint_url, store, date)
-    other = Run.open(other_uri, endpoint_url, store, date) if other_uri else None
-    page = report_html(run, other)
+    run, *other = open_runs([uri, other_uri] if other_uri else [uri], found_by)
+    page = report_html(run, other[0] if other else None)
     if out is not None:
         write_file(out, page)
         write_line(f"report: {out}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from polyfit.cli import options
+from polyfit.cli.found import open_runs
 from polyfit.cli.output import write_line
 
 if TYPE_CHECKING:
@@ -85,15 +86,11 @@ def _output(function: Callable[..., Any]) -> Callable[..., Any]:
     metavar="N",
     help=f"Number of rows.  [default: {DEFAULT_LIMIT}; --json, --csv, --parquet and groups: all]",
 )
-@options.run_store
-@options.endpoint_url
-@options.date
+@options.found
 @_output
 def show_results(
     names: tuple[str, ...],
-    store: str | None,
-    endpoint_url: str | None,
-    date: str | None,
+    found_by: dict[str, Any],
     as_json: bool,
     as_csv: bool,
     as_md: bool,
@@ -106,7 +103,6 @@ def show_results(
     with a column run. COLUMNS are separated by commas; range stands for range_low and range_high.
     """
     from polyfit.run.export import check_file
-    from polyfit.run.reader import Run
     from polyfit.run.several import SeveralRuns
 
     forms = {"json": as_json, "csv": as_csv, "md": as_md, "parquet": parquet is not None}
@@ -116,7 +112,7 @@ def show_results(
     query.check()
     if parquet is not None:
         check_file(parquet)
-    runs = SeveralRuns([Run.open(name, endpoint_url, store, date) for name in names])
+    runs = SeveralRuns(open_runs([*names], found_by))
     if query.by:
         _show_groups(runs, query, form, parquet)
     else:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyfit.cli import options
+from polyfit.cli.found import open_run
 from polyfit.errors import DamagedRun, UsageError
 
 if TYPE_CHECKING:
@@ -51,30 +52,25 @@ def _extreme(run: "Run", which: str) -> int:
     is_flag=True,
     help="Fit it again on this machine's CPU, and compare.",
 )
-@options.run_store
-@options.endpoint_url
-@options.date
+@options.found
 @options.as_json
 def show_fit(
     uri: str,
     fit: int | str,
     recomputes: bool,
-    store: str | None,
-    endpoint_url: str | None,
-    date: str | None,
     as_json: bool,
+    found_by: dict[str, Any],
 ) -> None:
     """Show one fit of a run in full: its row, its equation and its curve.
 
     RUN is a folder, a name, an id or a spec; see the page of jobs. FIT is the index of the fit,
     from 0; or best or worst, for the one with the least or the largest loss.
     """
-    from polyfit.run.reader import Run
     from polyfit.show.data import to_json
     from polyfit.show.fit import damage_text, fit_facts, fit_text, recomputed_text
     from polyfit.work.recompute import recompute
 
-    run = Run.open(uri, endpoint_url, store, date)
+    run = open_run(uri, found_by)
     stored = run.stored(fit if isinstance(fit, int) else _extreme(run, fit))
     if not as_json:
         click.echo(fit_text(run, stored))

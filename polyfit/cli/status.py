@@ -2,11 +2,12 @@
 
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from polyfit.cli import options
+from polyfit.cli.found import find
 from polyfit.cli.output import write_line
 from polyfit.cli.watching import watching
 
@@ -24,20 +25,16 @@ PAUSE_S: Final = 2.0
 
 @click.command("status", short_help="Show how far a run is, and who drives it.")
 @click.argument("run", metavar="RUN")
-@options.run_store
-@options.endpoint_url
-@options.date
+@options.found
 @click.option("--watch", is_flag=True, help="Show each change until no driver is at work.")
 @click.option("--log", "with_log", is_flag=True, help="Show the log of the last driver as well.")
 @options.as_json
 def show_status(
     run: str,
-    store: str | None,
-    endpoint_url: str | None,
-    date: str | None,
     watch: bool,
     with_log: bool,
     as_json: bool,
+    found_by: dict[str, Any],
 ) -> int:
     """Show how far a run is and who drives it, from the store alone.
 
@@ -47,10 +44,9 @@ def show_status(
     """
     from polyfit.run.last_attempt import last_log
     from polyfit.run.ledger import Ledger, plan_at
-    from polyfit.run.resolve import find_run
     from polyfit.run.state import read_state
 
-    address = find_run(run, store, endpoint_url, date)
+    address = find(run, found_by)
     opened = address.open()
     plan = plan_at(opened)
     with watching("the run itself goes on") if watch else nullcontext():

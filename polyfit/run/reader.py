@@ -53,10 +53,11 @@ class Run(StoredRows):
         endpoint_url: str | None = None,
         store: str | os.PathLike[str] | None = None,
         date: str | Date | None = None,
+        run_id: str | None = None,
     ) -> "Run":
         """The run that ``run`` names: its own folder, ``<store>/<name>/<run id>``, or a name, an
         id or a spec's file; see ``find_run``. ``date`` takes the place of ``{date}`` in what names
-        it; today in UTC if None.
+        it; today in UTC if None. ``run_id`` is that of the run of a spec, as for ``execute``.
 
         Raises:
             RunNotFound: there is no plan.
@@ -66,7 +67,7 @@ class Run(StoredRows):
         >>> Run.open(run.uri).complete
         True
         """
-        return cls.at(find_run(run, store, endpoint_url, date))
+        return cls.at(find_run(run, store, endpoint_url, date, run_id))
 
     @classmethod
     def at(cls, address: StoreAddress) -> "Run":

@@ -21,10 +21,12 @@ from polyfit.store.address import StoreAddress
 from polyfit.store.base import NoSuchKey, Store
 from polyfit.store.subfolder import Subfolder
 
-__all__ = ["LAST_COMPLETE", "find_last_complete", "find_run"]
+__all__ = ["LAST_COMPLETE", "earlier_complete", "find_run", "is_spec"]
 
 LAST_COMPLETE: Final = "@last"
 """What stands for the last complete run before another one of its name."""
+
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 MIN_ID_CHARS: Final = 4
 """Of the beginning of an id without a name."""
@@ -43,6 +45,7 @@ def find_run(
     store: str | os.PathLike[str] | StoreAddress | None = None,
     endpoint_url: str | None = None,
     date: str | Date | None = None,
+    run_id: str | None = None,
 ) -> StoreAddress:
     """The address of a run's folder; whether it holds a run is found out by opening it.
 
@@ -54,6 +57,7 @@ def find_run(
             run of a spec is in the spec's own store if None.
         endpoint_url: an S3 endpoint; the environment's if None.
         date: takes the place of ``{date}`` in all of these; today in UTC if None.
+        run_id: of the run of a spec; the spec's own, else its plan's, if None.
 
     Raises:
         RunNotFound: no run has this name or id; with the names that there are.
@@ -65,8 +69,8 @@ def find_run(
     if not isinstance(text, str):
         return StoreAddress.of(run, endpoint_url)  # says what is allowed
     day = read_date(date)
-    if _is_spec(text):
-        return _run_of_spec(text, store, endpoint_url, day)
+    if is_spec(text):
+        return _run_of_spec(text, store, endpoint_url, day, run_id)
     text = fill_date(text, day)
     if (forward := _FORWARD.fullmatch(text)) is not None and not os.path.exists(text):
         name, back = forward.groups()
@@ -92,8 +96,11 @@ def find_run(
     raise RunNotFound(f"there is no run {text!r} in {where.uri}; {_names(opened)}")
 
 
-def find_last_complete(run: StoreAddress) -> StoreAddress | None:
-    """The last complete run of the same name that was written to before ``run``; None if none.
+def earlier_complete(run: StoreAddress) -> Iterator[StoreAddress]:
+    """The complete runs of the same name before ``run``, the latest first.
+
+    Before a run with a date in its id are those whose ids differ from it by an earlier date alone,
+    whenever they were made. Before another one are those that were written to before.
 
     Raises:
         StoreError: the store cannot be used.
@@ -101,12 +108,18 @@ def find_last_complete(run: StoreAddress) -> StoreAddress | None:
     folder, _, run_id = run.uri.rpartition("/")
     above = replace(run, uri=folder)
     store = above.open()
-    dates = _by_date(store, [*store.folders()])
-    present = next((place for place, (_, found) in enumerate(dates) if found == run_id), 0)
-    for _, found in dates[present + 1 :]:
+    ids = [*store.folders()]
+    if _DATE.search(run_id):
+        form = _DATE.sub("", run_id)
+        alike = (found for found in ids if _DATE.sub("", found) == form)
+        before = sorted((found for found in alike if found < run_id), reverse=True)
+    else:
+        latest_first = [found for _, found in _by_date(store, ids)]
+        present = next((n for n, found in enumerate(latest_first) if found == run_id), 0)
+        before = latest_first[present + 1 :]
+    for found in before:
         if sealed_bytes(Subfolder(store, found)) is not None:
-            return above.under(found)
-    return None
+            yield above.under(found)
 
 
 def _by_date(store: Store, paths: list[str]) -> list[tuple[str, str]]:
@@ -115,7 +128,8 @@ def _by_date(store: Store, paths: list[str]) -> list[tuple[str, str]]:
     return sorted(zip(dates, paths, strict=True), reverse=True)
 
 
-def _is_spec(text: str) -> bool:
+def is_spec(text: str) -> bool:
+    """Whether it is the name of a spec, rather than that of a run."""
     return text.endswith(_SPEC_SUFFIXES) or os.path.isfile(text)
 
 
@@ -130,6 +144,7 @@ def _run_of_spec(
     store: str | os.PathLike[str] | StoreAddress | None,
     endpoint_url: str | None,
     day: Date,
+    run_id: str | None,
 ) -> StoreAddress:
     """The run of the spec as it stands, on ``day``.
 
@@ -139,9 +154,9 @@ def _run_of_spec(
     spec = Spec.load(path)
     plan = Plan.of(spec)
     if isinstance(store, StoreAddress):
-        address = store.under(f"{spec.name}/{run_id_of(spec, plan, day)}")
+        address = store.under(f"{spec.name}/{run_id_of(spec, plan, day, run_id)}")
     else:
-        address = run_address(spec, plan, store, endpoint_url, date=day)
+        address = run_address(spec, plan, store, endpoint_url, run_id, day)
     opened = address.open()
     try:
         opened.size(PLAN)

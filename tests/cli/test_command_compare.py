@@ -98,6 +98,7 @@ def test_a_part_of_a_run_does_not_pass(command: Command, small_run: Run, tmp_pat
         (("--max-regression", "inf"), "allowed: a share from 0"),
         (("--by", "degre"), "no column 'degre'"),
         (("--json", "--md"), "--json and --md exclude each other"),
+        (("--quiet",), "--quiet needs --max-regression"),
     ],
 )
 def test_what_cannot_be_compared_ends_with_2(

@@ -241,24 +241,69 @@ def test_a_store_with_a_date_needs_a_command_that_knows_it() -> None:
         StoreAddress.of("s3://bucket/{date}")
 
 
-def test_a_night_is_compared_with_the_last_complete_one(
+def test_a_night_is_compared_with_the_last_complete_night_before_it(
     command: Command, nightly: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def compare(day: int) -> Any:
-        return command("compare", "@last", nightly, "--date", night(day), "--max-regression", "5%",
-                       "--json")  # fmt: skip
+    def run(day: int, code: int = 0) -> None:
+        ended = command("run", nightly, "--run-id", "nightly-{date}", "--date", night(day))
+        assert ended.code == code
 
-    for day, text in enumerate((NIGHTLY, NIGHTLY, NIGHTLY.replace("12", "2")), 1):
-        nightly.write_text(text)
-        with monkeypatch.context() as broken:
-            if day == 2:  # it is not complete, and counts for nothing
-                broken.setattr(storing, "compute", lambda *_: 1 / 0)
-            assert command("run", nightly, "--date", night(day)).code == (3 if day == 2 else 0)
-    worse = compare(3)
-    assert worse.code == 8
-    facts = json.loads(worse.out)
-    assert facts["before"]["run"].endswith(night(1))
-    assert facts["worse"] == 2
-    first = compare(1)
-    assert (first.code, json.loads(first.out)["before"]) == (0, None)
+    def compare(day: int, *options: str) -> Any:
+        return command("compare", "@last", nightly, "--run-id", "nightly-{date}", "--date",
+                       night(day), "--max-regression", "5%", *options)  # fmt: skip
+
+    def before(ended: Any) -> str | None:
+        found = json.loads(ended.out)["before"]
+        return found and str(found["run"]).rpartition("nightly-")[2]
+
+    assert command("run", nightly, "--run-id", "by-hand").code == 0  # no night
+    run(2)
+    with monkeypatch.context() as broken:  # not complete, and counts for nothing
+        broken.setattr(storing, "compute", lambda *_: 1 / 0)
+        run(3, code=3)
+    empty = compare(3, "--quiet")
+    assert (empty.code, empty.out) == (7, "")
+    assert "is not complete: no fit of nightly/nightly-2026-03-03 is stored yet" in empty.err
+    nightly.write_text(NIGHTLY.replace("12", "2"))
+    run(4)
+    worse = compare(4, "--json", "--quiet")
+    assert (worse.code, before(worse), json.loads(worse.out)["worse"]) == (8, night(2), 2)
+    # The first is made last: it is compared with none, and the fourth still with the second.
+    run(1)
+    first = compare(1, "--json")
+    assert (first.code, before(first)) == (0, None)
     assert "has no earlier complete run: nothing to compare" in first.err
+    assert before(compare(4, "--json")) == night(2)
+    # The fifth is as the fourth.
+    run(5)
+    quiet = compare(5, "--quiet")
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    # What this version cannot read is left out, and that is said.
+    for day in (4, 2):
+        Path(f"runs/nightly/nightly-{night(day)}/plan.json").write_text("{}")
+    older = compare(5, "--json")
+    assert before(older) == night(1)
+    assert f"nightly-{night(4)} and 1 before it cannot be read by this version" in older.err
+    # Without a night before it, one that is not complete is no success.
+    Path(f"runs/nightly/nightly-{night(1)}/manifest.json").unlink()
+    part = compare(1)
+    assert (part.code, "is not complete, and has no earlier complete run" in part.err) == (7, True)
+
+
+def test_commands_find_the_run_of_a_spec_by_its_run_id(command: Command, nightly: Path) -> None:
+    named = ("--run-id", "mine-{date}", "--date", night(1))
+    assert command("run", nightly, *named).code == 0
+    for words in (
+        ("status", nightly),
+        ("results", nightly, "--limit", 1),
+        ("show", nightly, "best"),
+        ("report", nightly, "--vs", f"mine-{night(1)}", "--out", "page.html"),
+        ("plot", nightly, "--kind", "loss", "--out", "loss.svg"),
+        ("verify", nightly),
+        ("compare", f"mine-{night(1)}", nightly),
+    ):
+        ended = command(*words, *named)
+        assert ended.code == 0, ended.err
+    refused = command("status", f"mine-{night(1)}", *named)
+    assert refused.code == 2
+    assert "--run-id is of the run of a spec, and 'mine-2026-03-01' is no spec" in refused.err
