@@ -316,28 +316,35 @@ exec /bin/date "$@"
 """
 NOW = 1_764_260_000  # 2025-11-27 16:13:20 UTC
 MINUTE = NOW // 60
+MIDNIGHT = (NOW // 86_400 + 1) * 24 * 60  # the next one
 
 
 @pytest.mark.parametrize(
-    ("job_name", "day"),
+    ("job_name", "day", "now"),
     [
-        (f"polyfit-nightly-{MINUTE}", "2025-11-27"),
-        (f"polyfit-nightly-{MINUTE - 20 * 60}", "2025-11-26"),  # late, after midnight
-        ("polyfit-now", "2025-11-27"),
-        ("polyfit-08", "2025-11-27"),  # not octal
-        ("polyfit-20251125", "2025-11-27"),  # a minute of 2008
-        ("polyfit-99999999", "2025-11-27"),
+        (f"polyfit-nightly-{MINUTE}", "2025-11-27", NOW),
+        (f"polyfit-nightly-{MINUTE - 20 * 60}", "2025-11-26", NOW),  # late, after midnight
+        (
+            f"polyfit-nightly-{MIDNIGHT}",
+            "2025-11-28",
+            MIDNIGHT * 60 - 90,
+        ),  # a clock that is late
+        (f"polyfit-nightly-{MINUTE + 20 * 60}", "2025-11-27", NOW),
+        ("polyfit-now", "2025-11-27", NOW),
+        ("polyfit-08", "2025-11-27", NOW),  # not octal
+        ("polyfit-20251125", "2025-11-27", NOW),  # a minute of 2008
+        ("polyfit-99999999", "2025-11-27", NOW),
     ],
 )
 def test_the_date_of_a_nights_pod_is_the_one_it_was_due(
-    job_name: str, day: str, tmp_path: Path
+    job_name: str, day: str, now: int, tmp_path: Path
 ) -> None:
     executable(tmp_path / "polyfit", POLYFIT)
     executable(tmp_path / "date", DATE)
     (container,) = pods(one("pod/nightly", "CronJob"))["pod"]["containers"]
     with subprocess.Popen(
         [*container["command"], *container["args"]],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "JOB_NAME": job_name, "NOW": str(NOW)},
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "JOB_NAME": job_name, "NOW": str(now)},
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
