@@ -14,11 +14,11 @@ from polyfit.work.progress import Message, OnMessage, Progress
 
 __all__ = ["DriverLog"]
 
-FIRST_CHARS: Final = 60_000
-LAST_CHARS: Final = 180_000
+FIRST_BYTES: Final = 60_000
+LAST_BYTES: Final = 180_000
 """Of a longer log the beginning and the end are kept."""
 
-ENTRY_CHARS: Final = 8_000
+ENTRY_BYTES: Final = 8_000
 PROGRESS_EVERY_S: Final = 60.0
 
 
@@ -35,8 +35,8 @@ class DriverLog:
         self._facts = {"run": run, "attempt": attempt}
         self._attempt, self._on_message = attempt, on_message
         self._lock = threading.RLock()  # a signal may come while the main thread has it
-        self._first: list[str] = []
-        self._last: deque[str] = deque()
+        self._first: list[bytes] = []
+        self._last: deque[bytes] = deque()
         self._num_first = self._num_last = self._num_left_out = 0
         self._changed = False
         self._progress_at = time.monotonic()
@@ -75,22 +75,25 @@ class DriverLog:
             text = self._text()
         if changed:
             with suppress(PolyfitError):
-                ledger.note_log(self._attempt, text.encode("utf-8", "replace"))
+                ledger.note_log(self._attempt, text)
 
     def _keep(self, level: str, text: str) -> None:
-        entry = f"{now()} {level:<7} {text[:ENTRY_CHARS]}\n"
+        kept = text[:ENTRY_BYTES].encode("utf-8", "replace")[:ENTRY_BYTES]
+        whole = kept.decode("utf-8", "ignore")  # no half of a character
+        entry = f"{now()} {level:<7} {whole}\n".encode()
         with self._lock:
             self._changed = True
-            if self._num_first + len(entry) <= FIRST_CHARS and not self._last:
+            if self._num_first + len(entry) <= FIRST_BYTES and not self._last:
                 self._first.append(entry)
                 self._num_first += len(entry)
                 return
             self._last.append(entry)
             self._num_last += len(entry)
-            while self._num_last > LAST_CHARS:
+            while self._num_last > LAST_BYTES:
                 self._num_last -= len(self._last.popleft())
                 self._num_left_out += 1
 
-    def _text(self) -> str:
+    def _text(self) -> bytes:
         left_out = f"... {self._num_left_out:,} entries left out ...\n"
-        return "".join((*self._first, left_out if self._num_left_out else "", *self._last))
+        middle = left_out.encode() if self._num_left_out else b""
+        return b"".join((*self._first, middle, *self._last))

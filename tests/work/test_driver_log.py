@@ -8,6 +8,7 @@ from commands import Command
 
 import polyfit
 from polyfit.errors import Exit, FailedShards, StoreError
+from polyfit.run.keys import log_key
 from polyfit.run.last_attempt import last_log
 from polyfit.run.ledger import Ledger
 from polyfit.spec.plan import Plan
@@ -76,12 +77,15 @@ def test_a_log_is_bounded_and_keeps_its_beginning_and_its_end(tmp_path: Path) ->
     log, there = DriverLog("small/id", "attempt", lambda line: None), ledger(tmp_path)
     for number in range(20_000):
         log.message(f"line {number}")
+        log.message("€" * 10)
     log.message("x" * 1_000_000)
+    log.message("x" + "€" * 1_000_000)
     log.end(Exit.COMPLETE, None)
     log.store(there)
-    text = there.log("attempt")
-    most = driver_log.FIRST_CHARS + driver_log.LAST_CHARS + 100
-    assert driver_log.FIRST_CHARS < len(text) <= most
+    data = there.store.get(log_key("attempt"))
+    most = driver_log.FIRST_BYTES + driver_log.LAST_BYTES + 100
+    assert driver_log.FIRST_BYTES < len(data) <= most
+    text = data.decode()
     assert "line 0\n" in text
     assert "line 19999\n" in text
     assert " entries left out ...\n" in text
