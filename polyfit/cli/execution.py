@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from polyfit.cli.error_handler import explain, report_error
-from polyfit.cli.output import ClosedPipe, logs_as_json, write_line
+from polyfit.cli.output import ClosedPipe, forget_run, logs_as_json, write_line
 from polyfit.cli.report import write_report_of
 from polyfit.errors import ClusterError, Drained, PlanMismatch, StoreError, UsageError
 from polyfit.run.address import is_dated, run_address
@@ -82,6 +82,7 @@ def run_all(
     """
     summaries: list[dict[str, Any]] = []
     for task in tasks:
+        forget_run()
         display = ProgressDisplay(task.label, write_line, is_log=logs_as_json())
         head = {"name": task.spec.name, **({"date": str(task.night)} if task.night else {})}
         try:

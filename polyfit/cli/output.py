@@ -20,6 +20,7 @@ __all__ = [
     "ClosedPipe",
     "check_folder",
     "discard_stdout",
+    "forget_run",
     "guarded_stdout",
     "log_as_json",
     "logs_as_json",
@@ -42,6 +43,11 @@ class _Log:
 def log_as_json(chosen: bool) -> None:
     """From now on messages on stderr are lines of JSON, or are not."""
     _Log.as_json, _Log.about = chosen, {}
+
+
+def forget_run() -> None:
+    """The next messages are not about the run of those before."""
+    _Log.about = {}
 
 
 def logs_as_json() -> bool:

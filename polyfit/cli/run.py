@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from polyfit.cli import options
-from polyfit.cli.output import log_as_json, write_line
+from polyfit.cli.output import forget_run, log_as_json, write_line
 from polyfit.cli.specs import load_specs, refuse
 
 __all__ = ["run_specs"]
@@ -89,6 +89,7 @@ def run_specs(
     tasks = tasks_of(specs, wanted)
     summaries = run_all(tasks, execution, as_json, debug, report)
     if wanted:
+        forget_run()
         for line in nightly_summary(tasks, summaries):
             write_line(line)
     if as_json:

@@ -207,6 +207,23 @@ def test_nights_have_their_dates_in_json(command: Command, nightly: Path) -> Non
     assert all(complete[key] == made_up[key] for key in same if key not in ("date", "run"))
 
 
+def test_lines_of_json_are_of_their_own_night(command: Command, nightly: Path) -> None:
+    command("run", nightly, "--date", night(2))
+    options = ("--since", night(1), "--date", night(3), "--log-format", "json")
+    ended = command("run", nightly, *options)
+    lines = [json.loads(line) for line in ended.err.splitlines()]
+    about = {(one.get("run"), one.get("attempt")) for one in lines}
+    assert len(about) == 3, "two nights that are run, and what is of neither"
+    of_none = [one["message"] for one in lines if "run" not in one and "attempt" not in one]
+    assert [text.endswith("is complete already") for text in of_none[:-1]] == [True]
+    assert of_none[-1].startswith("3 nightly runs: 1 complete already, 2 run")
+
+
+def test_an_empty_since_is_no_date(command: Command, nightly: Path) -> None:
+    ended = command("run", nightly, "--since", "")
+    assert (ended.code, "date ''; allowed: a day" in ended.err) == (2, True)
+
+
 def test_a_spec_without_a_date_has_no_nights(command: Command, small_spec: Path) -> None:
     ended = command("run", small_spec, "--since", night(1))
     assert ended.code == 2
