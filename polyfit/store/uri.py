@@ -29,7 +29,7 @@ _VARIABLE: Final = re.compile(
     r"\$\{(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^${}]*))?\}|\$(?P<bare>[A-Za-z_]\w*)|\$\{",
     re.ASCII,
 )
-_PLACEHOLDER: Final = re.compile(r"\{[A-Za-z_]\w*\}", re.ASCII)
+_PLACEHOLDER: Final = re.compile(r"\{+\s*[A-Za-z_]\w*\s*([:!.\[][^{}]*)?\}+", re.ASCII)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _ACCESS_POINT: Final = re.compile(
     r"arn:[^:/]+:s3[^:/]*:[^:/]*:[^:/]*:(outpost[:/][^:/]+[:/])?accesspoint[:/][^:/]+"
@@ -71,9 +71,9 @@ def normalize_uri(uri: str) -> str:
         raise AddressError("is no store")
     if variable := _VARIABLE.search(uri):
         raise AddressError(f"holds {variable[0]}, which nothing replaces here", "its value")
-    for placeholder in _PLACEHOLDER.findall(uri):
-        if placeholder != DATE:
-            raise AddressError(f"holds {placeholder}, which nothing replaces", DATE)
+    for placeholder in _PLACEHOLDER.finditer(uri):
+        if placeholder[0] != DATE:
+            raise AddressError(f"holds {placeholder[0]}, which nothing replaces", DATE)
     if uri.startswith(("//", ":")):  # the scheme is missing
         raise AddressError("is no store")
     found = _SCHEME.fullmatch(uri.strip())
@@ -141,7 +141,7 @@ def normalize_endpoint(url: str, uri: str | None = None) -> str:
         usable = False
     if usable and "@" in parts.netloc:
         raise AddressError("holds credentials; boto3's own chain finds them")
-    if not usable or not url.isprintable() or re.search(r"[?#\s]", url):
+    if not usable or not url.isprintable() or re.search(r"[?#\s{}]", url):
         raise AddressError("is no endpoint")
     path = parts.path.rstrip("/")
     if uri is not None and not is_s3(uri):

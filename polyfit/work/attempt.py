@@ -250,7 +250,8 @@ class Attempt:
         first = self.retries.store_failed_at is None
         pause_s = self.retries.store_pause_s(error, time.monotonic())
         if first:
-            self.log.message(f"{error}; trying again for up to {STORE_BUDGET_S:g} s")
+            line = f"{error}; trying again for up to {STORE_BUDGET_S:g} s"
+            self.log.message(Message(line, level="warning"))
         time.sleep(random.uniform(pause_s / 2, pause_s))
 
     def _report_refused(self, result: TaskResult) -> None:

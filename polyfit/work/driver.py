@@ -22,7 +22,7 @@ from polyfit.run.ledger import Ledger
 from polyfit.run.reader import Run
 from polyfit.run.renewal import LeaseRenewer
 from polyfit.spec.advice import advice
-from polyfit.spec.dates import read_date
+from polyfit.spec.dates import fill_date, read_date
 from polyfit.spec.plan import Plan, dump_json
 from polyfit.spec.precheck import Precheck
 from polyfit.spec.spec import Spec
@@ -126,7 +126,7 @@ def execute(
             try:
                 source, reuse_line = reuse_source(reuse, endpoint_url, run, plan, day)
             except PolyfitError as error:
-                if not _gave_rows(reuse, ledger):
+                if not _gave_rows(reuse, ledger, run, day):
                     raise
                 on_message(f"warning: --reuse {reuse}: {error}")
         ledger.open(spec.text)
@@ -172,12 +172,15 @@ def _both(first: Listener, second: Listener) -> Listener:
     return listen
 
 
-def _gave_rows(reuse: str | os.PathLike[str], ledger: Ledger) -> bool:
-    """Whether a complete run took rows of the run at this address before: that may be gone now."""
+def _gave_rows(reuse: str | os.PathLike[str], ledger: Ledger, run: StoreAddress, day: Date) -> bool:
+    """Whether a complete run took rows of the run at this address, or of this name, before: that
+    may be gone now."""
     if not ledger.complete():
         return False
-    taken = (facts.get("reuse", {}).get("run") for facts in ledger.attempts())
-    return StoreAddress.of(reuse).uri in taken
+    name = fill_date(str(reuse), day)
+    named = {StoreAddress.of(name).uri, f"{run.uri.rsplit('/', 2)[0]}/{name}"}
+    noted = (facts.get("reuse") for facts in ledger.attempts())
+    return any(isinstance(one, dict) and one.get("run") in named for one in noted)
 
 
 def _attempt_name() -> str:

@@ -218,6 +218,23 @@ def test_a_run_to_reuse_is_looked_for_before_anything_is_written(tmp_path: Path)
         run(tmp_path / "new", FIRST, reuse="typo")
 
 
+@pytest.mark.parametrize("in_full", [False, True])
+def test_a_complete_run_of_a_date_needs_no_more_what_it_reused(
+    tmp_path: Path, in_full: bool
+) -> None:
+    reuse = f"{tmp_path}/" * in_full + "first/night-{date}"
+    options = {"run_id": "night-{date}", "date": "2026-03-01"}
+    first = run(tmp_path, FIRST, **options)
+    run(tmp_path, MORE_SEEDS, reuse=reuse, **options)
+    shutil.rmtree(first.uri)
+    messages: list[str] = []
+    again = run(tmp_path, MORE_SEEDS, reuse=reuse, on_message=messages.append, **options)
+    assert again.complete
+    assert sum(line.startswith(f"warning: --reuse {reuse}: ") for line in messages) == 1
+    with pytest.raises(RunNotFound):
+        run(tmp_path, MORE_SEEDS, reuse="first/night-2026-03-02", **options)
+
+
 def test_a_run_with_none_of_the_fits_gives_none_and_one_line_says_so(
     tmp_path: Path, fitted: Fitted
 ) -> None:

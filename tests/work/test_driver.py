@@ -59,7 +59,7 @@ from polyfit.work import (
 )
 from polyfit.work.actor import ShardActor
 from polyfit.work.inline import InlineExecutor
-from polyfit.work.progress import Progress
+from polyfit.work.progress import Message, Progress
 from polyfit.work.task import Job, Task, TaskResult
 from polyfit.work.worker import ShardWorker
 from polyfit.work.workplace import Workplace
@@ -922,10 +922,13 @@ def test_a_store_that_does_not_come_back_ends_the_run(
         calls.append(args)
         raise StoreError("planted", transient)
 
+    lines: list[str] = []
     monkeypatch.setattr(worker, "run_shard", failing)
     with pytest.raises(StoreError, match="planted"):
-        run(tmp_path)
+        run(tmp_path, on_message=lines.append)
     assert (len(calls) > 1) is transient, "only what may pass is tried again"
+    levels = [Message.of(line).level for line in lines if "planted; trying again" in line]
+    assert levels == ["warning"] * transient
 
 
 def test_a_worker_that_does_not_see_the_drivers_folder_says_so(tmp_path: Path) -> None:
