@@ -10,7 +10,7 @@ import ray
 
 from polyfit.errors import ClusterError, PolyfitError, StoreError
 from polyfit.work.capacity import pause_s
-from polyfit.work.progress import OnMessage
+from polyfit.work.progress import Message, OnMessage
 
 __all__ = ["StartFailures", "address_of", "is_here", "live_nodes", "node_name"]
 
@@ -114,7 +114,8 @@ class StartFailures:
     def _report(self, what: str, address: str) -> None:
         if (what, address) not in self._reported:
             self._reported.add((what, address))
-            self._on_message(f"{self.reason([address])}; {what}")
+            line = f"{self.reason([address])}; {what}"
+            self._on_message(Message(line, level="warning"))
 
     def avoided(self, node: dict[str, Any]) -> bool:
         """Whether no actor is to be started on a node now."""

@@ -23,7 +23,7 @@ from polyfit.work.capacity import MAX_IN_FLIGHT, actors_on_node, pause_s, wanted
 from polyfit.work.cluster import Connection, full_disk
 from polyfit.work.metrics import RunMetrics
 from polyfit.work.nodes import StartFailures, address_of, is_here, live_nodes, node_name
-from polyfit.work.progress import OnMessage, Progress
+from polyfit.work.progress import Message, OnMessage, Progress
 from polyfit.work.ray_errors import (
     death_cause,
     is_lasting,
@@ -315,7 +315,7 @@ class RayExecutor:
         if not transient or time.monotonic() - handle.started_at > OPENING_S:
             return False
         line = f"an actor cannot start: {error}; trying again for up to {OPENING_S:g} s"
-        self._report("store", line)
+        self._report("store", Message(line, level="warning"))
         return True
 
     def _note_death(self, handle: ActorHandle, error: Exception) -> None:

@@ -221,7 +221,7 @@ def test_lines_of_json_are_of_their_own_night(command: Command, nightly: Path) -
 
 def test_an_empty_since_is_no_date(command: Command, nightly: Path) -> None:
     ended = command("run", nightly, "--since", "")
-    assert (ended.code, "date ''; allowed: a day" in ended.err) == (2, True)
+    assert (ended.code, "--since ''; allowed: a day" in ended.err) == (2, True)
 
 
 def test_a_spec_without_a_date_has_no_nights(command: Command, small_spec: Path) -> None:
