@@ -14,10 +14,13 @@ import manifest_rules
 import pytest
 import rayjob_rules
 import yaml
+from commands import Command
 from deployed import DEPLOY, ROOT, Document, documents, files
 from limits import HANG_S
 from manifests import errors, node_at, pods, put
 from scripts import executable
+
+from polyfit.errors import Exit
 
 pytestmark = pytest.mark.process  # kubectl: conftest.py does not look behind a cache or a class
 
@@ -298,6 +301,8 @@ def test_an_overlay_of_ones_own_changes_the_spec_the_store_and_the_owner(tmp_pat
     (config,) = (it for it in objects if it["kind"] == "ConfigMap")
     pod = pods(cronjob)["pod"]
     assert pod["containers"][0]["args"][0] == "/specs/my.yaml"
+    region = {"name": "AWS_DEFAULT_REGION", "value": "us-east-1"}
+    assert region in pod["containers"][0]["env"]
     (specs,) = (it for it in pod["volumes"] if it["name"] == "specs")
     assert specs["configMap"]["name"] == config["metadata"]["name"]
     template = cronjob["spec"]["jobTemplate"]["spec"]["template"]
@@ -510,3 +515,22 @@ def test_the_entrypoint_of_a_rayjob_is_a_run_with_and_without_a_night() -> None:
             "--date",
             "2026-11-23",
         ]
+
+
+def test_the_morning_compares_the_run_that_the_night_made(tmp_path: Path, command: Command) -> None:
+    """By the arguments of both, of a spec and a store in a folder."""
+    (container,) = pods(one("pod/compare", "CronJob"))["pod"]["containers"]
+    (nightly,) = pods(one("pod/nightly", "CronJob"))["pod"]["containers"]
+    spec, store = tmp_path / "spec.yaml", tmp_path / "store"
+    spec.write_text("name: s\nfit: {steps: 9, points: 40}\nsweep: {seed: {count: 2}}\n", "utf-8")
+    given = {nightly["args"][0]: str(spec), nightly["args"][2]: str(store)}
+    compare = [given.get(it, it) for it in [*container["command"][1:], *container["args"]]]
+
+    ended = command(*compare)
+    assert (ended.code, "has not been run" in ended.err) == (Exit.USAGE, True)
+    for date in ("2026-03-01", "2026-03-02"):
+        run = ["run", spec, "--store", store, "--run-id", "nightly-{date}", "--date", date]
+        assert command(*run).code == Exit.COMPLETE
+    ended = command(*compare, "--date", "2026-03-02")
+    assert ended.code == Exit.COMPLETE
+    assert "2026-03-01" in ended.out
