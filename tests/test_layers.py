@@ -222,6 +222,7 @@ WINGS = {
         "driver": "",
         "recompute": "torch numpy",
         "job_start": "",
+        "job_store": "",
         "submission": "",
         "job_server": "ray",
         "job_follower": "",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
     from polyfit.work.job_server import JobServer
-    from polyfit.work.submission import Submission
+    from polyfit.work.submission import Job, Submission
 
 __all__ = ["submit_specs"]
 
@@ -121,23 +121,41 @@ def _passed_on(context: click.Context) -> list[str]:
     return words
 
 
-def _submit(server: "JobServer", submission: "Submission") -> str:
-    """The id of the job of these runs that has not ended, started if there is none."""
+def _submit(server: "JobServer", submission: "Submission") -> "Job":
+    """The job of these runs that has not ended, started if there is none."""
+    from polyfit.work.submission import Job
+
     while True:
         latest, job_id = server.find(submission)
         if latest is not None and not latest.status.is_terminal():
+            job, same = _found(latest, submission)
             owner = (latest.metadata or {}).get("owner", "somebody")
-            _say(f"this was submitted before by {owner}, as {latest.submission_id}: following it")
-            return str(latest.submission_id)
+            _say(f"this was submitted before by {owner}, as {job.id}: following it")
+            if not same:
+                _say("options and keys that differ from that submission do not count now")
+            return job
         with tempfile.TemporaryDirectory() as folder:
             submission.write(Path(folder))
             if server.start(submission, job_id, folder):
                 _say(f"submitted to {server.url} as {job_id}")
-                return job_id
+                return Job(job_id, submission.nonce)
+
+
+def _found(details: "JobDetails", submission: "Submission") -> tuple["Job", bool]:
+    """A job that was found by its runs, and whether all that was sent is the same.
+
+    Raises:
+        UsageError: it has another plan, or another endpoint.
+    """
+    from polyfit.work.submission import Job
+
+    metadata = details.metadata or {}
+    job = Job(str(details.submission_id), metadata.get("nonce", ""))
+    return job, submission.check_same(job.id, metadata)
 
 
 def _follow(
-    server: "JobServer", submission: "Submission", job_id: str, no_wait: bool, as_json: bool
+    server: "JobServer", submission: "Submission", job: "Job", no_wait: bool, as_json: bool
 ) -> int:
     """Follow a job until it has ended, or until it runs if ``no_wait``; the exit code."""
     from polyfit.work.job_end import noted_exit, true_exit
@@ -148,16 +166,19 @@ def _follow(
         with stderr_may_fail() if no_wait or as_json else nullcontext():
             click.echo(text, nl=False, err=no_wait or as_json)
 
-    follower = JobFollower(server, job_id, show, _say, time)
-    goes_on = f"the job {job_id} goes on: the same command follows it, and with --stop it stops it"
+    follower = JobFollower(server, job, show, _say, time)
+    goes_on = f"the job {job.id} goes on: the same command follows it, and with --stop it stops it"
     with watching(goes_on):
-        details = follower.follow(lambda log: no_wait and STARTING in log)
+        details = follower.follow(STARTING if no_wait else None)
+    if follower.log_given_up:
+        logs = " and ".join(f"`polyfit status {run} --log`" for run in submission.runs)
+        _say(f"the job's log cannot be read; {logs} shows the driver's")
     code = None
     if details is None or details.status.is_terminal():
-        code, why = true_exit(details, lambda: noted_exit(submission, job_id))
+        code, why = true_exit(details, lambda: noted_exit(submission, job.nonce))
         if why is not None:
             _say(why)
-    _show(server, submission, job_id, details, code, as_json, no_wait)
+    _show(server, submission, job, details, code, as_json, no_wait)
     return code or 0
 
 
@@ -169,23 +190,23 @@ def _stop(server: "JobServer", submission: "Submission", as_json: bool) -> int:
     latest, _ = server.find(submission)
     if latest is None:
         raise UsageError(f"no job of {submission.run_uris} is known at {server.url}")
-    job_id = str(latest.submission_id)
+    job, _ = _found(latest, submission)
     if not latest.status.is_terminal():
-        server.stop(job_id)
-        _say(f"stopping {job_id}: its running shards have up to 25 s to be stored")
-    follower = JobFollower(server, job_id, lambda text: None, _say, time)
-    with watching(f"the job {job_id} is being stopped all the same"):
+        server.stop(job.id)
+        _say(f"stopping {job.id}: its running shards have up to 25 s to be stored")
+    follower = JobFollower(server, job, lambda text: None, _say, time)
+    with watching(f"the job {job.id} is being stopped all the same"):
         details = follower.follow()
-    code, why = true_exit(details, lambda: noted_exit(submission, job_id))
-    _say(f"{job_id}: {why or f'it has ended by itself, with exit code {int(code)}'}")
-    _show(server, submission, job_id, details, code, as_json, False)
+    code, why = true_exit(details, lambda: noted_exit(submission, job.nonce))
+    _say(f"{job.id}: {why or f'it has ended by itself, with exit code {int(code)}'}")
+    _show(server, submission, job, details, code, as_json, False)
     return Exit.COMPLETE
 
 
 def _show(
     server: "JobServer",
     submission: "Submission",
-    job_id: str,
+    job: "Job",
     details: "JobDetails | None",
     code: int | None,
     as_json: bool,
@@ -196,7 +217,7 @@ def _show(
         from polyfit.show.data import to_json
 
         facts = {
-            "job": job_id,
+            "job": job.id,
             "address": server.url,
             "runs": [run.uri for run in submission.runs],
             "status": None if details is None else details.status.value,
@@ -204,7 +225,7 @@ def _show(
         }
         click.echo(to_json(facts))
     elif no_wait:
-        click.echo(job_id)
+        click.echo(job.id)
 
 
 def _say(line: str) -> None:

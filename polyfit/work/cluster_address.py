@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from polyfit.errors import UsageError
 from polyfit.store.uri import mask_credentials
 
-__all__ = ["HostPort", "inside_ray_job", "job_server_url", "named_cluster", "submission_id"]
+__all__ = ["HostPort", "inside_ray_job", "job_facts", "job_server_url", "named_cluster"]
 
 _HOST_PORT: Final = re.compile(r"(ray://)?(?:\[([^\[\]/,\s]+)\]|([^\[\]:/,\s]+)):([0-9]{1,5})")
 
@@ -49,12 +49,18 @@ def inside_ray_job() -> bool:
     return _JOB in os.environ
 
 
-def submission_id() -> str | None:
-    """The submission id of the Ray job whose entrypoint this process is; None if of none."""
+def job_facts() -> dict[str, str]:
+    """What is noted of the Ray job whose entrypoint this process is; empty if of none.
+
+    Its submission id, and the ``nonce`` of its submission: a job of another cluster may have the
+    same id.
+    """
     try:
-        return str(json.loads(os.environ[_JOB])["metadata"]["job_submission_id"])
+        metadata = json.loads(os.environ[_JOB])["metadata"]
+        nonce = {"nonce": str(metadata["nonce"])} if "nonce" in metadata else {}
+        return {"job": str(metadata["job_submission_id"]), **nonce}
     except (KeyError, ValueError, TypeError):
-        return None
+        return {}
 
 
 def job_server_url(address: str | None) -> str:

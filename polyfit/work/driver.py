@@ -28,7 +28,7 @@ from polyfit.spec.precheck import Precheck
 from polyfit.spec.spec import Spec
 from polyfit.store.address import StoreAddress
 from polyfit.work.attempt import Attempt
-from polyfit.work.cluster_address import submission_id
+from polyfit.work.cluster_address import job_facts
 from polyfit.work.driver_log import DriverLog
 from polyfit.work.heartbeat import Heartbeat
 from polyfit.work.progress import Listener, OnMessage, Progress
@@ -189,8 +189,7 @@ def _attempt_name() -> str:
 
 def _facts(attempt: str, workplace: Workplace, plan: Plan) -> dict[str, Any]:
     """What is noted with an attempt when it begins."""
-    job = submission_id()
-    return ({} if job is None else {"job": job}) | {
+    return job_facts() | {
         "attempt": attempt,
         "started_at": now(),
         "host": socket.gethostname(),

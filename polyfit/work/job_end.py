@@ -49,22 +49,23 @@ def true_exit(
     return code, f"{what}; its driver noted exit code {code}{f'; {_RESUME}' if code else ''}"
 
 
-def noted_exit(submission: Submission, job_id: str) -> int | None:
+def noted_exit(submission: Submission, nonce: str) -> int | None:
     """The exit code that the driver of a job noted: of several runs the first that is not 0.
 
+    ``nonce`` is that of the job's submission: by its id alone it could be another cluster's.
     None if there is none, and not all runs are known to be complete.
 
     Raises:
         PolyfitError: the store cannot be read.
     """
     pairs = zip(submission.runs, submission.plans, strict=True)
-    codes = [_noted_of_run(Ledger(run.open(), plan), job_id) for run, plan in pairs]
+    codes = [_noted_of_run(Ledger(run.open(), plan), nonce) for run, plan in pairs]
     return next((code for code in codes if code), None if None in codes else 0)
 
 
-def _noted_of_run(ledger: Ledger, job_id: str) -> int | None:
+def _noted_of_run(ledger: Ledger, nonce: str) -> int | None:
     for facts in ledger.attempts():
-        if facts.get("job") == job_id:
+        if facts.get("nonce") == nonce:
             code = facts.get("exit_code")
             return code if isinstance(code, int) else None
     return 0 if sealed_bytes(ledger.store) is not None else None  # it was complete already

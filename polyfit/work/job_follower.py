@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from polyfit.errors import ClusterError
 from polyfit.run.clock import Clock
 from polyfit.work.progress import QUIET_AFTER_S, OnMessage
+from polyfit.work.submission import Job
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -22,7 +23,7 @@ LOG_CHARS_PER_S: Final = 200_000
 """The log is read as a whole each time: the longer it is, the less often."""
 
 LOG_TRIES: Final = 3
-"""How often the log of a job that has ended is asked for."""
+"""How often a log is asked for in vain before it is given up, if nothing else is waited for."""
 
 SILENT_S: Final = 600.0
 """Seconds without an answer after which following ends; the job may go on."""
@@ -43,7 +44,7 @@ class JobFollower:
 
     Args:
         server: is asked for it.
-        job_id: its submission id.
+        job: which; one of this id with another nonce is a job of another cluster.
         on_log: receives what the job writes, piece by piece.
         on_message: receives lines about the following itself.
         clock: pauses between the questions.
@@ -52,18 +53,25 @@ class JobFollower:
     def __init__(
         self,
         server: Server,
-        job_id: str,
+        job: Job,
         on_log: Callable[[str], None],
         on_message: OnMessage,
         clock: Clock,
     ) -> None:
-        self._server, self._job_id, self._clock = server, job_id, clock
+        self._server, self._job, self._clock = server, job, clock
         self._on_log, self._on_message = on_log, on_message
         self._shown, self._log_failures = 0, 0
         self._failing = self._waiting = False
 
-    def follow(self, enough: Callable[[str], bool] = lambda log: False) -> "JobDetails | None":
-        """Pass on what the job writes until it has ended, or ``enough`` holds for its log.
+    @property
+    def log_given_up(self) -> bool:
+        """Whether the log could not be read when it was asked for last, several times."""
+        return self._log_failures >= LOG_TRIES
+
+    def follow(self, until: str | None = None) -> "JobDetails | None":
+        """Pass on what the job writes until it has ended, or has written ``until``.
+
+        A job that runs and whose log cannot be read may have written it.
 
         Returns:
             Its last details; None if the cluster does not know it, or no longer.
@@ -74,7 +82,7 @@ class JobFollower:
         began = answered = self._clock.monotonic()
         while True:
             try:
-                details = self._server.details(self._job_id)
+                details = self._server.details(self._job.id)
             except ClusterError as error:
                 if self._clock.monotonic() - answered > SILENT_S:
                     raise
@@ -82,12 +90,13 @@ class JobFollower:
                 self._clock.sleep(PAUSE_S)
                 continue
             answered = self._clock.monotonic()
-            if details is None:
+            if details is None or (details.metadata or {}).get("nonce") != self._job.nonce:
                 return None
             log = self._pass_on()  # after the status: complete if that is final
-            given_up = self._log_failures >= LOG_TRIES
-            ended = details.status.is_terminal() and (log is not None or given_up)
-            if ended or enough(log or ""):
+            if details.status.is_terminal() and (log is not None or self.log_given_up):
+                return details
+            unread = self.log_given_up and details.status == "RUNNING"
+            if until is not None and (until in (log or "") or unread):
                 return details
             if details.status == "PENDING" and answered - began >= QUIET_AFTER_S:
                 self._tell_waiting(details.message)
@@ -96,7 +105,7 @@ class JobFollower:
     def _pass_on(self) -> str | None:
         """The log, whose new part is passed on; None if it cannot be read now."""
         try:
-            log = self._server.log(self._job_id)
+            log = self._server.log(self._job.id)
         except ClusterError as error:
             self._log_failures += 1
             self._tell(error)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from json import JSONDecodeError
 from typing import Any, Final, TypeVar
 
 from ray.exceptions import AuthenticationError
@@ -21,6 +22,11 @@ ANSWER_S: Final = 60.0
 
 _UNKNOWN: Final = ("status code 404", "does not exist")
 """What Ray says of a job that it does not know; a proxy's 404 says nothing of it."""
+
+_OF_TOKEN: Final = ("Missing authentication token", "Invalid authentication token")
+"""What Ray answers with status 401 and 403; so may a proxy, or a server that is no Ray."""
+
+_MAX_CHARS: Final = 400
 
 _TALKATIVE: Final = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 """Loggers with a line about each upload; two of them have a level of their own."""
@@ -54,7 +60,7 @@ class JobServer:
             number = (job.submission_id or "").removeprefix(prefix)
             if number.isdecimal():
                 numbers.append(int(number))
-                if _is_of(job, submission):
+                if (job.metadata or {}).get("run") == submission.run_uris:
                     same.append((int(number), job))
         latest = max(same, key=lambda pair: pair[0], default=None)
         return latest and latest[1], f"{prefix}{max(numbers) + 1}"
@@ -63,8 +69,8 @@ class JobServer:
         """Start a job with this id, unless there is one.
 
         Returns:
-            Whether the job of this id is of the same runs: ours, or that of another who submitted
-            them at the same moment.
+            Whether the job of this id is ours: another who submitted the same at the same moment
+            may have been first.
 
         Raises:
             ClusterError: it cannot be started.
@@ -82,7 +88,7 @@ class JobServer:
             found = self.details(job_id)
             if found is None:
                 raise
-            return _is_of(found, submission)
+            return (found.metadata or {}).get("nonce") == submission.nonce
         return True
 
     def stop(self, job_id: str) -> None:
@@ -105,20 +111,31 @@ class JobServer:
     def _ask(self, question: Callable[[], T]) -> T:
         try:
             return in_thread(question).result(ANSWER_S)
-        except AuthenticationError:
+        except AuthenticationError as error:
+            raise ClusterError(self._refused(str(error).partition("\n")[0])) from None
+        except UnicodeEncodeError:
             raise ClusterError(
-                f"the Ray cluster at {self.url} asks for a token, and does not accept what was "
-                "sent: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's"
+                f"the token for the Ray cluster at {self.url} cannot be sent: it holds letters "
+                "beyond ASCII; set RAY_AUTH_TOKEN to the cluster's"
             ) from None
         except TimeoutError:
             reason = f"no answer within {ANSWER_S:g} s"
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except (JSONDecodeError, KeyError, TypeError):
+            reason = "it answers, but not as the job server of a Ray cluster does"
+        except (OSError, RuntimeError, ValueError) as error:
             reason = _last_line(error)
         raise ClusterError(f"the job server at {self.url}: {reason}")
 
-
-def _is_of(job: JobDetails, submission: Submission) -> bool:
-    return (job.metadata or {}).get("run") == submission.run_uris
+    def _refused(self, words: str) -> str:
+        """Why an answer is 401 or 403: Ray says that it is the token, others something else."""
+        if any(known in words for known in _OF_TOKEN):
+            return (
+                f"the Ray cluster at {self.url} asks for a token, and does not accept what was "
+                "sent: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's"
+            )
+        return (
+            f"the server at {self.url} refuses to answer, and not as a Ray cluster does: {words}"
+        )[:_MAX_CHARS]
 
 
 @contextmanager
@@ -136,9 +153,9 @@ def _only_address(url: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _last_line(error: Any, max_chars: int = 400) -> str:
+def _last_line(error: Any) -> str:
     """What an error says: of a traceback that the server sent, its last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
     head = lines[0] if lines else type(error).__name__
     text = f"{head.split(': Traceback')[0]}: {lines[-1]}" if len(lines) > 1 else head
-    return text[:max_chars]
+    return text[:_MAX_CHARS]

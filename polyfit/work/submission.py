@@ -8,30 +8,44 @@ import getpass
 import hashlib
 import json
 import os
+import secrets
 import shlex
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date as Date
 from pathlib import Path
 from typing import Final
 
 from polyfit.errors import UsageError
-from polyfit.run.address import STORE_VARIABLE, is_dated, run_address
+from polyfit.run.address import is_dated, run_address
 from polyfit.spec.dates import read_date
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 from polyfit.store.address import StoreAddress
 from polyfit.store.credentials import credentials_here, find_credential
-from polyfit.store.uri import is_s3
 from polyfit.work import job_start
+from polyfit.work.job_store import (
+    check_outlives,
+    environment_of,
+    less_overridden,
+    named_endpoint,
+)
 
-__all__ = ["Submission"]
-
-STOP_WAIT_S: Final = 40
-"""Seconds from SIGTERM to SIGKILL when the job is stopped: its shards need up to 25."""
+__all__ = ["Job", "Submission"]
 
 _START: Final = "start_polyfit.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job of a cluster: its id there, and the ``nonce`` of its submission.
+
+    Another cluster at the same address may have a job of the same id.
+    """
+
+    id: str
+    nonce: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +56,21 @@ class Submission:
         files: the text of each spec, by the name of its file there.
         plans: of the specs.
         runs: where each of them is stored, as seen from here.
+        endpoints: the S3 endpoint that is named for each; "" if the nodes' own counts.
         arguments: options of ``polyfit run`` there.
         python: the Python there.
         environment: variables that are set there.
+        nonce: of this submission alone.
     """
 
     files: dict[str, str]
     plans: tuple[Plan, ...]
     runs: tuple[StoreAddress, ...]
+    endpoints: tuple[str, ...]
     arguments: tuple[str, ...]
     python: str
     environment: dict[str, str]
+    nonce: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @classmethod
     def of(
@@ -78,7 +96,7 @@ class Submission:
         day = read_date(date)
         runs = tuple(run_address(*pair, store, endpoint_url, run_id, day) for pair in pairs)
         for spec, run in zip(specs, runs, strict=True):
-            _check_outlives(spec, store, run)
+            check_outlives(spec, store, run)
         words = {
             "--store": store,
             "--endpoint-url": endpoint_url,
@@ -88,11 +106,13 @@ class Submission:
         }
         given = [word for name, text in words.items() if text is not None for word in (name, text)]
         sent = [
-            _less_overridden(spec, run, store, endpoint_url)
+            less_overridden(spec, run, store, endpoint_url)
             for spec, run in zip(specs, runs, strict=True)
         ]
-        environment = _environment(sent, store)
-        made = cls(_files(sent), plans, runs, (*given, *options), python, environment)
+        environment = environment_of(sent, store)
+        endpoints = tuple(named_endpoint(spec, store, endpoint_url) for spec in specs)
+        arguments = (*given, *options)
+        made = cls(_files(sent), plans, runs, endpoints, arguments, python, environment)
         made._check_no_credential(sent)
         return made
 
@@ -114,7 +134,41 @@ class Submission:
     @property
     def metadata(self) -> dict[str, str]:
         """What Ray and its dashboard say of the job."""
-        return {"job_name": f"polyfit {self.name}", "run": self.run_uris, "owner": _owner()}
+        return {
+            "job_name": f"polyfit {self.name}",
+            "run": self.run_uris,
+            "owner": _owner(),
+            "plan": " ".join(plan.hash for plan in self.plans),
+            "endpoint": " ".join(self.endpoints).strip(),
+            "sent": self._digest(),
+            "nonce": self.nonce,
+        }
+
+    def check_same(self, job: str, metadata: Mapping[str, str]) -> bool:
+        """Check that a job with the same runs does the same: its plans, at the same endpoint.
+
+        Returns:
+            Whether all else that was sent is the same too.
+
+        Raises:
+            UsageError: it does not.
+        """
+        ours = self.metadata
+        for key in ("plan", "endpoint"):
+            found = metadata.get(key, "unknown")
+            if found != ours[key]:
+                there, here = (_shown(key, text) for text in (found, ours[key]))
+                raise UsageError(
+                    f"the job {job}, submitted by {metadata.get('owner', 'somebody')} for the same "
+                    f"run, has another {key}: {there}, and here it is {here}; allowed: what that "
+                    "one was submitted with, or another run id or store"
+                )
+        return metadata.get("sent") == ours["sent"]
+
+    def _digest(self) -> str:
+        """Of all that is sent."""
+        sent = [self.files, self.arguments, self.python, self.environment]
+        return hashlib.sha256(json.dumps(sent).encode()).hexdigest()[:16]
 
     @property
     def entrypoint(self) -> str:
@@ -155,50 +209,6 @@ def _files(specs: Sequence[Spec]) -> dict[str, str]:
     return files
 
 
-def _less_overridden(
-    spec: Spec, run: StoreAddress, store: str | None, endpoint_url: str | None
-) -> Spec:
-    """``spec``, whose store names no variables where ``store`` and ``endpoint_url`` count.
-
-    With them, who reads it there would need them.
-    """
-    if not spec.store_variables or (store is None and endpoint_url is None):
-        return spec
-    if store is None:
-        settings = {"store.endpoint_url": endpoint_url}
-    elif is_s3(run.uri):
-        settings = {"store.uri": store, "store.endpoint_url": endpoint_url}
-    else:  # a folder takes no other keys
-        settings = {"store": store}
-    words = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    return Spec.parse(spec.text, spec.source, words)
-
-
-def _environment(specs: Sequence[Spec], store: str | None) -> dict[str, str]:
-    """Time to stop, and the variables of this environment from which the stores follow."""
-    names = {name for spec in specs for name in spec.store_variables}
-    if store is None and not all(spec.store for spec in specs):
-        names.add(STORE_VARIABLE)
-    here = {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
-    return {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), **here}
-
-
-def _check_outlives(spec: Spec, store: str | None, run: StoreAddress) -> None:
-    """Check that the store of ``run`` is named, and may be the same seen from the cluster.
-
-    Raises:
-        UsageError: it is not.
-    """
-    named = store or (spec.store.uri if spec.store else os.environ.get(STORE_VARIABLE))
-    if not named or not (is_s3(run.uri) or os.path.isabs(named)):
-        found = f"{named!r} is a folder of this machine" if named else "none is named"
-        raise UsageError(
-            f"{spec.source}: a Ray job needs a store that outlives it, and {found}; allowed: "
-            "s3://bucket/prefix, or the absolute path of a folder that all nodes share, in the "
-            "spec or with --store"
-        )
-
-
 def _reused(reuse: str, store: str | None, endpoint_url: str | None, day: Date) -> str:
     """The run to take rows from, in a form that means the same there."""
     if os.path.isdir(reuse):
@@ -207,6 +217,13 @@ def _reused(reuse: str, store: str | None, endpoint_url: str | None, day: Date) 
         return reuse
     spec = Spec.load(reuse)
     return run_address(spec, Plan.of(spec), store, endpoint_url, date=day).uri
+
+
+def _shown(key: str, text: str) -> str:
+    """Hashes of plans as they are shown everywhere; an endpoint that is named nowhere."""
+    if key == "plan":
+        return " ".join(word[:12] for word in text.split())
+    return text or "that of the cluster's nodes"
 
 
 def _owner() -> str:

@@ -209,6 +209,19 @@ def test_a_job_is_found_left_stopped_and_resumed(
             "--stop it stops it\n"
         )
         wait_for(lambda: shards(seaweed, store, "stopped"), "a stored shard", follower)
+        same_run = (*ours, "--set", "fit.steps=7", "--run-id", plan.run_id)
+        for refused in (command(*same_run), command(*same_run, "--stop")):
+            assert refused.code == 2, refused.err
+            assert f"the job {job}, submitted by" in refused.err
+            assert f"has another plan: {plan.hash[:12]}, and here it is" in refused.err
+        with proxied(cluster.dashboard_url, _no_log) as proxy:
+            begun = command(
+                *("submit", path, "--address", proxy.url, "--store", store, "--wait", "30"),
+                "--no-wait",
+            )
+        assert (begun.code, begun.out) == (0, f"{job}\n"), begun.err
+        assert "options and keys that differ from that submission do not count" in begun.err
+        assert f"`polyfit status {store}/stopped/{plan.run_id} --log` shows" in begun.err
         for name, value in seaweed.env.items():
             monkeypatch.setenv(name, value)
         stopped = command(*ours, "--stop", "--json")
@@ -236,9 +249,15 @@ def test_a_job_is_found_left_stopped_and_resumed(
     run = StoreAddress.of(f"{store}/stopped/{plan.run_id}", seaweed.endpoint_url)
     attempts = Ledger(run.open(), plan).attempts()
     assert [facts["job"] for facts in attempts] == [job, f"stopped-{plan.run_id}-2"]
+    assert len({facts["nonce"] for facts in attempts}) == 2
     nothing = command(*ours, "--stop")
     assert nothing.code == 0
     assert nothing.err.endswith("-2: it has ended by itself, with exit code 0\n")
+
+
+def _no_log(request: Request) -> str | None:
+    """As for a log that is not UTF-8."""
+    return "500" if request.path.endswith("/logs") else None
 
 
 OTHER = """\
@@ -303,12 +322,17 @@ def test_a_job_that_is_not_there_is_not_stopped(
 
 
 def test_a_cluster_that_asks_for_a_token_says_so(cluster: RayHead, store: str, sweep: Path) -> None:
-    ended = polyfit_run(
-        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64},
-        "submit", str(sweep), "--address", cluster.dashboard_url, "--store", store,
-    )  # fmt: skip
-    assert ended.returncode == 6, ended.stderr
-    assert f"polyfit: the Ray cluster at {cluster.dashboard_url} asks for a token" in ended.stderr
+    for token, said in {
+        "f" * 64: f"polyfit: the Ray cluster at {cluster.dashboard_url} asks for a token",
+        "\u65e5\u672c": "cannot be sent: it holds letters beyond ASCII; set RAY_AUTH_TOKEN",
+    }.items():
+        ended = polyfit_run(
+            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
+            "submit", str(sweep), "--address", cluster.dashboard_url, "--store", store,
+        )  # fmt: skip
+        assert ended.returncode == 6, ended.stderr
+        assert said in ended.stderr
+        assert ended.stderr.count("\n") == 1
 
 
 def test_where_no_job_server_answers_it_says_so(command: Command, store: str, sweep: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 import polyfit
 from polyfit.errors import UsageError
-from polyfit.work.cluster_address import job_server_url, named_cluster, submission_id
+from polyfit.work.cluster_address import job_facts, job_server_url, named_cluster
 
 
 @pytest.mark.parametrize(
@@ -85,17 +85,21 @@ def test_what_is_no_url_of_a_job_server_is_refused(
 @pytest.mark.parametrize(
     ("config", "found"),
     [
-        (None, None),
-        ("[", None),
-        ("[]", None),
-        ("{}", None),
-        ('{"metadata": {"job_submission_id": "a-1"}}', "a-1"),
+        (None, {}),
+        ("[", {}),
+        ("[]", {}),
+        ("{}", {}),
+        ('{"metadata": {"job_submission_id": "a-1"}}', {"job": "a-1"}),
+        (
+            '{"metadata": {"job_submission_id": "a-1", "nonce": "f0"}}',
+            {"job": "a-1", "nonce": "f0"},
+        ),
     ],
 )
 def test_a_driver_knows_its_job(
-    monkeypatch: pytest.MonkeyPatch, config: str | None, found: str | None
+    monkeypatch: pytest.MonkeyPatch, config: str | None, found: dict[str, str]
 ) -> None:
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     if config is not None:
         monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", config)
-    assert submission_id() == found
+    assert job_facts() == found

@@ -86,16 +86,16 @@ def test_where_ray_has_no_code_the_attempt_says_it(
 def test_of_several_runs_the_first_failure_counts(
     tmp_path: Path, codes: list[int | str | None], noted: int | None
 ) -> None:
-    """Attempts of other jobs, and of none, are not looked at."""
+    """Attempts of a job of the same id on another cluster, and of none, are not looked at."""
     specs = [Spec.parse(f"name: a{n}") for n in range(len(codes))]
     submission = Submission.of(specs, str(tmp_path), None, None, None, None, [], "python")
     for code, run, plan in zip(codes, submission.runs, submission.plans, strict=True):
         ledger = Ledger(run.open(), plan)
-        ledger.note_attempt("one", {"job": "ours-1", "exit_code": 5})
+        ledger.note_attempt("one", {"job": "ours-2", "nonce": "f1", "exit_code": 5})
         ledger.note_attempt("two", {"exit_code": 5})
         if code == "complete before":
             ledger.store.put(MANIFEST, b'{"bytes":1,')
         elif code != "no attempt":
             noted_code = {} if code is None else {"exit_code": code}
-            ledger.note_attempt("three", {"job": "ours-2"} | noted_code)
-    assert noted_exit(submission, "ours-2") == noted
+            ledger.note_attempt("three", {"job": "ours-2", "nonce": "f2"} | noted_code)
+    assert noted_exit(submission, "f2") == noted

@@ -1,6 +1,5 @@
 """Following a job over a connection that breaks: no line is lost or shown twice."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -8,13 +7,18 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 
 from polyfit.errors import ClusterError
 from polyfit.work.job_follower import LOG_TRIES, SILENT_S, JobFollower
+from polyfit.work.submission import Job
 
 Answer = str | None  # None: the connection breaks
 
 
-def details(status: str) -> JobDetails:
+def details(status: str, nonce: str = "ours") -> JobDetails:
     return JobDetails(
-        type=JobType.SUBMISSION, status=JobStatus(status), entrypoint="", message="no node yet"
+        type=JobType.SUBMISSION,
+        status=JobStatus(status),
+        entrypoint="",
+        message="no node yet",
+        metadata={"nonce": nonce},
     )
 
 
@@ -27,9 +31,12 @@ class Script:
     shown: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
+    given_up: bool = False
 
     def details(self, job_id: str) -> JobDetails | None:
         state = self._next(self.states)
+        if state == "of another cluster":
+            return details("SUCCEEDED", "theirs")
         return None if state == "unknown" else details(state)
 
     def log(self, job_id: str) -> str:
@@ -47,9 +54,12 @@ class Script:
     def sleep(self, seconds: float, /) -> None:
         self.pauses.append(seconds)
 
-    def follow(self, enough: Callable[[str], bool] = lambda log: False) -> JobDetails | None:
-        follower = JobFollower(self, "job", self.shown.append, self.messages.append, self)
-        return follower.follow(enough)
+    def follow(self, until: str | None = None) -> JobDetails | None:
+        job = Job("job", "ours")
+        follower = JobFollower(self, job, self.shown.append, self.messages.append, self)
+        ended = follower.follow(until)
+        self.given_up = follower.log_given_up
+        return ended
 
 
 def test_the_log_is_passed_on_once_and_to_its_end() -> None:
@@ -86,6 +96,21 @@ def test_a_log_that_cannot_be_read_does_not_hide_the_end() -> None:
     assert ended is not None
     assert ended.status == "STOPPED"
     assert (script.shown, len(script.pauses)) == ([], LOG_TRIES - 1)
+    assert script.given_up
+
+
+def test_a_job_whose_log_cannot_be_read_has_begun_when_it_runs() -> None:
+    script = Script([*["PENDING"] * 5, "RUNNING"], [None])
+    begun = script.follow(until="begun")
+    assert begun is not None
+    assert begun.status == "RUNNING"
+    assert (script.given_up, len(script.pauses)) == (True, 5)
+
+
+def test_a_log_that_is_readable_again_is_not_given_up() -> None:
+    script = Script([*["RUNNING"] * 9, "SUCCEEDED"], [*[None] * LOG_TRIES, "a"])
+    script.follow()
+    assert (script.shown, script.given_up) == (["a"], False)
 
 
 def test_a_server_that_stays_silent_ends_the_following() -> None:
@@ -96,13 +121,17 @@ def test_a_server_that_stays_silent_ends_the_following() -> None:
     assert script.messages == ["broken; asking again"]
 
 
-def test_a_job_that_is_not_known_any_more_ends_the_following() -> None:
-    assert Script(["RUNNING", "unknown"], ["a"]).follow() is None
+@pytest.mark.parametrize("state", ["unknown", "of another cluster"])
+def test_a_job_that_is_not_known_any_more_ends_the_following(state: str) -> None:
+    """A job of the same id, on another cluster at this address, says nothing of ours."""
+    script = Script(["RUNNING", state], ["a", "theirs"])
+    assert script.follow() is None
+    assert script.shown == ["a"]
 
 
 def test_enough_ends_it_earlier() -> None:
     script = Script(["RUNNING"], ["a", "ab", "abc"])
-    ended = script.follow(lambda log: "b" in log)
+    ended = script.follow(until="b")
     assert ended is not None
     assert ended.status == "RUNNING"
     assert "".join(script.shown) == "ab"

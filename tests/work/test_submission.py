@@ -63,6 +63,48 @@ def test_its_name_and_metadata_say_what_runs() -> None:
     assert two.name != submission("name: a", "name: c").name
 
 
+def of(text: str, **keywords: str) -> tuple[Submission, dict[str, str]]:
+    made = submission(text, **keywords)  # type: ignore[arg-type]
+    return made, made.metadata
+
+
+def test_a_job_of_another_plan_or_endpoint_is_not_this_one() -> None:
+    """Though its run has the same name."""
+    made, ours = of("name: a\nrun_id: x")
+    other, theirs = of("name: a\nrun_id: x\nfit: {degree: 4}")
+    assert ours["run"] == theirs["run"]
+    found, here = other.plans[0].hash[:12], made.plans[0].hash[:12]
+    with pytest.raises(UsageError, match=f"a-x-1, .* has another plan: {found}, and .* {here};"):
+        made.check_same("a-x-1", theirs)
+    _, elsewhere = of("name: a\nrun_id: x", endpoint_url="http://other:1")
+    with pytest.raises(
+        UsageError, match="another endpoint: http://other:1, and here it is that of"
+    ):
+        made.check_same("a-x-1", elsewhere)
+    with pytest.raises(UsageError, match="another plan: unknown"):
+        made.check_same("a-x-1", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "keywords", "same"),
+    [
+        ("name: a", {}, True),
+        ("name: a", {"python": "/opt/python"}, False),
+        ("name: a", {"options": ("--retry-failed",)}, False),
+        ("name: a\nresources: {actors: {max: 1}}", {}, False),
+    ],
+)
+def test_a_job_of_the_same_plan_says_whether_all_is_the_same(
+    text: str, keywords: dict[str, str], same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint that only this machine's environment names is not sent."""
+    _, theirs = of("name: a")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    made, ours = of(text, **keywords)
+    assert ours["nonce"] != theirs["nonce"]
+    assert made.check_same("a-1", theirs) is same
+
+
 def test_specs_of_one_name_have_files_of_their_own() -> None:
     made = submission("name: a", "name: a\nfit: {degree: 4}", "name: a-1")
     assert [*made.files] == ["a.yaml", "a-1.yaml", "a-1-1.yaml"]
