@@ -21,6 +21,9 @@ __all__ = ["show_results"]
 DEFAULT_LIMIT: Final = 20
 SWEPT: Final = "swept"
 
+COUNTED_FITS: Final = 1_000_000
+"""Of more fits it is not counted how many match: the first few are found without reading all."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Query:
@@ -201,4 +204,10 @@ def _count(runs: "SeveralRuns", shown: int, query: _Query) -> str:
 
     rows = format_count(shown, "row")
     every = sum(run.plan.fits for run in runs.runs)
-    return rows if query.where or query.worst_per else f"{rows} of {every:,}"
+    if query.worst_per:
+        return rows
+    if not query.where:
+        return f"{rows} of {every:,}"
+    if every > COUNTED_FITS:
+        return f"{rows} of those that match"
+    return f"{rows} of {sum(map(len, runs.parts(['fit'], query.where))):,} that match"

@@ -235,6 +235,9 @@ def _operator(node: ast.expr, text: str) -> tuple[str, int] | None:
 
 def _advice(text: str) -> str:
     """What was probably meant by what Python's grammar reads in another way, or not at all."""
+    if text.count("(") != text.count(")"):
+        few = text.count("(") > text.count(")")
+        return f"; a parenthesis is {'not closed' if few else 'closed that was not opened'}"
     if "^" in text:
         return "; did you mean ** for ^?"
     if called := re.search(rf"\b({'|'.join(FUNCTIONS)})\s+([a-z0-9.]+)", text):

@@ -45,6 +45,7 @@ _EQUALITY: Final = (ast.Eq, ast.NotEq, ast.In, ast.NotIn)
 _WORDS: Final = {word for words in WORDS.values() for word in words}
 _OPERATORS: Final = {"&&": "and", "||": "or", "&": "and", "|": "or", "!": "not"}
 _FOREIGN: Final = re.compile(r"&&|\|\||[&|!]")
+_NUMBER: Final = re.compile(r"\s*[-+]?[\d.]+(e[-+]?\d+)?\s*", re.IGNORECASE)
 _NOT_FOREIGN: Final = re.compile(r"'[^']*'|\"[^\"]*\"|!=")
 
 
@@ -136,6 +137,26 @@ def filter_rows(rows: pa.Table, expression: pc.Expression, text: str) -> pa.Tabl
     """
     try:
         return rows.filter(expression)
-    except pa.ArrowException as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"where {text!r} cannot be tested: {reason}") from None
+    except pa.ArrowException:
+        raise UsageError(f"where {text!r} cannot be tested: {_mixed(rows, text)}") from None
+
+
+def _mixed(rows: pa.Table, text: str) -> str:
+    """Why a condition does not suit the types of its columns; Arrow speaks of its own functions."""
+    held = [f"{name} holds {_kind(rows[name].type)}" for name in sorted(condition_columns(text))]
+    constants = [
+        node.value for node in ast.walk(parse_condition(text)) if isinstance(node, ast.Constant)
+    ]
+    quoted = [one for one in constants if isinstance(one, str) and _NUMBER.fullmatch(one)]
+    hint = f"; write {quoted[0]} without quotes" if quoted else ""
+    return (
+        "numbers are compared and computed with numbers, texts compared with texts, and a "
+        f"condition is true or false; {', '.join(held)}{hint}"
+    )
+
+
+def _kind(found: pa.DataType) -> str:
+    if pa.types.is_nested(found):
+        return "lists, which no condition takes"
+    number = pa.types.is_integer(found) or pa.types.is_floating(found)
+    return "numbers" if number else "texts"

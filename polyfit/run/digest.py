@@ -34,7 +34,7 @@ MEASURED: Final = ("loss", "max_error", "steps_taken", "steps_to_1pct")
 """Columns that have extremes."""
 
 _NEEDED: Final = ("fit", "loss", "optimum_loss", "max_error", "steps_taken", "status")
-_WHERE_THERE: Final = ("lr_share", "steps_to_1pct")
+_WHERE_THERE: Final = ("lr_limit", "lr_share", "steps_to_1pct")
 
 DIVERGED: Final = pl.col("status") == "diverged"
 FINISHED: Final = ~DIVERGED & pl.col("loss").is_not_null()

@@ -127,12 +127,19 @@ class Plots:
         return themed(fit_chart(curve), self._theme)
 
     def edge(self) -> Any:
-        """The rate as a share of the stability limit against the final loss.
+        """The rate as a share of the stability limit against the final loss; of a run whose fits
+        differ in that share.
 
-        >>> run.plot.edge()
+        >>> rates = polyfit.sweep("sin(x)", lr=[0.001, 0.01], store=folder, executor="inline")
+        >>> rates.plot.edge()
         alt.LayerChart(...)
         """
         found = self.shares
+        if found and not self.shares_differ:
+            raise UsageError(
+                f"every fit has the same share of its stability limit, {found[0]['share']:.4g}: an "
+                "edge shows where rates differ, as lr: {of_limit: {linspace: [0.1, 1.2, 12]}}"
+            )
         if not found:
             raise UsageError(
                 "no fit of this run has a stability limit: adam, newton and l1 have none"
@@ -196,8 +203,10 @@ class Plots:
         allowed = [field.name for field in self.digest.grouping.fields]
         if len(by) > 2 or any(name not in allowed for name in by):
             swept = ", ".join(allowed) or "none but seeds"
+            pooled = {*by} & {"seed", "noise_seed"}
+            why = "; a point is the median over the seeds" if pooled else ""
             raise UsageError(
-                f"by {', '.join(by)}: allowed are one or two of what is swept: {swept}"
+                f"by {', '.join(by)}: allowed are one or two of what is swept: {swept}{why}"
             )
         found = self.digest.by_field(self.digest.metric(kind), by or None)
         return themed(group_chart(found), self._theme)
@@ -283,6 +292,11 @@ class Plots:
         known = sample.filter(sample["lr_share"].is_not_null() & (sample["lr_share"] > 0))
         few = known.filter(sampled(known["fit"].to_numpy(), len(known), SHOWN_FITS))
         return few.select("fit", "loss", "status", share="lr_share").to_dicts()
+
+    @property
+    def shares_differ(self) -> bool:
+        """Whether ``shares`` has more than one share."""
+        return len({f"{fit['share']:.6g}" for fit in self.shares}) > 1
 
     @cached_property
     def siblings(self) -> list[dict[str, Any]]:

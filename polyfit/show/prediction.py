@@ -66,7 +66,7 @@ def prediction_text(prediction: Prediction, varied: Sequence[str]) -> str:
     rows = [_cells(kind, names, remedies) for kind in shown]
     table = format_table([*heads, "remedy"] if remedies else heads, rows) if shown else ""
     lines = [line.rstrip() for line in table.splitlines() if line.strip()]
-    if len(known) > len(shown):
+    if len(known) > len(shown):  # by two at least
         left_out = len(known) - len(shown)
         seen = " that were looked at and" if prediction.unchecked else " that"
         lines.append(f" and {left_out:,} kinds of fits{seen} are no worse than these")
@@ -85,7 +85,10 @@ def _merged(kinds: Sequence[Kind], names: list[str]) -> list[Kind]:
 
 
 def _most_urgent(kinds: list[Kind]) -> list[Kind]:
-    """As many as the table shows, in the order of the fits."""
+    """As many as the table shows, in the order of the fits; one more in place of a line that says
+    that there is one more."""
+    if len(kinds) == MAX_LINES + 1:
+        return kinds
     ranked = sorted(kinds, key=lambda kind: (_URGENCY.index(kind.future), -(kind.updates or 0)))
     return sorted(ranked[:MAX_LINES], key=lambda kind: kind.fit)
 

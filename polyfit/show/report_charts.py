@@ -181,7 +181,7 @@ def _curve_figure(key: str, curve: FitCurve) -> Figure:
 def rates(plots: Plots) -> Section | None:
     """The stability edge, where rates differ."""
     found = plots.shares
-    if len({f"{fit['share']:.6g}" for fit in found}) < 2:
+    if not plots.shares_differ:
         return None
     text = (
         "Left of the dashed line fits are predicted to be stable. Right of it a squared objective "
@@ -190,8 +190,18 @@ def rates(plots: Plots) -> Section | None:
     if plots.digest.total("diverged"):
         text += " Fits that diverged are at the top, whatever their loss."
     title = "The rate as a share of the stability limit, and the final loss"
-    figure = Figure("edge", title, "a point for each fit", [edge_chart(found, WIDTH, titled=False)])
+    note = f"a point for each fit; {_limits(plots.digest)}"
+    figure = Figure("edge", title, note, [edge_chart(found, WIDTH, titled=False)])
     return Section("rates", "The stability edge", text, [figure], layout="one")
+
+
+def _limits(found: Digest) -> str:
+    """The stability limits of the fits."""
+    limits = found.sample["lr_limit"].drop_nulls()
+    least, most = (f"{float(limit):.4g}" for limit in (limits.min(), limits.max()))  # type: ignore[arg-type]
+    if least == most:
+        return f"the stability limit is {least}"
+    return f"stability limits are from {least} to {most}"
 
 
 def time_line(attempts: list[dict[str, Any]]) -> Section | None:

@@ -86,8 +86,29 @@ class Algebra:
         return operation(self.lift(left), self.lift(right))
 
 
+class _Ranges(ast.NodeTransformer):
+    """Writes ``range == [a, b]`` as ``range_low == a and range_high == b``."""
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        match node:
+            case ast.Compare(
+                left=ast.Name(id="range"),
+                ops=[ast.Eq() | ast.NotEq() as op],
+                comparators=[ast.List(elts=[low, high]) | ast.Tuple(elts=[low, high])],
+            ):
+                ends = {"range_low": low, "range_high": high}
+                parts: list[ast.expr] = [
+                    ast.Compare(ast.Name(name), [op], [value]) for name, value in ends.items()
+                ]
+                joint = ast.And() if isinstance(op, ast.Eq) else ast.Or()
+                return ast.BoolOp(joint, parts)
+            case ast.Compare(left=ast.Name(id="range")):
+                raise NoCondition("write range == [-3, 3], or compare range_low and range_high")
+        return node
+
+
 def parse_condition(text: str) -> ast.expr:
-    """The tree of ``text``.
+    """The tree of ``text``, with ``range`` as its two columns.
 
     Raises:
         NoCondition: it is not Python's syntax.
@@ -95,7 +116,10 @@ def parse_condition(text: str) -> ast.expr:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "1if" and the like warn before they are refused
-            return ast.parse(text.strip(), mode="eval").body
+            tree = ast.parse(text.strip(), mode="eval").body
+            return _Ranges().visit(tree)  # type: ignore[no-any-return]
+    except NoCondition:
+        raise
     except _PARSE_ERRORS:
         hint = "did you mean == for =?" if _SINGLE_EQUALS.search(text) else ""
         raise NoCondition(hint) from None

@@ -105,6 +105,8 @@ class FolderStore:
                     "elsewhere"
                 ) from None
             cause = error.strerror or str(error)
+            if isinstance(error, FileNotFoundError):
+                cause = f"it cannot be made: {cause}"
             if isinstance(error, FileExistsError | NotADirectoryError):
                 cause += _obstacle((self._root / key).parent)
             raise StoreError(f"folder {self.uri}: {cause} ({key or 'listing'})") from error

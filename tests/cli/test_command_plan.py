@@ -122,6 +122,11 @@ def test_plan_shows_what_deserves_a_look_and_counts_the_rest(
     assert "not looked at" not in out
     assert "31 are not predicted (adam, l1)" in out
 
+    path.write_text(path.read_text().replace("stop: 31", "stop: 21"))
+    out = command("plan", path).out
+    assert out.count(" not within 100 ") + out.count(" converges in ") == 21
+    assert "no worse than these" not in out
+
 
 def test_kinds_that_a_condition_on_seeds_splits_are_one_line(
     command: Command, tmp_path: Path

@@ -58,6 +58,8 @@ def test_a_chart_has_the_format_of_its_files_name(
         (["--kind", "fit", "--out", "a.svg", "--by", "degree"], "--by belongs to the kinds"),
         (["--kind", "fit", "--out", "a.svg", "--fit", "20"], "this run has fits 0 to 19"),
         (["--kind", "paths", "--out", "a.svg"], "this run recorded no coefficients"),
+        (["--kind", "edge", "--out", "a.svg"], "every fit has the same share of its stability"),
+        (["--kind", "loss", "--out", "a.svg", "--by", "seed"], "a point is the median over the"),
     ],
 )
 def test_what_a_run_cannot_show_is_said(

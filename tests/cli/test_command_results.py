@@ -26,6 +26,48 @@ def test_a_condition_that_cannot_be_read_ends_with_2(command: Command, small_run
     assert "where 'loss ~ 3' cannot be read" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("degree > '3'", "degree holds numbers; write 3 without quotes"),
+        ("status > 3", "status holds texts\n"),
+        ("loss_history == 3", "loss_history holds lists, which no condition takes"),
+        ("degree == 3 and loss", "a condition is true or false; degree holds numbers, loss holds"),
+        ("range < 3", "write range == [-3, 3], or compare range_low and range_high"),
+    ],
+)
+def test_a_condition_that_mixes_kinds_is_refused_in_words_of_its_own(
+    command: Command, small_run: Run, where: str, error: str
+) -> None:
+    ended = command("results", small_run.uri, "--where", where)
+    assert (ended.code, ended.out) == (2, "")
+    assert error in ended.err
+    assert "kernel" not in ended.err
+
+
+def test_it_is_said_how_many_rows_match(
+    command: Command, small_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("results", small_run.uri, "--limit", "1", "--where", "fit >= 5")
+    assert command(*arguments).err == "1 row of 15 that match\n"
+    monkeypatch.setattr("polyfit.cli.results.COUNTED_FITS", 19)
+    assert command(*arguments).err == "1 row of those that match\n"
+
+
+def test_a_range_is_two_columns_in_a_condition(small_run: Run) -> None:
+    low, high = small_run.to_arrow(["range_low", "range_high"]).slice(0, 1).to_pylist()[0].values()
+    counts = [
+        len(small_run.to_arrow(["fit"], where))
+        for where in (
+            f"range == [{low!r}, {high!r}]",
+            f"not range != ({low!r}, {high!r})",
+            f"range == [{low!r}, {high + 1!r}]",
+            f"range != [{low!r}, {high + 1!r}]",
+        )
+    ]
+    assert counts == [20, 20, 0, 20]
+
+
 def test_results_as_json_are_one_object_with_every_row(command: Command, small_run: Run) -> None:
     ended = command("results", small_run.uri, "--json")
     facts = json.loads(ended.out)

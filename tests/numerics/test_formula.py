@@ -321,3 +321,11 @@ def test_blanks_and_needless_parentheses_change_nothing(text: str, data: st.Data
 )
 def test_needed_parentheses_stay(one: str, other: str) -> None:
     assert Formula.parse(one) != Formula.parse(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("sin(x", "not closed"), ("sin(x))", "closed that was not opened")]
+)
+def test_a_parenthesis_without_its_other_is_named(text: str, said: str) -> None:
+    with pytest.raises(FormulaError, match=f"; a parenthesis is {said}$"):
+        Formula.parse(text)

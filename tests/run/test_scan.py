@@ -39,9 +39,12 @@ record: {at: auto, of: [loss, coefficients]}
 
 
 @pytest.mark.parametrize("kind", [StoredRows, Run, Plots])
-def test_every_method_has_an_example_that_gives_what_it_says(kind: type, documented: Run) -> None:
+def test_every_method_has_an_example_that_gives_what_it_says(
+    kind: type, documented: Run, tmp_path: Path
+) -> None:
     calls = [n for n, it in vars(kind).items() if isinstance(it, FunctionType | classmethod)]
-    examples = doctest.DocTestFinder().find(kind, globs={"run": documented, "Run": Run})
+    names = {"run": documented, "Run": Run, "polyfit": polyfit, "folder": str(tmp_path)}
+    examples = doctest.DocTestFinder().find(kind, globs=names)
     shown = {example.name.rpartition(".")[2] for example in examples if example.examples}
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     for example in examples:

@@ -114,6 +114,15 @@ def test_a_filter_takes_words_and_comparisons(reader: Opened, text: str, rows: i
     assert reader.page.locator('[data-count="groups"]').inner_text() == shown
 
 
+def test_a_filter_names_a_column_that_is_not_there(reader: Opened) -> None:
+    reader.page.fill('input[data-filter="groups"]', "power, los < 3")
+
+    said = reader.page.locator('[data-count="groups"]').inner_text()
+    assert said == 'no column "los": nothing is filtered'
+    assert reader.page.locator("#groups tbody tr:visible").count() == 12
+    reader.page.fill('input[data-filter="groups"]', "")
+
+
 def test_a_point_has_a_tooltip(reader: Opened) -> None:
     point = reader.page.locator('[data-chart="loss-0"] .role-mark.mark-symbol path').first
     point.evaluate("mark => mark.scrollIntoView({block: 'center'})")  # not under the sticky bar

@@ -10,6 +10,7 @@ from polyfit.run.digest import digest
 from polyfit.run.reader import Run
 from polyfit.show.conclusion import conclusion
 from polyfit.show.findings import headline, to_look_at
+from polyfit.show.report_charts import rates as edge_section
 from polyfit.show.report_tables import groups_table, versus_table, versus_words
 from polyfit.spec.spec import Spec
 
@@ -127,3 +128,13 @@ def test_how_many_groups_of_two_runs_are_compared_and_why_not_all(rates: Run, fo
     assert versus_words(found, "more")[1:] == found.groups_in_words(found.tolerance)
     heads = [column.title for column in versus_table(found).columns]
     assert heads[:4] == ["lr", "median loss before", "median loss now", "change"]
+
+
+def test_the_edge_names_the_stability_limits(rates: Run) -> None:
+    limits = rates.to_polars(["lr_limit"])["lr_limit"]
+    section = edge_section(rates.plot)
+
+    assert section is not None
+    (figure,) = section.figures
+    assert limits.n_unique() == 1
+    assert figure.text == f"a point for each fit; the stability limit is {limits[0]:.4g}"

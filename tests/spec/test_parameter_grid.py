@@ -196,7 +196,7 @@ def test_every_condition_has_a_normal_form_in_the_plan() -> None:
         ("basis == power", "did you mean 'power' in quotes?"),
         ("basis == 'powr'", "did you mean 'power'?"),
         ("optimizer == 'momentum'", "did you mean 'momentum(beta=0.9)', with its beta?"),
-        ("range == 3", "'range' is an unknown name"),
+        ("range == 3", "write range == [-3, 3], or compare range_low"),
         ("1 < 2", "a condition that names a field"),
         ("__import__('os')", "a condition on degree, points"),
         ("x" * 1001, "at most 1,000 characters"),

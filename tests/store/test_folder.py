@@ -44,3 +44,9 @@ def test_a_folder_where_a_file_belongs_is_named(tmp_path: Path) -> None:
     for operation in (store.get, store.get_with_age, lambda key: store.put(key, b"rows")):
         with pytest.raises(DamagedRun, match=rf"^{tmp_path}/shards/1 is a folder, and a file"):
             operation("shards/1")
+
+
+def test_a_folder_that_cannot_be_made_is_said_to_be_one() -> None:
+    store = FolderStore("/proc/none")
+    with pytest.raises(StoreError, match="folder /proc/none: it cannot be made: No such file"):
+        store.put("plan.json", b"{}")

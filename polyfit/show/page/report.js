@@ -73,7 +73,8 @@
     const found = part.match(/^(.+?)\s*(<=|>=|==|=|<|>)\s*(-?[\d.]+(?:e[-+]?\d+)?)$/i);
     const titles = [...table.tHead.rows[0].cells].map((head) => head.textContent.trim().toLowerCase());
     const column = found ? titles.indexOf(found[1].trim().toLowerCase()) : -1;
-    if (column < 0) return (row) => row.textContent.toLowerCase().includes(part);
+    if (found && column < 0) return found[1].trim();
+    if (!found) return (row) => row.textContent.toLowerCase().includes(part);
     return (row) => {
       const cell = row.cells[column];
       const own = cell.classList.contains("number") ? value(cell) : Number(cell.textContent);
@@ -83,14 +84,20 @@
   const filter = (table, text) => {
     const tests = text.toLowerCase().split(",").map((part) => part.trim()).filter(Boolean)
       .map((part) => test(table, part));
+    const count = document.querySelector(`[data-count="${table.id}"]`);
+    const unknown = tests.find((one) => typeof one === "string");
+    if (unknown !== undefined) {
+      count.textContent = `no column "${unknown}": nothing is filtered`;
+      for (const row of table.tBodies[0].rows) row.hidden = false;
+      return;
+    }
     let shown = 0;
     for (const row of table.tBodies[0].rows) {
       row.hidden = !tests.every((matches) => matches(row));
       shown += !row.hidden;
     }
     const all = table.tBodies[0].rows.length;
-    document.querySelector(`[data-count="${table.id}"]`).textContent =
-      shown === all ? `${all} rows` : `${shown} of ${all} rows`;
+    count.textContent = shown === all ? `${all} rows` : `${shown} of ${all} rows`;
   };
   for (const table of document.querySelectorAll("table")) {
     for (const head of table.tHead.rows[0].cells) {
