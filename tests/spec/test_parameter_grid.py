@@ -18,6 +18,7 @@ from polyfit.run.overlap import Overlap
 from polyfit.spec.cost import COST_FIELDS, cost_groups
 from polyfit.spec.field_conditions import FieldCondition
 from polyfit.spec.fit import CANONICAL_ORDER, Fit
+from polyfit.spec.plan import Plan
 from polyfit.spec.precheck import Precheck
 from polyfit.spec.spec import Spec
 from polyfit.spec.sweep import Sweep
@@ -211,3 +212,12 @@ def test_long_axes_may_be_compared_with_numbers_only() -> None:
     for text in ("seed + 0 == 3", "seed > degree"):
         with pytest.raises(SpecError, match=r"of seed, which has 2,000,000 values, only compari"):
             plan_of(f"sweep: {{degree: [1, 2], seed: {{count: 2000000}}}}\nexclude: ['{text}']")
+
+
+def test_a_condition_on_a_range_is_one_on_its_two_ends() -> None:
+    text = "name: q\nsweep: {range: [[-1, 1], [-2, 2]], degree: [1, 2]}\nexclude: ['%s']\n"
+    conditions = ("range == [-1, 1]", "range_low == -1 and range_high == 1")
+    plans = [Plan.of(Spec.parse(text % condition)) for condition in conditions]
+
+    assert plans[0].fits == 2
+    assert plans[0].hash == plans[1].hash
