@@ -146,10 +146,9 @@ def shards(store: Store) -> dict[str, bytes]:
 def test_a_run_has_the_layout_that_is_promised(tmp_path: Path) -> None:
     finished = run(tmp_path)
     short = finished.plan.hash[:8]
-    log, actor, attempt = sorted(
-        (key for key in keys(finished) if key.startswith("attempts/")), key=lambda key: key[::-1]
-    )
-    assert log == attempt.replace(".json", ".log")
+    notes = [key for key in keys(finished) if key.startswith("attempts/")]
+    attempt, log, actor = sorted(notes, key=lambda key: (key.count("/"), key))
+    assert (log, actor[:-14]) == (attempt.replace(".json", ".log"), attempt.removesuffix(".json"))
     assert keys(finished) == sorted(
         [
             "spec.yaml",

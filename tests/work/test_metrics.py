@@ -74,7 +74,8 @@ def test_a_run_on_ray_is_seen_from_outside(
 
         def exported() -> dict[str, float]:
             found = scraped(seen["port"], run)
-            return found if found.get("polyfit_shards_stored_total") == stored else {}
+            whole = found.keys() >= NAMES and found["polyfit_shards_stored_total"] == stored
+            return found if whole else {}
 
         seen["metrics"] = wait_for(exported, "the metrics of the run")
         seen["stored"] = stored
@@ -84,7 +85,6 @@ def test_a_run_on_ray_is_seen_from_outside(
     )
     assert done.complete
     found, stored = seen["metrics"], seen["stored"]
-    assert found.keys() >= NAMES
     assert found["polyfit_fits_total"] == 100 * stored
     assert found["polyfit_shards_left"] == 5 - stored
     assert 1 <= found["polyfit_actors_ready"] <= found["polyfit_actors_wanted"] <= 2
