@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import click
 
@@ -36,8 +36,9 @@ _ABOUT: Final = ("run", "attempt")
 class _Log:
     """The form of what is written to stderr."""
 
-    as_json = False
-    about: dict[str, Any] = {}  # noqa: RUF012  # what the lines so far were about
+    as_json: ClassVar = False
+    about: ClassVar[dict[str, Any]] = {}
+    """What the lines so far were about."""
 
 
 def log_as_json(chosen: bool) -> None:

@@ -77,13 +77,15 @@ class RunMetrics:
         )
         self._store = StoreMetrics(run)
         self._before: Progress | None = None
+        self._last_shard_at = time.time()
 
     def update(self, progress: Progress) -> None:
-        """Report what has changed since the last time."""
+        """Report how far the run is: every second, as Ray forgets a gauge that is not set again."""
         before = self._before or progress
         shards = progress.shards_done - before.shards_done
-        if shards or self._before is None:
-            self._last_shard.set(time.time())
+        if shards:
+            self._last_shard_at = time.time()
+        self._last_shard.set(self._last_shard_at)
         _add(self._fits, progress.fits_done - before.fits_done)
         _add(self._stored, shards)
         _add(self._retried, progress.retried - before.retried)

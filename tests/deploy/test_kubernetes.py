@@ -360,6 +360,15 @@ def test_the_date_of_a_nights_pod_is_the_one_it_was_due(
     assert printed == f"{process.pid} run --run-id nightly-{{date}} --date {day} {args}\n"
 
 
+def test_a_pod_and_a_rayjob_find_their_date_in_one_way() -> None:
+    """Two files, as each runs in a container of its own; the test above holds for both."""
+    (container,) = pods(one("pod/nightly", "CronJob"))["pod"]["containers"]
+    script = (DEPLOY / "rayjob/nightly/nightly.sh").read_text(encoding="utf-8")
+    dates = re.compile(r"^now=.*?^night=.*?$", re.DOTALL | re.MULTILINE)
+    (of_pod,) = dates.findall(container["command"][2])
+    assert dates.findall(script) == [of_pod]
+
+
 # Stands in for the API server behind kubectl, and leaves to the real one what needs no server. A
 # RayJob's states are the lines of $STATE/states, one for each look; the last one stays.
 KUBECTL = r"""#!/bin/sh

@@ -99,6 +99,14 @@ def test_a_gpu_draws_initial_values_with_few_registers(tmp_path: Path) -> None:
         assert (used <= 64, spilled) == (True, 0), used
 
 
+@pytest.mark.parametrize("objective", ["huber", "log_cosh", "l1"])
+def test_a_gpu_loads_a_points_functions_and_datum_at_once(objective: str) -> None:
+    kernel = replace(iteration(objective, "gd", torch.float32), one_data=True)
+    before_the_first_point = gpu.ptx(kernel, (9, 0)).partition("fma.rn")[0]
+    (*_, last) = re.findall(r"ld\.global\.\S+", before_the_first_point)
+    assert last == "ld.global.v4.b32"
+
+
 def test_newer_gpus_get_what_their_driver_makes_code_of(tmp_path: Path) -> None:
     text = gpu.ptx(iteration("sse", "gd", torch.float32), (12, 0))
     assert ".target sm_90" in text

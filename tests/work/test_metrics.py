@@ -2,8 +2,10 @@
 
 import re
 import urllib.request
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,8 @@ from servers import ROOT, RayHead, S3Server
 import polyfit
 from polyfit.work import metrics
 from polyfit.work.progress import Progress
+from polyfit.work.ray_executor import RayExecutor
+from polyfit.work.task import Task, TaskResult
 
 LINE = re.compile(r'ray_(polyfit_\w+)\{.*run="([^"]*)".*\} (\S+)')
 NAMES = {
@@ -41,6 +45,21 @@ def test_the_page_of_the_code_has_every_metric() -> None:
     assert len(counters) == 5
 
 
+def test_the_time_of_the_last_shard_is_set_again_while_none_is_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray forgets a gauge some seconds after it was set, and the alert on no progress needs it."""
+    times: list[float] = []
+    clock = iter([100.0, 200.0, 300.0])
+    ours = SimpleNamespace(time=lambda: next(clock))
+    monkeypatch.setattr("polyfit.work.metrics.time", ours)
+    one = metrics.RunMetrics("test/run")
+    monkeypatch.setattr(one._last_shard, "set", times.append)
+    for done in (3, 3, 4, 4):
+        one.update(Progress(5, done, 50, 10 * done, 0))
+    assert times == [100.0, 100.0, 200.0, 200.0]
+
+
 def scraped(port: int, run: str) -> dict[str, float]:
     """The metrics of a run as Prometheus would see them; of several processes the sums."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
@@ -61,32 +80,35 @@ def test_a_run_on_ray_is_seen_from_outside(
     spec = polyfit.Spec.parse(SMALL)
     run = f"small/{polyfit.Plan.of(spec).run_id}"
     seen: dict[str, Any] = {}
+    stored, whole = 3, RayExecutor.run
 
-    def look(progress: Progress) -> None:
-        if progress.shards_done < 3 or seen:
-            return
+    def look() -> None:
         (node,) = [node for node in ray.nodes() if node["Alive"]]
         seen["port"] = node["MetricsExportPort"]
         seen["actors"] = list_named_actors(all_namespaces=False)
         client = JobSubmissionClient(ray_cluster.dashboard_url)
         seen["jobs"] = [(job.metadata or {}).get("job_name") for job in client.list_jobs()]
-        stored = progress.shards_done
-
-        found: dict[str, float] = {}  # Ray shows a gauge for a while after it was set
 
         def exported() -> dict[str, float]:
-            found.update(scraped(seen["port"], run))
-            whole = found.keys() >= NAMES and found["polyfit_shards_stored_total"] == stored
-            return found if whole else {}
+            found = scraped(seen["port"], run)
+            as_far = found.get("polyfit_shards_stored_total") == stored
+            return found if as_far and found.keys() >= NAMES else {}
 
         seen["metrics"] = wait_for(exported, "the metrics of the run")
-        seen["stored"] = stored
 
-    done = polyfit.execute(
-        spec, store=seaweed.fresh_uri(), address=ray_cluster.address, on_progress=look
-    )
+    def held(self: RayExecutor, todo: deque[Task]) -> Iterator[TaskResult | None]:
+        """The run waits between two shards, while its heartbeat goes on."""
+        count = 0
+        for result in whole(self, todo):
+            yield result
+            count += result is not None
+            if count == stored and not seen:
+                look()
+
+    monkeypatch.setattr(RayExecutor, "run", held)
+    done = polyfit.execute(spec, store=seaweed.fresh_uri(), address=ray_cluster.address)
     assert done.complete
-    found, stored = seen["metrics"], seen["stored"]
+    found = seen["metrics"]
     assert found["polyfit_fits_total"] == 100 * stored
     assert found["polyfit_shards_left"] == 5 - stored
     assert 1 <= found["polyfit_actors_ready"] <= found["polyfit_actors_wanted"] <= 2

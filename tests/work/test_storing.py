@@ -11,7 +11,7 @@ from polyfit.run.keys import shard_key
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 from polyfit.store.folder import FolderStore
-from polyfit.work.storing import inspect_shard, run_shard
+from polyfit.work.storing import inspect_shard, provenance, run_shard
 
 CPU = torch.device("cpu")
 
@@ -84,3 +84,21 @@ def test_shards_do_not_depend_on_their_size(plan: Plan, tmp_path: Path) -> None:
         tables.append(rows)
     assert tables[0] == tables[1]
     assert [row["fit"] for row in tables[0]] == list(range(plan.fits))
+
+
+@pytest.mark.parametrize(
+    ("change", "device"),
+    [
+        ("engine: compiled", "cpu"),
+        ("engine: affine\nrecord: none", "cpu"),
+        ("engine: eager", "cuda"),
+        ("engine: compiled\nfit: {optimizer: newton}", "cuda"),
+        ("engine: compiled\nsweep: {optimizer: [gd, newton]}", "cuda"),
+    ],
+)
+def test_rows_made_on_a_gpu_count_as_a_cpus_where_kernels_make_all(
+    change: str, device: str
+) -> None:
+    plan = Plan.of(Spec.parse(f"name: test\n{change}\n"))
+    assert provenance(plan, torch.device("cuda"))["device"] == device
+    assert provenance(plan, CPU)["device"] == "cpu"

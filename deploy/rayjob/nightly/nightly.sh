@@ -5,14 +5,15 @@ set -eu
 
 # The date is the one the run was due, not the one on the clock: a late or repeated start means the
 # same run. The name of a CronJob's Job ends in that minute, counted since 1970. A Job made by hand has
-# another name, or digits that are not a minute of the last week: then it is today.
+# another name, or digits that are not a minute of the last week: then it is today. A node's clock may
+# be some minutes late.
 now=$(($(date +%s) / 60))
 due=${JOB_NAME##*-}
 case $due in
   [1-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]) age=$((now - due)) ;;
-  *) age=-1 ;;
+  *) age=-99 ;;
 esac
-if [ "$age" -lt 0 ] || [ "$age" -gt 10080 ]; then due=$now; fi
+if [ "$age" -lt -10 ] || [ "$age" -gt 10080 ]; then due=$now; fi
 night=$(date -u -d "@$((due * 60))" +%F)
 
 trap 'exit 143' TERM INT
