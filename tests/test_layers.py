@@ -157,7 +157,7 @@ WINGS = {
         "lease": "",
         "renewal": "",
         "last_attempt": "",
-        "state": "",
+        "state": "pydantic",
         "listing": "",
         "resolve": "",
         "schema": "pyarrow numpy",

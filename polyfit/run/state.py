@@ -1,10 +1,11 @@
 """How far a run is and who drives it, from a few small objects of its folder."""
 
-import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Annotated, Final
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from polyfit.errors import Exit
 from polyfit.run.keys import MANIFEST, STATUS
@@ -14,7 +15,7 @@ from polyfit.run.ledger import Ledger
 from polyfit.spec.plan import Plan
 from polyfit.store.base import NoSuchKey, Store
 
-__all__ = ["RunState", "State", "last_change", "read_state", "sealed_bytes", "state_of"]
+__all__ = ["RunState", "State", "last_change", "read_state", "sealed_bytes"]
 
 
 class State(StrEnum):
@@ -34,6 +35,9 @@ class State(StrEnum):
     STOPPED = "stopped", Exit.UNFINISHED  # its driver noted its end
     STALE = "stale", Exit.UNFINISHED  # its driver has died without a word
     NEW = "not started", Exit.UNFINISHED
+
+
+_Count = Annotated[int, Field(ge=0, le=10**18)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,49 +83,41 @@ def read_state(store: Store, plan: Plan) -> RunState:
     sealed = num_bytes is not None
     found = last_driver(store)
     at_work = not sealed and found is not None and found[1]
-    done = plan.fits if sealed else _number(status, "fits_done")
-    rate = _number(status, "fits_per_s")
+    done = plan.fits if sealed else status.fits_done
+    rate = status.fits_per_s
     left = (plan.fits - done) / rate if at_work and rate and done is not None else None
     return RunState(
-        state=state_of(sealed, found is not None, at_work, status),
-        stage=status.get("stage"),
+        state=_state_of(sealed, found is not None, at_work, status),
+        stage=status.stage,
         shards=plan.shards,
-        shards_done=plan.shards if sealed else _integer(status, "done"),
-        shards_failed=0 if sealed else _integer(status, "failed"),
+        shards_done=plan.shards if sealed else status.done,
+        shards_failed=0 if sealed else status.failed,
         fits=plan.fits,
-        fits_done=None if done is None else int(done),
+        fits_done=done,
         fits_per_s=rate,
         seconds_left=left,
         bytes=num_bytes,
-        updated_at=status.get("updated_at"),
-        last_event_at=status.get("last_event_at"),
+        updated_at=status.updated_at,
+        last_event_at=status.last_event_at,
         driver=describe_driver(Ledger(store, plan), found),
     )
 
 
-def state_of(sealed: bool, started: bool, at_work: bool, status: dict[str, Any]) -> State:
-    """What became of a run.
-
-    Args:
-        sealed: whether it has a manifest.
-        started: whether it had a driver.
-        at_work: whether a driver holds it.
-        status: what its driver last wrote.
-    """
+def _state_of(sealed: bool, started: bool, at_work: bool, status: "_Status") -> State:
     if sealed:
         return State.COMPLETE
     if at_work:
         return State.RUNNING
-    if _integer(status, "failed"):
+    if status.failed:
         return State.FAILED
     if not started:
         return State.NEW
-    return State.STALE if status.get("state") == "running" else State.STOPPED
+    return State.STALE if status.state == "running" else State.STOPPED
 
 
 def last_change(store: Store) -> str:
     """When a run's driver last wrote its status, as text that sorts by time; empty if never."""
-    return str(_status(store).get("updated_at") or "")
+    return _status(store).updated_at or ""
 
 
 _SEALED_BYTES: Final = re.compile(rb'\{"bytes":(\d+),')
@@ -141,20 +137,27 @@ def sealed_bytes(store: Store) -> int | None:
     return int(found[1]) if found else 0
 
 
-def _status(store: Store) -> dict[str, Any]:
+@with_config(ConfigDict(strict=True, allow_inf_nan=False, extra="ignore"))
+@dataclass(frozen=True, slots=True)
+class _Status:
+    """What a driver last wrote, as far as it is asked for."""
+
+    state: str | None = None
+    stage: str | None = None
+    done: _Count | None = None
+    failed: _Count | None = None
+    fits_done: _Count | None = None
+    fits_per_s: Annotated[float, Field(ge=0)] | None = None
+    updated_at: str | None = None
+    last_event_at: str | None = None
+
+
+_STATUS: Final = TypeAdapter(_Status)
+
+
+def _status(store: Store) -> _Status:
     """What the run's driver last wrote; empty if nothing that can be read."""
     try:
-        status = json.loads(store.get(STATUS))
-    except (NoSuchKey, ValueError):
-        return {}
-    return status if isinstance(status, dict) else {}
-
-
-def _number(status: dict[str, Any], name: str) -> float | None:
-    value = status.get(name)
-    return value if isinstance(value, int | float) else None
-
-
-def _integer(status: dict[str, Any], name: str) -> int | None:
-    value = _number(status, name)
-    return None if value is None else int(value)
+        return _STATUS.validate_json(store.get(STATUS))
+    except (NoSuchKey, ValidationError):
+        return _Status()

@@ -84,11 +84,16 @@ def test_without_a_driver_it_ends_with_3_or_7(
     assert "no driver is at work on it" in facts["driver"]
 
 
-def test_a_run_whose_driver_has_not_begun_says_so(command: Command, unfinished: Ledger) -> None:
+@pytest.mark.parametrize(
+    "written", [b"[1", b"[" * 100_000, b'{"done":NaN}', b'{"fits_per_s":1e999}', b'{"stage":[1]}']
+)
+def test_a_run_whose_driver_has_not_begun_says_so(
+    command: Command, unfinished: Ledger, written: bytes
+) -> None:
     folder = Path(unfinished.store.uri)
     for name in ("lease", "attempts", "shards"):
         shutil.rmtree(folder / name)
-    (folder / "status.json").write_bytes(b"[1")
+    (folder / "status.json").write_bytes(written)
     ended = command("status", "copy")
     assert (ended.code, "not started" in ended.out) == (7, True)
     assert "? of 2 shards stored" in ended.out
