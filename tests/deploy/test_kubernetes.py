@@ -284,29 +284,51 @@ def test_the_server_of_the_store_in_the_cluster_knows_its_options() -> None:
     assert [store["image"]] == [f"chrislusf/seaweedfs:{version}" for version in pinned]
 
 
-def test_an_overlay_of_ones_own_changes_the_spec_the_store_and_the_owner(tmp_path: Path) -> None:
-    """The one that the page shows."""
+def own_overlay(folder: Path, resource: str) -> list[Document]:
+    """The objects of the overlay of one's own that the page shows for ``resource``."""
     page = (DEPLOY / "README.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"^```yaml\n(apiVersion: kustomize.*?)^```$", page, re.M | re.S)
+    shown = re.findall(r"^```yaml\n(apiVersion: kustomize.*?)^```$", page, re.M | re.S)
+    (overlay,) = (it for it in shown if f"- ../deploy/{resource}\n" in it)
     # kustomize takes no absolute path.
-    link = tmp_path / "deploy"
+    link = folder / "deploy"
     link.symlink_to(DEPLOY)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "kustomization.yaml").write_text(shown, encoding="utf-8")
-    (tmp_path / "mine" / "my.yaml").write_text("name: my-sweep\n", encoding="utf-8")
-    objects = documents(kubectl.build(tmp_path / "mine"))
-
+    (folder / "mine").mkdir()
+    (folder / "mine" / "kustomization.yaml").write_text(overlay, encoding="utf-8")
+    (folder / "mine" / "my.yaml").write_text("name: my-sweep\n", encoding="utf-8")
+    objects = documents(kubectl.build(folder / "mine"))
     assert [error for it in objects for error in errors(it)] == []
+    return objects
+
+
+REGION = {"name": "AWS_DEFAULT_REGION", "value": "us-east-1"}
+IMAGE = "registry.example.com/polyfit:0.1.0"
+
+
+def test_an_overlay_of_ones_own_changes_the_spec_the_store_and_the_owner(tmp_path: Path) -> None:
+    objects = own_overlay(tmp_path, "pod/nightly")
     (cronjob,) = (it for it in objects if it["kind"] == "CronJob")
     (config,) = (it for it in objects if it["kind"] == "ConfigMap")
     pod = pods(cronjob)["pod"]
-    assert pod["containers"][0]["args"][0] == "/specs/my.yaml"
-    region = {"name": "AWS_DEFAULT_REGION", "value": "us-east-1"}
-    assert region in pod["containers"][0]["env"]
+    (container,) = pod["containers"]
+    assert container["args"][0] == "/specs/my.yaml"
+    assert (REGION in container["env"], container["image"]) == (True, IMAGE)
     (specs,) = (it for it in pod["volumes"] if it["name"] == "specs")
     assert specs["configMap"]["name"] == config["metadata"]["name"]
     template = cronjob["spec"]["jobTemplate"]["spec"]["template"]
     assert template["metadata"]["labels"]["owner"] == "your-team"
+
+
+def test_a_rayjob_of_ones_own_changes_them_on_all_of_its_nodes(tmp_path: Path) -> None:
+    (job,) = own_overlay(tmp_path, "rayjob/gpu")
+    assert job["spec"]["entrypoint"].startswith("polyfit run /specs/my.yaml --store s3://your-")
+    assert job["spec"]["metadata"]["owner"] == "your-team"
+    cluster = job["spec"]["rayClusterSpec"]
+    templates = [it["template"] for it in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+    assert len(templates) == 2
+    for template in templates:
+        (container,) = template["spec"]["containers"]
+        assert (REGION in container["env"], container["image"]) == (True, IMAGE)
+        assert template["metadata"]["labels"]["owner"] == "your-team"
 
 
 # Nights -------------------------------------------------------------------------------------------
