@@ -9,6 +9,7 @@ import inspect
 import os
 import secrets
 import shutil
+import signal
 import sys
 import sysconfig
 import tempfile
@@ -51,6 +52,9 @@ def _isolate() -> None:
     may start Ray in this process and then join a cluster.
     """
     isolate(os.environ)
+    # A shell's background job ignores it, and what it starts too.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Else each of hundreds of processes would compile all of polyfit again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
