@@ -77,7 +77,7 @@ prometheus: .local/bin/promtool ## Get Debian's Prometheus, for the tests of dep
 .local/bin/promtool: .venv/made tests/prometheus.py
 	$(BIN)/python tests/prometheus.py
 
-monitoring-check: .venv/test prometheus ## Three minutes: Prometheus scrapes a run; every panel has data, an alert fires
+monitoring-check: .venv/test prometheus ## Four minutes: Prometheus scrapes a run; every panel has data and is drawn, an alert fires
 	$(BIN)/python tests/monitoring.py
 
 sbom: .venv/sbom ## What the package needs at run time, with licences, as CycloneDX: .local/sbom.json

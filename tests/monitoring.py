@@ -1,7 +1,8 @@
 """`make monitoring-check`: a real Prometheus scrapes a real run by deploy/monitoring.
 
 Every query of the dashboard must have data, and the alert on a run without progress must fire, with
-its half hour made a second. Takes three minutes, and leaves nothing running.
+its half hour made a second. The panels are drawn as they were then, for the page of deploy. Takes
+four minutes, and leaves nothing running.
 """
 
 import json
@@ -9,14 +10,17 @@ import math
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import yaml
 from deployed import text
 from launch import clean, command
@@ -24,9 +28,17 @@ from limits import HANG_S, wait_for
 from prometheus import BIN
 from servers import HOST, seaweedfs
 
+from polyfit.charts import marks
+from polyfit.charts.theme import THEMES, themed
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deploy"))  # scripts, not a package
 
 from local_s3 import free_port
+
+PICTURES = Path(__file__).resolve().parents[1] / "deploy" / "monitoring" / "pictures"
+
+DRAWN_S = 180
+"""Seconds of the run that the picture shows."""
 
 SPEC = """
 name: watched
@@ -51,8 +63,11 @@ def main() -> None:
                 ended(subprocess.Popen([*run, "--metrics-port", str(port)], env=clean(store.env))),
                 prometheus(folder, port) as address,
             ):
+                began = time.time()
                 check(address)
-    print("Every panel has data, and an alert fired.")
+                time.sleep(max(0.0, began + DRAWN_S - time.time()))
+                draw(address, began)
+    print(f"Every panel has data, and an alert fired; see {PICTURES}.")
 
 
 @contextmanager
@@ -89,14 +104,51 @@ def prometheus(folder: Path, port: int) -> Iterator[str]:
 
 def check(address: str) -> None:
     """Wait until each query has data and an alert fires."""
-    dashboard = json.loads(text("monitoring/dashboard.json"))
-    for panel in dashboard["panels"]:
+    for panel in panels():
         for target in panel["targets"]:
             query = target["expr"].replace("$run", ".*")
             found = wait_for(partial(data, address, query), query)
             print(f"{panel['title']}: {found[0]['value'][1]}  ({query})", flush=True)
     fired = wait_for(lambda: firing(address), "an alert")
     print("alert:", fired[0]["annotations"]["summary"])
+
+
+def panels() -> list[Any]:
+    found: list[Any] = json.loads(text("monitoring/dashboard.json"))["panels"]
+    return found
+
+
+def draw(address: str, began: float) -> None:
+    """Write the panels over time as pictures, from what Prometheus answers to their queries."""
+    charts = [
+        alt.Chart(marks.data(series(address, panel, began)), title=panel["title"])
+        .mark_line(aria=False)
+        .encode(
+            alt.X("s:Q", title="seconds", scale=alt.Scale(domain=[0, DRAWN_S])),
+            alt.Y("value:Q", title=None),
+            alt.Color("line:N", title=None, legend=alt.Legend(orient="bottom")),
+            alt.StrokeDash("line:N", title=None),
+        )
+        .properties(width=300, height=140)
+        for panel in panels()
+        if panel["type"] == "timeseries"
+    ]
+    picture = alt.concat(*charts, columns=2)
+    picture = picture.resolve_scale(color="independent", strokeDash="independent")
+    for name, theme in THEMES.items():
+        themed(picture, replace(theme, background="transparent")).save(PICTURES / f"{name}.svg")
+
+
+def series(address: str, panel: Any, began: float) -> Iterator[dict[str, Any]]:
+    """The lines of a panel: seconds, values, and the legend without the run's name."""
+    for target in panel["targets"]:
+        words = {"query": target["expr"].replace("$run", ".*"), "start": began, "step": 5}
+        query = urllib.parse.urlencode({**words, "end": began + DRAWN_S})
+        line = target["legendFormat"].replace("{{run}}", "").strip() or panel["title"].lower()
+        for found in answer(address, f"query_range?{query}")["result"]:
+            for at, value in found["values"]:
+                if math.isfinite(float(value)):
+                    yield {"s": round(at - began), "value": float(value), "line": line}
 
 
 def answer(address: str, path: str) -> Any:

@@ -19,7 +19,8 @@ TEXT_COLUMNS: Final = {
 def format_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table as text that ends with a newline, with bold heads if stdout is a terminal.
 
-    It is as wide as it needs to be: a line that wraps is better than a number cut short.
+    It is as wide as it needs to be: a line that wraps is better than a number cut short. No line
+    ends with blanks.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for head in heads:
@@ -31,4 +32,4 @@ def format_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     console = Console(highlight=False, width=needed)
     with console.capture() as capture:
         console.print(table)
-    return capture.get()
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())

@@ -271,7 +271,7 @@ def test_the_worst_fit_of_each_group_is_shown(command: Command, small_run: Run) 
     fits = [row["fit"] for row in json.loads(found)["rows"]]
     assert fits == small_run.extremes(["degree"], worst=True)["fit"].to_list()
     assert command("results", small_run.uri, "--worst-per", "swept", "--json").out == found
-    assert " reason " in command("results", small_run.uri, "--worst-per", "degree").out
+    assert " reason\n" in command("results", small_run.uri, "--worst-per", "degree").out
     ended = command("results", small_run.uri, "--worst-per", "degree", "--sort", "-degree")
     assert [line[0] for line in table(ended.out)] == [str(fit) for fit in reversed(fits)]
     assert ended.err == "2 rows\n"
