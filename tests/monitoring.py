@@ -37,6 +37,9 @@ from local_s3 import free_port
 
 PICTURES = Path(__file__).resolve().parents[1] / "deploy" / "monitoring" / "pictures"
 
+UNITS = {"s": "seconds"}
+"""Those of the dashboard that are shown; the others count."""
+
 DRAWN_S = 180
 """Seconds of the run that the picture shows."""
 
@@ -124,8 +127,8 @@ def draw(address: str, began: float) -> None:
         alt.Chart(marks.data(series(address, panel, began)), title=panel["title"])
         .mark_line(aria=False)
         .encode(
-            alt.X("s:Q", title="seconds", scale=alt.Scale(domain=[0, DRAWN_S])),
-            alt.Y("value:Q", title=None),
+            alt.X("s:Q", title="seconds", axis=alt.Axis(values=[*range(0, DRAWN_S + 1, 30)])),
+            alt.Y("value:Q", title=UNITS.get(panel["fieldConfig"]["defaults"]["unit"])),
             alt.Color("line:N", title=None, legend=alt.Legend(orient="bottom")),
             alt.StrokeDash("line:N", title=None),
         )
@@ -135,6 +138,7 @@ def draw(address: str, began: float) -> None:
     ]
     picture = alt.concat(*charts, columns=2)
     picture = picture.resolve_scale(color="independent", strokeDash="independent")
+    PICTURES.mkdir(exist_ok=True)
     for name, theme in THEMES.items():
         themed(picture, replace(theme, background="transparent")).save(PICTURES / f"{name}.svg")
 
