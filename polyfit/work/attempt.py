@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from polyfit.errors import Drained, Exit, FailedShards, PolyfitError
+from polyfit.errors import ClusterError, Drained, Exit, FailedShards, PolyfitError
 from polyfit.run.clock import now
 from polyfit.run.ledger import Ledger
 from polyfit.run.renewal import LeaseRenewer
@@ -117,6 +117,11 @@ class Attempt:
                 )
                 try:
                     self._dispatch(executor, todo)
+                except ClusterError as error:
+                    if self.signals.number is not None:  # sent to all of a process group
+                        self.log.message(f"{error}; running shards are lost")
+                    self.signals.check()
+                    raise
                 finally:
                     self.usage.held = executor.held()
                 self._report_reused()

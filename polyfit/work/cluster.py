@@ -4,6 +4,7 @@ import os
 import resource
 import secrets
 import shutil
+import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ __all__ = ["Connection", "connect", "full_disk"]
 FULL_BYTES: Final = 2**24
 """Free bytes below which a disk is called full."""
 
+ANSWER_S: Final = 1.0
+"""Seconds to wait until a cluster on this machine takes a connection, or none is there."""
+
 _JOIN_HINT: Final = (
     "; its logs are on its machines, in /tmp/ray/session_latest/logs if not set otherwise"
 )
@@ -33,11 +37,30 @@ class Connection:
         own_cluster: whether ``connect`` started the cluster.
         opened: whether ``connect`` opened the connection; else it was there before.
         session: the folder of this node's logs and sockets, if known.
+        gcs: the address of the cluster's control service, if known.
     """
 
     own_cluster: bool
     opened: bool
     session: str | None = None
+    gcs: str | None = None
+
+    def has_ended(self) -> bool:
+        """Whether a cluster of our own does not answer any more.
+
+        A signal to the whole process group ends it with us. Ray waits a minute for it to come back
+        wherever something is asked of it, and then ends this process.
+        """
+        if not self.own_cluster or self.gcs is None:
+            return False
+        host, _, port = self.gcs.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:  # it listens, and is busy
+            return False
+        return False
 
     def close(self) -> None:
         """Leave the cluster; end it if it is our own."""
@@ -83,8 +106,9 @@ def connect(
         hint = _JOIN_HINT if named else _start_hint()
         where = f"the Ray cluster at {named}" if named else "a Ray cluster on this machine"
         raise ClusterError(f"{where} cannot be used: {reason}{hint}") from error
-    session = getattr(context, "address_info", {}).get("session_dir")
-    return Connection(named is None, opened=True, session=session)
+    info = getattr(context, "address_info", {})
+    session, gcs = info.get("session_dir"), info.get("gcs_address")
+    return Connection(named is None, opened=True, session=session, gcs=gcs)
 
 
 def _job_config(run: str) -> Any:

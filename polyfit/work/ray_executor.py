@@ -83,7 +83,7 @@ class RayExecutor:
         on_message: called with lines for the user.
 
     ``run`` raises:
-        ClusterError: no actor can be placed, or none ever starts.
+        ClusterError: no actor can be placed, or none ever starts, or a Ray of our own has ended.
         StoreError: no actor can open the store.
     """
 
@@ -114,6 +114,8 @@ class RayExecutor:
         busy_at = time.monotonic()
         ask_at = 0.0
         while True:
+            if self._connection.has_ended():
+                raise ClusterError("the Ray that this run started has ended")
             if time.monotonic() >= self._scale_at or not todo:
                 self._scale(todo)
                 self._scale_at = self._next_scale()
@@ -210,8 +212,8 @@ class RayExecutor:
         """Follow a cluster that grows and shrinks, and release actors with nothing to do."""
         present = self._present()
         left = len(todo) + sum(len(handle.calls) for handle in self._handles)
-        wanted = self._wanted(left, present) if left else 0
-        if todo and wanted > len(present):
+        wanted = self._wanted(left, present) if todo else 0
+        if wanted > len(present):
             self._start(wanted - len(present))
         # Of those that are too many, first the ones that have no place (their node may be gone).
         idle = sorted((one for one in present if not one.calls), key=lambda one: one.placed)

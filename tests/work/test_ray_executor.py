@@ -2,13 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +36,11 @@ def opened(summary: str, store: S3Server) -> polyfit.Run:
     return polyfit.Run.open(json.loads(summary)["run"], store.endpoint_url)
 
 
-def test_a_log_says_while_actors_compile_that_they_do(tmp_path: Path) -> None:
-    """With kept machine code that comes through a pipe, for which the actor has to wait."""
+def test_a_log_says_that_actors_compile_and_that_ray_was_ended_with_the_run(
+    tmp_path: Path,
+) -> None:
+    """Kept machine code comes through a pipe, for which the actor has to wait until SIGTERM goes to
+    the whole process group, as by `timeout`."""
     cache, path = tmp_path / "cache", tmp_path / "compiled.yaml"
     cache.mkdir(mode=0o700)
     pipe = cache / f"{cpu._named(TwisterKernel(), cpu.HOST.register_bytes)}.o"
@@ -50,6 +53,7 @@ def test_a_log_says_while_actors_compile_that_they_do(tmp_path: Path) -> None:
         quick("run", str(path), "--store", str(tmp_path / "runs"), "--executor", "ray"),
         env=clean({"POLYFIT_CACHE": str(cache)}),
         cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        start_new_session=True,
     )  # fmt: skip
     with running as process:
         try:
@@ -63,10 +67,11 @@ def test_a_log_says_while_actors_compile_that_they_do(tmp_path: Path) -> None:
                 process,
             )
         finally:
-            with suppress(OSError):  # nobody reads it any more
-                os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+            os.killpg(process.pid, signal.SIGTERM)
             _, errors = process.communicate(timeout=HANG_S)
-    assert process.returncode == 0, errors
+    assert process.returncode == 143, errors
+    assert errors.endswith("polyfit: ended by SIGTERM; run the same command to resume\n")
+    assert json.loads(status.read_bytes())["state"] == "ended"
 
 
 def test_an_executor_says_that_it_waits_for_room() -> None:
