@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from launch import clean, command, elsewhere
 from limits import HANG_S
 
 from polyfit.errors import ClusterError
-from polyfit.work.cluster import connect
+from polyfit.work.cluster import Connection, connect
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,3 +87,13 @@ def test_a_relative_folder_for_ray_is_refused_before_ray_starts(
     assert done.returncode == 6, done.stderr
     assert f"no Ray starts with {name}=here" in done.stderr
     assert not (tmp_path / "here").exists()
+
+
+def test_a_cluster_of_our_own_that_nobody_serves_has_ended() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gcs = f"127.0.0.1:{server.getsockname()[1]}"
+        own = Connection(own_cluster=True, opened=True, gcs=gcs)
+        assert not own.has_ended()
+    assert own.has_ended()
+    assert not replace(own, own_cluster=False).has_ended()
+    assert not replace(own, gcs=None).has_ended()
