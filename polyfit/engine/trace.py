@@ -36,29 +36,36 @@ class Graph:
     outputs: tuple[Operand, ...]
 
 
-_UNCHANGED: Final = frozenset(
-    f"aten.{name}.default" for name in ("detach", "alias", "view", "expand", "clone")
+_ATEN: Final = torch.ops.aten
+
+_UNCHANGED: Final = (
+    _ATEN.detach.default,
+    _ATEN.alias.default,
+    _ATEN.view.default,
+    _ATEN.expand.default,
+    _ATEN.clone.default,
 )
 """Operations that change no number of a vector."""
 
 _NAMES: Final = {
-    "aten.mul.Tensor": "mul",
-    "aten.mul.Scalar": "mul",
-    "aten.add.Tensor": "add",
-    "aten.sub.Tensor": "sub",
-    "aten.rsub.Scalar": "sub",
-    "aten.div.Tensor": "div",
-    "aten.neg.default": "neg",
-    "aten.abs.default": "fabs",
-    "aten.sqrt.default": "sqrt",
-    "aten.round.default": "roundeven",
-    "aten.clamp.default": "clamp",
-    "aten.exp2.default": "power_of_two",  # pieces take it of whole numbers only
-    "aten.lt.Scalar": "less",
-    "aten.where.self": "select",
+    _ATEN.mul.Tensor: "mul",
+    _ATEN.mul.Scalar: "mul",
+    _ATEN.add.Tensor: "add",
+    _ATEN.sub.Tensor: "sub",
+    _ATEN.rsub.Scalar: "sub",
+    _ATEN.div.Tensor: "div",
+    _ATEN.neg.default: "neg",
+    _ATEN.abs.default: "fabs",
+    _ATEN.sqrt.default: "sqrt",
+    _ATEN.round.default: "roundeven",
+    _ATEN.clamp.default: "clamp",
+    _ATEN.exp2.default: "power_of_two",  # pieces take it of whole numbers only
+    _ATEN.lt.Scalar: "less",
+    _ATEN.where.self: "select",
 }
-_REVERSED: Final = frozenset(("aten.rsub.Scalar",))
-_FILLED: Final = {"aten.ones_like.default": 1.0, "aten.zeros_like.default": 0.0}
+_REVERSED: Final = (_ATEN.rsub.Scalar,)
+_FILLED: Final = {_ATEN.ones_like.default: 1.0, _ATEN.zeros_like.default: 0.0}
+_FULL: Final = _ATEN.full_like.default
 
 
 class _Traced(torch.Tensor):
@@ -85,7 +92,15 @@ class _Traced(torch.Tensor):
         graph = next(one.graph for one in arguments if isinstance(one, cls))
         plain = (one.plain if isinstance(one, cls) else one for one in arguments)
         result = operator(*plain, **(named or {}))
-        return cls.of(result, graph.value_of(str(operator), arguments, named), graph)
+        return cls.of(result, graph.value_of(operator, arguments, named), graph)
+
+
+# Where an operation has no rule for a class, torch imports torch.distributed and sympy, to see
+# whether the class is a DTensor, before it calls its __torch_dispatch__. That takes half a second.
+for _operator in (*_UNCHANGED, *_NAMES, *_FILLED, _FULL):
+    torch.library.register_torch_dispatch(
+        _operator, _Traced, lambda cls, *operation: cls.__torch_dispatch__(*operation)
+    )
 
 
 class _GraphBuilder:
@@ -94,20 +109,20 @@ class _GraphBuilder:
     def __init__(self, inputs: int) -> None:
         self.inputs, self.operations = inputs, list[Operation]()
 
-    def value_of(self, name: str, arguments: Any, named: Any) -> Operand:
+    def value_of(self, operator: Any, arguments: Any, named: Any) -> Operand:
         """The result of an operation of torch, which is noted if it changes numbers."""
-        if name in _UNCHANGED:
+        if operator in _UNCHANGED:
             return _operand(arguments[0])
-        if name in _FILLED:
-            return _FILLED[name]
-        if name == "aten.full_like.default":
+        if operator in _FILLED:
+            return _FILLED[operator]
+        if operator is _FULL:
             return float(arguments[1])
-        if name not in _NAMES or named:
-            raise NotImplementedError(f"no elementwise operation of the emitter: {name}")
+        if operator not in _NAMES or named:
+            raise NotImplementedError(f"no elementwise operation of the emitter: {operator}")
         operands = tuple(map(_operand, arguments))
-        if name in _REVERSED:
+        if operator in _REVERSED:
             operands = operands[::-1]
-        self.operations.append(Operation(_NAMES[name], operands))
+        self.operations.append(Operation(_NAMES[operator], operands))
         return self.inputs + len(self.operations) - 1
 
 
@@ -123,7 +138,7 @@ def trace(function: Callable[..., Any], inputs: int, dtype: torch.dtype) -> Grap
         NotImplementedError: an operation that the emitter does not know.
     """
     graph = _GraphBuilder(inputs)
-    given = [_Traced.of(torch.ones(2, dtype=dtype), k, graph) for k in range(inputs)]
+    given = [_Traced.of(torch.ones(1, dtype=dtype), k, graph) for k in range(inputs)]
     result = function(*given)
     outputs = result if isinstance(result, Sequence) else [result]
     return _pruned(Graph(inputs, tuple(graph.operations), tuple(map(_operand, outputs))))
@@ -171,6 +186,7 @@ def pullback(
             given[place] = given[place].detach().requires_grad_()
         with torch.enable_grad():
             value = function(*given)
-        return torch.autograd.grad(value, [given[place] for place in active], slope)
+        value.register_hook(lambda _: slope)  # as an argument of grad it has torch import sympy
+        return torch.autograd.grad(value, [given[place] for place in active])
 
     return trace(slopes, inputs + 1, dtype)

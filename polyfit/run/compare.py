@@ -19,6 +19,7 @@ from polyfit.run.groups import by_or_all, is_sampled, key_columns
 from polyfit.run.overlap import Overlap
 from polyfit.run.reuse import difference
 from polyfit.run.scan import to_polars
+from polyfit.run.schema import empty_table
 from polyfit.spec.plan import Plan
 
 __all__ = ["Comparison", "compare"]
@@ -300,7 +301,7 @@ def _own(run: Rows, by: Sequence[str]) -> pl.DataFrame:
         kept = part.filter(is_sampled(run.plan.fits) & ~_diverged("status"))
         tallies.append((counts, kept.select([*by_or_all(by), pl.col("loss")])))
     if not tallies:
-        empty = to_polars(run.schema.empty_table().select(needed)).select(by_or_all(by))
+        empty = to_polars(empty_table(run.schema).select(needed)).select(by_or_all(by))
         zero = pl.lit(0, pl.Int64)
         counts = empty.with_columns(compared=zero, diverged=zero)
         return counts.with_columns(median_loss=pl.lit(None, pl.Float64))

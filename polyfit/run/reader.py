@@ -21,6 +21,7 @@ from polyfit.run.ledger import plan_at
 from polyfit.run.notebook import html_table
 from polyfit.run.resolve import find_run
 from polyfit.run.run_receipt import RunReceipt
+from polyfit.run.schema import empty_table
 from polyfit.run.state import RunState, read_state
 from polyfit.run.stored_fit import predict, warn_if_outside
 from polyfit.run.stored_rows import READ_AHEAD, StoredRows
@@ -262,7 +263,7 @@ class Run(StoredRows):
         names = group_columns(by, self.plan)
         needed = list(dict.fromkeys((*names, *GROUP_COLUMNS)))
         check_names(needed, self.schema.names)
-        empty = self.schema.empty_table().select(needed)
+        empty = empty_table(self.schema).select(needed)
         parts = chain([empty], self.batches(needed, where, side_by_side=READ_AHEAD))
         return group_rows(map(to_polars, parts), names, self.plan.fits)
 

@@ -10,6 +10,8 @@ import polars as pl
 import pyarrow as pa
 from polars.io.plugins import register_io_source
 
+from polyfit.run.schema import empty_table
+
 __all__ = ["lazy_frame", "to_polars"]
 
 ReadParts = Callable[[list[str]], Iterable[pa.Table]]
@@ -36,7 +38,7 @@ def lazy_frame(read: ReadParts, schema: pa.Schema) -> pl.LazyFrame:
             if limit is not None and limit <= 0:
                 return
 
-    return register_io_source(parts, schema=to_polars(schema.empty_table()).schema, is_pure=True)
+    return register_io_source(parts, schema=to_polars(empty_table(schema)).schema, is_pure=True)
 
 
 def to_polars(rows: pa.Table) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from polyfit.run.columns import By, check_names, group_columns
 from polyfit.run.groups import GROUP_COLUMNS, group_rows
 from polyfit.run.reader import Run
 from polyfit.run.scan import to_polars
+from polyfit.run.schema import empty_table
 from polyfit.run.stored_rows import READ_AHEAD
 from polyfit.run.top import first_rows, parse_sort
 
@@ -38,7 +39,7 @@ class SeveralRuns:
         self._names = names if len({*names}) == len(runs) else [run.uri for run in runs]
         own = [set(run.schema.names) for run in runs]
         names = [name for name in runs[0].schema.names if all(name in columns for columns in own)]
-        schemas = [run.schema.empty_table().select(names).schema for run in runs]
+        schemas = [empty_table(run.schema).select(names).schema for run in runs]
         self._schema = pa.unify_schemas(schemas, promote_options="permissive")
 
     @property
@@ -61,7 +62,7 @@ class SeveralRuns:
         check_names(wanted, self.columns)
         own = [name for name in wanted if name not in self.labels]
         schema = pa.schema([self._schema.field(name) for name in own])
-        empty = schema.empty_table()
+        empty = empty_table(schema)
         yield _labelled(empty, "").select(wanted)
         for run, name in zip(self.runs, self._names, strict=True):
             for rows in run.batches(own or ["fit"], where, side_by_side):

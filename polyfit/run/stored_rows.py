@@ -18,7 +18,7 @@ from polyfit.run.manifest import Manifest
 from polyfit.run.parallel import map_in_order
 from polyfit.run.parquet import REFIT_HINT, read_footer
 from polyfit.run.rows import to_arrow
-from polyfit.run.schema import schema
+from polyfit.run.schema import empty_table, schema
 from polyfit.run.shards import ShardReader
 from polyfit.run.stored_fit import StoredFit
 from polyfit.run.top import first_rows, parse_sort
@@ -146,7 +146,7 @@ class StoredRows:
         """
         names = list(columns) if columns is not None else self.schema.names
         check_names(names, self.schema.names)
-        empty = self.schema.empty_table().select(names)
+        empty = empty_table(self.schema).select(names)
         parts = [part.unify_dictionaries() for part in self.batches(columns, where)]
         return pa.concat_tables([empty, *parts]) if parts else empty
 
@@ -210,7 +210,7 @@ class StoredRows:
         wanted = list(columns or self.schema.names)
         parts = self.batches(list(dict.fromkeys((*wanted, name, "fit"))), where)
         rows = first_rows(parts, name, order, limit)
-        return to_polars((self.schema.empty_table() if rows is None else rows).select(wanted))
+        return to_polars((empty_table(self.schema) if rows is None else rows).select(wanted))
 
     def row(self, fit: int) -> dict[str, Any]:
         """One fit's row; see ``stored``.
@@ -235,7 +235,7 @@ class StoredRows:
         check_names(names, self.schema.names)
         needed = list(dict.fromkeys((*names, "fit")))
         places = dict.fromkeys(self._place(fit) for fit in wanted)
-        parts = [self.schema.empty_table().select(needed)]
+        parts = [empty_table(self.schema).select(needed)]
         for number in dict.fromkeys(number for number, _ in places):
             rows = self._shards.read(number, needed)
             indices = [index for shard, index in places if shard == number]

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,29 @@ def test_what_a_library_prints_during_a_run_goes_to_stderr(
     ended = command("run", small_spec, "--json")
     assert json.loads(ended.out)["fits"] == 20
     assert "a library has something to say" in ended.err
+
+
+def test_a_run_with_no_kernel_in_the_cache_imports_neither_pandas_nor_sympy(
+    tmp_path: Path,
+) -> None:
+    """Half a second each. torch and pyarrow do so where a call is another than ours."""
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "name: a\nfit: {degree: 1, points: 20, steps: 10, lr: 0.001}\nsweep:\n"
+        "  objective: [sse, mse, huber, log_cosh, l1]\n  optimizer: [gd, adam]\n"
+        "  dtype: [float32, float64]"
+    )
+    words = ["polyfit", "run", str(spec), "--store", str(tmp_path / "runs")]
+    code = (
+        f"import sys; sys.argv = {words!r}\nfrom polyfit.cli.app import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print('torch' in sys.modules, sorted({'pandas', 'sympy'} & {*sys.modules}))"
+    )
+    env = {**os.environ, "POLYFIT_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "True []"
 
 
 def test_the_first_line_of_a_run_has_time_address_and_attempt(
