@@ -108,7 +108,7 @@ def _mapped(inputs: BatchInputs) -> tuple[BatchResult, Array]:
         bool(powers.of_B[-1] == 0), not np.ptp(R, axis=0).any(), tuple(inputs.record),
         config.dtype == torch.float32,
     )  # fmt: skip
-    lanes = cpu.lanes_of(kernel, 2 * kernel.vectors)
+    lanes = cpu.lanes_of(kernel, 2 * kernel.vectors, num_fits)
     batch = -(-num_fits // lanes) * lanes
 
     def rows(values_BK: Floats) -> Array:

@@ -44,13 +44,13 @@ def fit_compiled(inputs: BatchInputs, device: torch.device) -> BatchResult:
 
 
 def _on_cpu(kernel: IterationKernel, inputs: BatchInputs) -> Arrays:
-    config = kernel.config
+    config, num_fits = kernel.config, len(inputs.lr_B)
     values = kernel.vectors + (0 if kernel.one_design else config.size)
-    lanes = cpu.lanes_of(kernel, values if config.squared else _POINTWISE_VALUES)
+    lanes = cpu.lanes_of(kernel, values if config.squared else _POINTWISE_VALUES, num_fits)
     arrays = layout(kernel, inputs, lanes)
     call = cpu.load(kernel, lanes).bind({**arrays, **integers(kernel, arrays, lanes)})
     slices = Slices(config, inputs.updates, lanes)
-    begin, num_fits = 0, len(inputs.lr_B)
+    begin = 0
     while begin < num_fits:
         begin = slices.iterate(begin, num_fits, call)
     return arrays

@@ -254,14 +254,18 @@ def cache_folder() -> Path | None:
     return None
 
 
-def lanes_of(kernel: Kernel, values: int, machine: Machine = HOST) -> int:
-    """Lanes for a kernel that changes ``values`` vectors in its innermost loop.
+def lanes_of(kernel: Kernel, values: int, num_fits: int, machine: Machine = HOST) -> int:
+    """Lanes for a kernel that changes ``values`` vectors in its innermost loop, for so many fits.
 
     Vectors of several registers hide the latency of dependent operations. With many values, or on
-    a machine with few registers, vectors of one register keep the values in registers.
+    a machine with few registers, vectors of one register keep the values in registers. One that
+    holds all fits is enough: with less code the kernel is made sooner.
     """
+    register = machine.register_bytes // NUM_BYTES[kernel.real]
+    if num_fits <= register:
+        return register
     if machine.register_bytes == 64:
         several = 4 if values <= 4 else 2 if values <= 16 else 1
     else:
         several = 2 if values <= 6 else 1
-    return machine.register_bytes // NUM_BYTES[kernel.real] * several
+    return register * several

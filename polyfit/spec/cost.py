@@ -39,8 +39,8 @@ NEWTON_STEPS: Final = 30
 _SHARD_S: Final = 0.05
 """Of a shard of any size: its batches, its file, the store."""
 
-_FIRST_KERNEL_S: Final = 0.6
-"""Of the first kernel: importing the parts of torch that trace autograd, and LLVM."""
+_FIRST_KERNEL_S: Final = 0.1
+"""Of the first kernel: loading LLVM."""
 
 _SCALAR_BYTES: Final = 180
 """Of all columns of a row that are no lists."""
@@ -136,7 +136,7 @@ def _compiling_seconds(sweep: Sweep) -> float:
     sizes = {degree + 1 for degree in sweep.values("degree")}
     names = {optimizer.name for optimizer in sweep.values("optimizer")}
     others = len({*sweep.values("objective")}) * len(names) * len({*sweep.values("dtype")})
-    return _FIRST_KERNEL_S + others * float(sum(0.08 + 6e-4 * size * size for size in sizes))
+    return _FIRST_KERNEL_S + others * float(sum(0.05 + 3.5e-4 * size * size for size in sizes))
 
 
 def _total(sweep: Sweep, cost: Callable[..., float]) -> float:
