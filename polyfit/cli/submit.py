@@ -212,7 +212,7 @@ def _show(
     as_json: bool,
     no_wait: bool,
 ) -> None:
-    """Write what stdout is for: an object, or the id of a job that is not waited for."""
+    """Write what stdout is for: an object, or the id of a job that runs and is not waited for."""
     if as_json:
         from polyfit.show.data import to_json
 
@@ -224,7 +224,7 @@ def _show(
             "exit_code": None if code is None else int(code),
         }
         click.echo(to_json(facts))
-    elif no_wait:
+    elif no_wait and not code:
         click.echo(job.id)
 
 

@@ -99,8 +99,10 @@ def find_run(
 def earlier_complete(run: StoreAddress) -> Iterator[StoreAddress]:
     """The complete runs of the same name before ``run``, the latest first.
 
-    Before a run with a date in its id are those whose ids differ from it by an earlier date alone,
-    whenever they were made. Before another one are those that were written to before.
+    Before a run with a date in its id are those of earlier dates whose ids have the same text
+    before it, whenever they were made and whatever follows the date: a night that was wrong is made
+    again under another id. Of one date the last written is the first. Before another run are those
+    that were written to before.
 
     Raises:
         StoreError: the store cannot be used.
@@ -108,18 +110,25 @@ def earlier_complete(run: StoreAddress) -> Iterator[StoreAddress]:
     folder, _, run_id = run.uri.rpartition("/")
     above = replace(run, uri=folder)
     store = above.open()
-    ids = [*store.folders()]
-    if _DATE.search(run_id):
-        form = _DATE.sub("", run_id)
-        alike = (found for found in ids if _DATE.sub("", found) == form)
-        before = sorted((found for found in alike if found < run_id), reverse=True)
-    else:
-        latest_first = [found for _, found in _by_date(store, ids)]
-        present = next((n for n, found in enumerate(latest_first) if found == run_id), 0)
-        before = latest_first[present + 1 :]
-    for found in before:
+    for found in _before(store, [*store.folders()], run_id):
         if sealed_bytes(Subfolder(store, found)) is not None:
             yield above.under(found)
+
+
+def _before(store: Store, ids: list[str], run_id: str) -> Iterator[str]:
+    """Those of ``ids`` that come before ``run_id``, the latest first."""
+    if (night := _DATE.search(run_id)) is None:
+        latest_first = [found for _, found in _by_date(store, ids)]
+        present = next((n for n, found in enumerate(latest_first) if found == run_id), 0)
+        yield from latest_first[present + 1 :]
+        return
+    of_night: dict[str, list[str]] = {}
+    for found in ids:
+        other = _DATE.search(found)
+        if other and found[: other.start()] == run_id[: night.start()] and other[0] < night[0]:
+            of_night.setdefault(other[0], []).append(found)
+    for day in sorted(of_night, reverse=True):
+        yield from (found for _, found in _by_date(store, of_night[day]))
 
 
 def _by_date(store: Store, paths: list[str]) -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ def state_text(address: StoreAddress, state: RunState, receipt: RunReceipt | Non
     pairs = [
         ("run", str(address)),
         ("state", f"{state.state}{stage}"),
-        ("shards", _shards(state)),
+        ("shards", _shards(state) + _at_least(state)),
         ("fits", _of(state.fits_done, state.fits, "fit")),
         ("rate", _rate(state)),
         ("bytes", None if state.bytes is None else format_bytes(state.bytes)),
@@ -48,6 +48,13 @@ def progress_line(state: RunState) -> str:
 def _shards(state: RunState) -> str:
     text = f"{_of(state.shards_done, state.shards, 'shard')} stored"
     return text + (f", {state.shards_failed:,} failed" if state.shards_failed else "")
+
+
+def _at_least(state: RunState) -> str:
+    """Of a driver that has died: what it wrote last need not be all that it did."""
+    if state.state is not State.STALE or state.updated_at is None:
+        return ""
+    return f" when its driver last wrote, {state.updated_at}; there may be more"
 
 
 def _of(done: int | None, whole: int, noun: str) -> str:

@@ -227,7 +227,7 @@ class Attempt:
             self._try_again(result, todo)
         else:
             number = result.task.shard
-            self.tally.failed.add(number)
+            self.tally.note_failed(number)
             self._report_failure(result, "failed")
             self.ledger.note_failure(number, result.task.kind, self.retries.causes[number])
 
@@ -278,17 +278,18 @@ class Attempt:
         causes = self.retries.causes.get(number) or self.ledger.causes(number)
         last = last_line(causes[-1] if causes else None)
         others = "not all others are stored" if self.stopping else "the others are stored"
+        # Damaged ones are looked at again by each attempt.
+        again = "; --retry-failed tries them again" if failed - self.tally.damaged else ""
         return (
             f"{len(failed):,} of {self.plan.shards:,} shards failed, {others}; "
-            f"shard {number}: {last} (causes in {self.job.run.uri}/failed/); "
-            "--retry-failed tries them again"
+            f"shard {number}: {last} (causes in {self.job.run.uri}/failed/){again}"
         )
 
     def _stage(self, executor: Executor) -> str:
         """What a run with workers does; called by the heartbeat's thread."""
         if self.signals.number is not None:
             return "stopping"
-        return executor.stage() or ("inspecting shards" if self.tally.all_stored else "fitting")
+        return executor.stage() or ("inspecting shards" if self.tally.all_computed else "fitting")
 
 
 def last_line(cause: str | None) -> str:

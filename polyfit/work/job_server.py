@@ -26,6 +26,9 @@ _UNKNOWN: Final = ("status code 404", "does not exist")
 _OF_TOKEN: Final = ("Missing authentication token", "Invalid authentication token")
 """What Ray answers with status 401 and 403; so may a proxy, or a server that is no Ray."""
 
+_ANSWERED: Final = ("Authentication required", "Authentication failed")
+"""Begin what Ray's client says of these two; else it found no token to send."""
+
 _MAX_CHARS: Final = 400
 
 _TALKATIVE: Final = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
@@ -127,7 +130,14 @@ class JobServer:
         raise ClusterError(f"the job server at {self.url}: {reason}")
 
     def _refused(self, words: str) -> str:
-        """Why an answer is 401 or 403: Ray says that it is the token, others something else."""
+        """Why nothing could be asked, or an answer is 401 or 403: Ray says that it is the token,
+        others something else."""
+        if not words.startswith(_ANSWERED):
+            return (
+                f"nothing was sent to the Ray cluster at {self.url}: {words.partition('. ')[0]}; "
+                "with RAY_AUTH_MODE=token this machine needs its token, in RAY_AUTH_TOKEN, "
+                "the file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token"
+            )
         if any(known in words for known in _OF_TOKEN):
             return (
                 f"the Ray cluster at {self.url} asks for a token, and does not accept what was "

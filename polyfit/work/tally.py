@@ -18,6 +18,7 @@ class Tally:
     Attributes:
         receipts: of all shards that were computed or inspected.
         failed: the numbers of shards that are not tried again.
+        damaged: those of them that are stored and cannot be read; they are not counted as stored.
         fits_computed: fits of the shards that this attempt stored, reused ones included.
         fits_reused: how many of those were taken from another run.
         diverged: fits with that status, in the shards with a receipt.
@@ -27,6 +28,7 @@ class Tally:
     plan: Plan
     receipts: Receipts = field(init=False)
     failed: set[int] = field(default_factory=set)
+    damaged: set[int] = field(default_factory=set)
     fits_computed: int = 0
     fits_reused: int = 0
     diverged: int = 0
@@ -46,6 +48,15 @@ class Tally:
             self._shards_stored += 1
             self._fits_stored += self.plan.shard(number).fits
 
+    def note_failed(self, number: int) -> None:
+        """Shard ``number`` is not tried again."""
+        self.failed.add(number)
+        if self._stored[number]:
+            self.damaged.add(number)
+            self._stored[number] = 0
+            self._shards_stored -= 1
+            self._fits_stored -= self.plan.shard(number).fits
+
     def add(self, result: TaskResult) -> bool:
         """Count a result with a receipt; False if the shard has one already."""
         number = result.task.shard
@@ -60,9 +71,9 @@ class Tally:
         return True
 
     @property
-    def all_stored(self) -> bool:
-        """Whether every shard is stored, with or without a receipt."""
-        return self._shards_stored == self.plan.shards
+    def all_computed(self) -> bool:
+        """Whether every shard is stored, with or without a receipt, or has failed."""
+        return self._shards_stored + len(self.failed) >= self.plan.shards
 
     @property
     def all_settled(self) -> bool:

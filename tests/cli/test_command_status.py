@@ -84,6 +84,18 @@ def test_without_a_driver_it_ends_with_3_or_7(
     assert "no driver is at work on it" in facts["driver"]
 
 
+def test_what_a_driver_that_died_wrote_last_has_its_time(
+    command: Command, unfinished: Ledger
+) -> None:
+    for noted, state in (("running", "stale"), ("ended", "stopped")):
+        unfinished.note_status("one", 1, 0, noted, "fitting", "then")
+        lines = dict(line.split(maxsplit=1) for line in command("status", "copy").out.splitlines())
+        written = json.loads(command("status", "copy", "--json").out)["updated_at"]
+        more = f" when its driver last wrote, {written}; there may be more"
+        assert lines["state"] == state
+        assert lines["shards"] == "1 of 2 shards stored" + (more if state == "stale" else "")
+
+
 @pytest.mark.parametrize(
     "written", [b"[1", b"[" * 100_000, b'{"done":NaN}', b'{"fits_per_s":1e999}', b'{"stage":[1]}']
 )

@@ -286,12 +286,12 @@ def test_a_cluster_that_cannot_do_it_says_why(
     ours = ("submit", sweep, "--address", cluster.dashboard_url)
     here = ("--store", store, "--python")
     missing, none, another, elsewhere = (
-        command(*ours, *here, "/nowhere/python"),
+        command(*ours, *here, "/nowhere/python", "--no-wait"),
         command(*ours, *here, bare),
         command(*ours, *here, other),
         command(*ours, "--store", "s3://there-is-no-such-bucket/x"),
     )
-    assert missing.code == 6
+    assert (missing.code, missing.out) == (6, ""), "no id of a job that has ended"
     assert missing.err.endswith(
         "the cluster's head has no such program: --python names its Python\n"
     )
@@ -333,6 +333,23 @@ def test_a_cluster_that_asks_for_a_token_says_so(cluster: RayHead, store: str, s
         assert ended.returncode == 6, ended.stderr
         assert said in ended.stderr
         assert ended.stderr.count("\n") == 1
+
+
+def test_a_token_that_is_missing_here_is_no_fault_of_the_cluster(
+    sweep: Path, tmp_path: Path
+) -> None:
+    for env, said in (
+        ({}, "couldn't find an authentication token"),
+        ({"RAY_AUTH_TOKEN_PATH": "/no/token"}, "cannot be opened or is empty: /no/token"),
+    ):
+        ended = polyfit_run(
+            {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path), **env},
+            "submit", str(sweep), "--address", "http://127.0.0.1:9", "--store", "s3://a/b",
+        )  # fmt: skip
+        assert ended.returncode == 6
+        assert "nothing was sent to the Ray cluster at http://127.0.0.1:9: " in ended.stderr
+        assert f"{said}; with RAY_AUTH_MODE=token this machine needs" in ended.stderr
+        assert ended.stderr.endswith(", or ~/.ray/auth_token\n")
 
 
 def test_where_no_job_server_answers_it_says_so(command: Command, store: str, sweep: Path) -> None:

@@ -122,12 +122,13 @@ def test_a_failed_night_mails_the_errors_of_this_start_and_the_command_that_repe
     machine.polyfit("echo 'polyfit: an earlier start' >&2; exit 2")
     given = ["--set", "fit.target=exp(x) + 1"]
     night(machine, *given)
-    machine.polyfit("echo 'polyfit: shard 7 failed' >&2; seq 1 100; exit 3")
+    failed = "1 of 9 shards failed, the others are stored; --retry-failed tries them again"
+    machine.polyfit(f"echo 'polyfit: {failed}' >&2; seq 1 100; exit 3")
 
     status, mail = night(machine, *given)
 
     said, error, _, again = mail.splitlines()
-    assert (status, error) == (3, "polyfit: shard 7 failed")
+    assert (status, error) == (3, f"polyfit: {failed}")
     assert said.endswith("ended with exit code 3")
     machine.polyfit('printf "%s\\n" "$@"')
     repeated = night(replace(machine, command=again.partition(": ")[2]))
@@ -137,12 +138,49 @@ def test_a_failed_night_mails_the_errors_of_this_start_and_the_command_that_repe
     assert log.read_text().endswith("\n".join(ended))
 
 
+@pytest.mark.parametrize(
+    ("said", "given", "offered"),
+    [
+        ("1 of 9 shards failed; --retry-failed tries them again", ["--retry-failed"], 1),
+        ("it was complete, and is damaged: remove that object", [], 0),
+    ],
+)
+def test_trying_failed_shards_again_is_offered_where_it_helps_and_once(
+    said: str, given: list[str], offered: int, machine: Machine
+) -> None:
+    machine.polyfit(f"echo 'polyfit: {said}' >&2; exit 3")
+
+    status, mail = night(machine, *given)
+
+    assert (status, mail.splitlines()[1]) == (3, f"polyfit: {said}")
+    assert mail.splitlines()[-1].count("--retry-failed") == offered
+
+
+def test_a_night_that_was_killed_is_told_so_and_was_tried_again(machine: Machine) -> None:
+    machine.polyfit("echo at work; kill -KILL $$")
+
+    status, mail = night(machine)
+
+    said, head, *lines = mail.splitlines()[:-2]
+    assert status == 137
+    assert said.endswith("exit code 137: it was killed, as for want of memory (journalctl -k)")
+    assert (head, lines) == ("the last lines of its log:", logged(machine).splitlines())
+    assert logged(machine).count("at work") == 3
+
+
+def test_a_night_that_was_killed_after_its_seal_went_well(machine: Machine) -> None:
+    """The next start finds it complete."""
+    machine.polyfit("[ -e sealed ] && exit 0; touch sealed; kill -KILL $$")
+
+    assert night(machine) == (0, "")
+
+
 def test_a_night_that_ended_by_a_bug_mails_its_last_lines(machine: Machine) -> None:
     machine.polyfit("seq 1 100; exit 1")
 
     _, mail = night(machine)
 
-    assert mail.splitlines()[1:-2] == [str(i) for i in range(81, 101)]
+    assert mail.splitlines()[2:-2] == [str(i) for i in range(81, 101)]
 
 
 @pytest.mark.parametrize(("code", "starts"), [(5, 3), (6, 3), (2, 1), (3, 1), (143, 1)])

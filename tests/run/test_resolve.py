@@ -8,10 +8,11 @@ import pytest
 
 import polyfit
 from polyfit.errors import RunNotFound, SpecError, UsageError
-from polyfit.run.keys import STATUS
+from polyfit.run.keys import MANIFEST, STATUS
 from polyfit.run.reader import Run
-from polyfit.run.resolve import find_run
+from polyfit.run.resolve import earlier_complete, find_run
 from polyfit.spec.spec import Spec
+from polyfit.store.address import StoreAddress
 
 TEXT = "name: small\nfit: {steps: 3, points: 9}\nsweep: {seed: {count: 2}}\n"
 IDS = {"small": ["fc4a16e81236", "fc4b00000000", "116e1662aaad"], "other": ["fc4a99999999"]}
@@ -123,3 +124,33 @@ def test_rows_are_reused_of_a_run_by_its_name(tmp_path: Path) -> None:
         on_message=messages.append,
     )
     assert f"reused 2 fits of {first.uri}, fitted 1" in messages
+
+
+def test_a_night_that_was_made_again_takes_the_place_of_the_one_that_was_wrong(
+    made: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "small"
+    for run_id, written, complete in (
+        ("nightly-2026-03-01", "2026-03-09", True),  # made up for, after all others
+        ("nightly-2026-03-02", "2026-03-02", True),  # wrong, and
+        ("nightly-2026-03-02-b", "2026-03-03T12", True),  # made again
+        ("nightly-2026-03-02-c", "2026-03-04", False),
+        ("nightly-2026-03-03-b", "2026-03-03T10", True),
+        ("nightly-2026-03-03", "2026-03-03T11", True),
+        ("by-hand", "2026-03-02", True),
+        ("fast-2026-03-02", "2026-03-03T13", True),
+    ):
+        shutil.copytree(made / "small/fc4a16e81236", folder / run_id)
+        status = json.loads((folder / run_id / STATUS).read_text())
+        (folder / run_id / STATUS).write_text(json.dumps({**status, "updated_at": written}))
+        if not complete:
+            (folder / run_id / MANIFEST).unlink()
+
+    def before(run_id: str) -> list[str]:
+        found = earlier_complete(StoreAddress.of(folder / run_id))
+        return [one.uri.rpartition("nightly-2026-03-")[2] for one in found]
+
+    assert before("nightly-2026-03-04") == ["03", "03-b", "02-b", "02", "01"]
+    assert before("nightly-2026-03-03") == before("nightly-2026-03-03-b") == ["02-b", "02", "01"]
+    assert before("nightly-2026-03-02-b") == ["01"]
+    assert before("nightly-2026-03-01") == before("fast-2026-03-02") == []

@@ -1114,8 +1114,14 @@ def test_a_damaged_column_found_on_resume_is_not_sealed(tmp_path: Path) -> None:
     data[loss.data_page_offset + loss.total_compressed_size - 5] ^= 1
     shard.write_bytes(data)
     (Path(finished.uri) / "manifest.json").unlink()
-    with pytest.raises(FailedShards, match="remove that object and run the same spec again"):
+    with pytest.raises(
+        FailedShards, match="remove that object and run the same spec again"
+    ) as failed:
         run(tmp_path)
+    assert "--retry-failed" not in str(failed.value), "that would find it again"
+    state = finished.state()
+    assert (state.shards_done, state.shards_failed) == (finished.plan.shards - 1, 1)
+    assert state.fits_done == finished.plan.fits - finished.plan.shard(2).fits
     assert not (Path(finished.uri) / "manifest.json").exists()
     shard.unlink()
     assert run(tmp_path).verify().problems == []
