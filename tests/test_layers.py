@@ -152,6 +152,7 @@ WINGS = {
         "manifest": "",
         "sealed": "",
         "ledger": "",
+        "stored_spec": "",
         "run_receipt": "pydantic",
         "holder": "",
         "lease": "",

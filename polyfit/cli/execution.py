@@ -16,11 +16,13 @@ from polyfit.cli.report import write_report_of
 from polyfit.errors import ClusterError, Drained, PlanMismatch, StoreError, UsageError
 from polyfit.run.address import is_dated, run_address
 from polyfit.run.sealed import SealedRun
+from polyfit.run.stored_spec import begun_with
 from polyfit.show.progress import ProgressDisplay
 from polyfit.show.summary import sealed_facts, summary_facts, summary_text
 from polyfit.show.text import format_count
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
+from polyfit.store.address import StoreAddress
 from polyfit.work import driver
 from polyfit.work.signals import signal_error
 
@@ -129,17 +131,29 @@ def _reason(label: str, summary: dict[str, Any]) -> str:
     return f"{label} failed with exit code {summary['exit_code']}: {reason}"
 
 
+def _address(spec: Spec, execution: dict[str, Any]) -> StoreAddress:
+    names = ("store", "endpoint_url", "run_id", "date")
+    return run_address(spec, Plan.of(spec), **{name: execution[name] for name in names})
+
+
 def _sealed(spec: Spec, execution: dict[str, Any], display: ProgressDisplay) -> SealedRun | None:
     """The run of ``spec`` if it is complete, whatever made it, which is said; else None."""
-    plan = Plan.of(spec)
-    names = ("store", "endpoint_url", "run_id", "date")
-    address = run_address(spec, plan, **{name: execution[name] for name in names})
-    sealed = SealedRun.at(address)
+    sealed = SealedRun.at(_address(spec, execution))
     if sealed is not None:
-        same = sealed.manifest.plan == plan.hash
+        same = sealed.manifest.plan == Plan.of(spec).hash
         other = "" if same else ", by another state of its spec or another version of polyfit"
-        display.show_message(f"{address.uri} is complete already{other}")
+        display.show_message(f"{sealed.address.uri} is complete already{other}")
     return sealed
+
+
+def _made_up_for(spec: Spec, execution: dict[str, Any], display: ProgressDisplay) -> Spec:
+    """What a night of the past is run with: the spec that it was begun with, else ``spec``."""
+    address = _address(spec, execution)
+    own = begun_with(spec, address)
+    if own is None:
+        return spec
+    display.show_message(f"{address.uri} goes on with the spec that it was begun with")
+    return own
 
 
 def _run(
@@ -148,9 +162,11 @@ def _run(
     """Do one task; its results are printed, or returned if ``as_json``."""
     spec = task.spec
     if task.night is not None:
-        execution = {**execution, "date": task.night}
+        until, execution = execution["date"], {**execution, "date": task.night}
         if (sealed := _sealed(spec, execution, display)) is not None:
             return sealed_facts(sealed)
+        if task.night != until:
+            spec = _made_up_for(spec, execution, display)
     try:
         # Ray prints events of its nodes to stdout, which is for the summary.
         with display, redirect_stdout(sys.stderr):

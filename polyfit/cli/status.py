@@ -10,6 +10,7 @@ from polyfit.cli import options
 from polyfit.cli.found import find
 from polyfit.cli.output import write_line
 from polyfit.cli.watching import watching
+from polyfit.errors import Exit
 
 if TYPE_CHECKING:
     from polyfit.run.run_receipt import RunReceipt
@@ -28,11 +29,13 @@ PAUSE_S: Final = 2.0
 @options.found
 @click.option("--watch", is_flag=True, help="Show each change until no driver is at work.")
 @click.option("--log", "with_log", is_flag=True, help="Show the log of the last driver as well.")
+@click.option("--spec", "as_spec", is_flag=True, help="Write the spec it was begun with instead.")
 @options.as_json
 def show_status(
     run: str,
     watch: bool,
     with_log: bool,
+    as_spec: bool,
     as_json: bool,
     found_by: dict[str, Any],
 ) -> int:
@@ -41,13 +44,21 @@ def show_status(
     RUN is a folder, a name, an id or a spec; see the page of jobs. The exit code is 0 if the run
     is complete, 3 if shards have failed, 4 if a driver is at work on it, and 7 if it is not
     complete and no driver is at work. With --json --watch, each change is one line.
+
+    --spec writes the run's spec.yaml to stdout, to go on with it where the spec has changed since.
     """
     from polyfit.run.last_attempt import last_log
     from polyfit.run.ledger import Ledger, plan_at
     from polyfit.run.state import read_state
+    from polyfit.run.stored_spec import stored_spec
 
     address = find(run, found_by)
     opened = address.open()
+    if as_spec:
+        if watch or with_log or as_json:
+            raise click.UsageError("--spec excludes --watch, --log and --json")
+        click.echo(stored_spec(opened), nl=False)
+        return Exit.COMPLETE
     plan = plan_at(opened)
     with watching("the run itself goes on") if watch else nullcontext():
         state = _watch(address, opened, plan, as_json) if watch else read_state(opened, plan)

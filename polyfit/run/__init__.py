@@ -33,6 +33,7 @@ __all__ = [
     "several",
     "state",
     "stored_fit",
+    "stored_spec",
     "timeline",
     "verify",
 ]

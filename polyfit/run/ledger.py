@@ -106,8 +106,10 @@ class Ledger:
                 "or choose another --run-id"
             )
         return (
-            f"{belongs}, this spec makes plan {self.plan.hash[:12]}; choose another --run-id, or "
-            "leave it out"
+            f"{belongs}, this spec makes plan {self.plan.hash[:12]}: it was changed since, or is "
+            f"another one. `polyfit status {self.store.uri} --spec > begun.yaml` writes the run's "
+            "own, and `polyfit run begun.yaml` with the same --store, --run-id and --date goes on "
+            "with it; this spec needs another --run-id"
         )
 
     def _stored_plan(self) -> dict[str, Any]:

@@ -180,6 +180,78 @@ def test_a_night_of_another_state_of_the_spec_or_another_version(
     assert "finish it with that version, or choose another --run-id" in begun.err
 
 
+def test_a_night_of_the_past_goes_on_with_the_spec_that_it_was_begun_with(
+    command: Command, nightly: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each night after it is as the spec stands, and the exit code is 0."""
+    compute = fitting.compute
+    with monkeypatch.context() as broken:  # half-way, under settings of its own
+        broken.setattr(
+            storing, "compute", lambda *given: compute(*given) if given[1].number else 1 / 0
+        )
+        begun = command("run", nightly, "--date", night(2), "--set", "fit.steps=9")
+        assert begun.code == 3
+    nightly.write_text(GROWN)
+    folder = Path(f"runs/nightly/night-{night(2)}")
+    refused = command("run", nightly, "--date", night(2))
+    assert refused.code == 2
+    assert f"`polyfit status {folder.absolute()} --spec > begun.yaml` writes" in refused.err
+    last = command("run", nightly, "--since", night(2), "--date", night(2))
+    assert (last.code, last.err.count("this spec makes plan")) == (2, 1), "--date is as it stands"
+
+    made_up = command("run", nightly, "--since", night(1), "--date", night(3), "--retry-failed")
+    assert made_up.code == 0, made_up.err
+    assert made_up.err.count("goes on with the spec that it was begun with") == 1
+    assert made_up.err.endswith("3 nightly runs: 3 run\n")
+    runs = [Run.open(f"nightly/night-{night(day)}") for day in (1, 2, 3)]
+    assert [len(run) for run in runs] == [30, 20, 30]
+    assert runs[1].row(0)["steps"] == 9
+    assert all(run.verify().problems == [] for run in runs)
+    again = command("run", nightly, "--since", night(1), "--date", night(3))
+    assert again.err.endswith("3 nightly runs: 3 complete already\n")
+
+
+@pytest.mark.parametrize("damage", ["no spec", "no YAML", "another plan"])
+def test_a_night_that_cannot_go_on_with_its_own_spec_says_why(
+    command: Command, nightly: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(storing, "compute", lambda *_: 1 / 0)
+        assert command("run", nightly, "--date", night(2)).code == 3
+    nightly.write_text(GROWN)
+    stored = Path(f"runs/nightly/night-{night(2)}/spec.yaml")
+    match damage:
+        case "no spec":
+            stored.unlink()
+        case "no YAML":
+            stored.write_text("name: [")
+        case "another plan":
+            stored.write_text(NIGHTLY.replace("12", "13"))
+    ended = command("run", nightly, "--since", night(2), "--date", night(3))
+    assert ended.code == 2
+    assert "belongs to plan" in ended.err
+    assert f"2 nightly runs: 1 run, 1 failed: nightly {night(2)}\n" in ended.err
+
+
+def test_the_spec_of_a_run_is_written_as_it_was_begun_with(
+    command: Command, nightly: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("run", nightly, "--date", night(2)).code == 0
+    nightly.write_text(GROWN)
+    # Also one that another version of polyfit made, and which status cannot read.
+    monkeypatch.setattr(plan, "ENGINE", ENGINE + 1)
+    stored = Path(f"runs/nightly/night-{night(2)}")
+    for run in (nightly, stored):
+        ended = command("status", run, "--date", night(2), "--spec")
+        assert (ended.code, ended.out, ended.err) == (0, NIGHTLY, "")
+    both = command("status", stored, "--spec", "--json")
+    assert (both.code, "--spec excludes" in both.err) == (2, True)
+    (stored / "spec.yaml").unlink()
+    none = command("status", stored, "--spec")
+    assert (none.code, none.out) == (2, "")
+    assert f"{stored} holds no spec.yaml, the spec of a run" in none.err
+
+
 def test_a_store_that_fails_ends_the_nights_and_they_are_counted(
     command: Command, nightly: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
