@@ -32,7 +32,7 @@ def documents(source: str) -> list[Document]:
 
 
 def crontab_lines() -> tuple[dict[str, str], list[str]]:
-    """The variables, and the lines that start something."""
+    """The variables, and the lines that start something; the first of these is the night."""
     lines = [
         line for line in text("machine/crontab").splitlines() if line and not line.startswith("#")
     ]
@@ -49,9 +49,9 @@ def commands() -> dict[str, list[str]]:
     (gpu,) = yaml.safe_load(patches["patches"][0]["patch"])[:1]
     instructions = text("aws/cluster.yaml").replace("\\\n#", "")
     (ray_up,) = re.findall(r"(python -m polyfit run .+)\"", instructions)
-    (crontab,) = crontab_lines()[1]
+    crontab = crontab_lines()[1][0]
     return {
-        "pod": [*container["command"], *container["args"]][1:],
+        "pod": ["run", *container["args"], *container["command"][2:]],
         "rayjob": entrypoint(rayjob["spec"]["entrypoint"]),
         "rayjob/gpu": entrypoint(gpu["value"]),
         "aws": shlex.split(ray_up)[3:],
@@ -61,4 +61,4 @@ def commands() -> dict[str, list[str]]:
 
 def entrypoint(line: str) -> list[str]:
     """The arguments of a RayJob's entrypoint on some night."""
-    return shlex.split(line.replace("${NIGHT:+--date $NIGHT}", "--date 2026-11-23"))[1:]
+    return shlex.split(line.replace("$NIGHT", "--date 2026-11-23"))[1:]

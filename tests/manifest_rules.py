@@ -53,6 +53,10 @@ CONTAINER: Final[Rules] = {
 }
 
 
+def _command(job: Document) -> str:
+    return " ".join(job["template"]["spec"]["containers"][0]["command"])
+
+
 def containers(pod: Document) -> list[Document]:
     return [*pod["containers"], *pod.get("initContainers", [])]
 
@@ -99,6 +103,10 @@ JOB_RULES: Final[Rules] = {
             },
         }
     ),
+    # Not in args, which an overlay replaces as a whole.
+    "command: metrics where they are scraped": lambda job: (
+        "polyfit run" not in _command(job) or "polyfit run --metrics-port 8080" in _command(job)
+    ),
     "podReplacementPolicy: Failed": lambda job: job["podReplacementPolicy"] == "Failed",
     "activeDeadlineSeconds: within a day": lambda job: 0 < job["activeDeadlineSeconds"] < DAY_S,
     "ttlSecondsAfterFinished: days": lambda job: job["ttlSecondsAfterFinished"] >= DAY_S,
@@ -106,7 +114,7 @@ JOB_RULES: Final[Rules] = {
         job["template"]["spec"]["terminationGracePeriodSeconds"] >= DRAIN_S + 20
     ),
     "automountServiceAccountToken: only for one who asks the API": lambda job: (
-        job["template"]["spec"]["serviceAccountName"] == "polyfit-scheduler"
+        job["template"]["spec"]["serviceAccountName"].startswith("polyfit-scheduler")
         or job["template"]["spec"]["automountServiceAccountToken"] is False
     ),
 }

@@ -163,6 +163,13 @@ WAY_RULES: Final[Rules] = {
     "submissionMode: HTTPMode, whose state is the job's": lambda spec: (
         spec["submissionMode"] == "HTTPMode"
     ),
+    "entrypoint: last the night's arguments": lambda spec: spec["entrypoint"].endswith(" $NIGHT"),
+    "entrypoint: actors have a GPU where workers have one": lambda spec: (
+        ("resources.gpus_per_actor=0 " not in spec["entrypoint"])
+        == any(
+            "nvidia.com/gpu" in it["containers"][0]["resources"]["limits"] for it in _workers(spec)
+        )
+    ),
     "backoffLimit: 0, for KubeRay repeats a wrong spec too": lambda spec: spec["backoffLimit"] == 0,
     "authOptions: a token": lambda spec: spec["rayClusterSpec"]["authOptions"]["mode"] == "token",
     "activeDeadlineSeconds: within a day": lambda spec: 0 < spec["activeDeadlineSeconds"] < DAY_S,

@@ -2,9 +2,11 @@
 
 import copy
 import re
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,7 @@ JOB_FAULTS: list[tuple[str, Any, str]] = [
     ("spec.podFailurePolicy.rules.1.onExitCodes.values", [2], "podFailurePolicy: exit codes"),
     ("spec.podFailurePolicy.rules.1.onExitCodes.containerName", "x", "podFailurePolicy: exit"),
     ("spec.podReplacementPolicy", None, "podReplacementPolicy"),
+    (f"{CONTAINER}.command", ["polyfit", "run"], "command: metrics"),
     ("spec.activeDeadlineSeconds", manifest_rules.DAY_S, "activeDeadlineSeconds: within"),
     ("spec.ttlSecondsAfterFinished", 600, "ttlSecondsAfterFinished: days"),
     (f"{POD}.terminationGracePeriodSeconds", None, "terminationGracePeriodSeconds: shards"),
@@ -111,6 +114,8 @@ RAYJOB_FAULTS: list[tuple[str, Any, str]] = [
     ("spec.submissionMode", "SidecarMode", "submissionMode: HTTPMode"),
     ("spec.activeDeadlineSeconds", 0, "activeDeadlineSeconds: positive"),
     ("spec.activeDeadlineSeconds", manifest_rules.DAY_S, "activeDeadlineSeconds: within"),
+    ("spec.entrypoint", "polyfit run x --set resources.gpus_per_actor=0", "entrypoint: last"),
+    ("spec.entrypoint", "polyfit run x $NIGHT", "entrypoint: actors have a GPU"),
     ("spec.backoffLimit", -1, "backoffLimit: not negative"),
     ("spec.backoffLimit", 2, "backoffLimit: 0"),
     (f"{RAY}.rayVersion", "2.51.2", "authOptions.mode token: needs"),
@@ -284,17 +289,21 @@ def test_the_server_of_the_store_in_the_cluster_knows_its_options() -> None:
     assert [store["image"]] == [f"chrislusf/seaweedfs:{version}" for version in pinned]
 
 
-def own_overlay(folder: Path, resource: str) -> list[Document]:
-    """The objects of the overlay of one's own that the page shows for ``resource``."""
+def own_overlay(folder: Path, resource: str, *changes: tuple[str, str]) -> list[Document]:
+    """The objects of the overlay of one's own that the page shows for ``resource``, changed."""
     page = (DEPLOY / "README.md").read_text(encoding="utf-8")
     shown = re.findall(r"^```yaml\n(apiVersion: kustomize.*?)^```$", page, re.M | re.S)
     (overlay,) = (it for it in shown if f"- ../deploy/{resource}\n" in it)
+    for old, new in changes:
+        assert old in overlay
+        overlay = overlay.replace(old, new)
     # kustomize takes no absolute path.
     link = folder / "deploy"
     link.symlink_to(DEPLOY)
     (folder / "mine").mkdir()
     (folder / "mine" / "kustomization.yaml").write_text(overlay, encoding="utf-8")
     (folder / "mine" / "my.yaml").write_text("name: my-sweep\n", encoding="utf-8")
+    (folder / "mine" / "rayjob.yaml").write_text("kind: RayJob\n", encoding="utf-8")
     objects = documents(kubectl.build(folder / "mine"))
     assert [error for it in objects for error in errors(it)] == []
     return objects
@@ -306,20 +315,63 @@ IMAGE = "registry.example.com/polyfit:0.1.0"
 
 def test_an_overlay_of_ones_own_changes_the_spec_the_store_and_the_owner(tmp_path: Path) -> None:
     objects = own_overlay(tmp_path, "pod/nightly")
-    (cronjob,) = (it for it in objects if it["kind"] == "CronJob")
+    cronjobs = [it for it in objects if it["kind"] == "CronJob"]
     (config,) = (it for it in objects if it["kind"] == "ConfigMap")
-    pod = pods(cronjob)["pod"]
-    (container,) = pod["containers"]
-    assert container["args"][0] == "/specs/my.yaml"
-    assert (REGION in container["env"], container["image"]) == (True, IMAGE)
-    (specs,) = (it for it in pod["volumes"] if it["name"] == "specs")
-    assert specs["configMap"]["name"] == config["metadata"]["name"]
-    template = cronjob["spec"]["jobTemplate"]["spec"]["template"]
-    assert template["metadata"]["labels"]["owner"] == "your-team"
+    for cronjob in cronjobs:
+        pod = pods(cronjob)["pod"]
+        (container,) = pod["containers"]
+        assert {"/specs/my.yaml", "s3://your-bucket/prefix"} <= {*container["args"]}
+        assert (REGION in container["env"], container["image"]) == (True, IMAGE)
+        (specs,) = (it for it in pod["volumes"] if it["name"] == "specs")
+        assert specs["configMap"]["name"] == config["metadata"]["name"]
+        template = cronjob["spec"]["jobTemplate"]["spec"]["template"]
+        assert template["metadata"]["labels"]["owner"] == "your-team"
+    assert {it["metadata"]["name"] for it in cronjobs} == {"polyfit-nightly", "polyfit-compare"}
 
 
-def test_a_rayjob_of_ones_own_changes_them_on_all_of_its_nodes(tmp_path: Path) -> None:
-    (job,) = own_overlay(tmp_path, "rayjob/gpu")
+def test_the_same_overlay_without_the_nights_of_pods_compares_those_of_a_rayjob(
+    tmp_path: Path,
+) -> None:
+    objects = own_overlay(tmp_path, "pod/nightly", ("  - ../deploy/pod/nightly\n", ""))
+
+    names = {it["metadata"]["name"] for it in objects if it["kind"] != "ConfigMap"}
+    assert names == {"polyfit-compare"}
+
+
+@pytest.mark.parametrize("resource", ["pod/nightly", "rayjob/nightly"])
+def test_a_second_overlay_in_the_namespace_shares_no_name_with_the_first(
+    resource: str, tmp_path: Path
+) -> None:
+    suffix = ("# nameSuffix: -second", "nameSuffix: -second")
+    names = []
+    for folder, changes in (("first", ()), ("second", (suffix,))):
+        (tmp_path / folder).mkdir()
+        objects = own_overlay(tmp_path / folder, resource, *changes)
+        names.append({(it["kind"], it["metadata"]["name"]) for it in objects})
+        accounts = {name for kind, name in names[-1] if kind == "ServiceAccount"}
+        cronjobs = [it for it in objects if it["kind"] == "CronJob"]
+        assert {pods(it)["pod"]["serviceAccountName"] for it in cronjobs} == accounts
+    first, second = names
+    assert len(first) == len(second)
+    assert first.isdisjoint(second)
+    # The alerts know them by how their names begin.
+    assert all(name.startswith("polyfit-") for kind, name in second if kind == "CronJob")
+
+
+CPU = (
+    ("../deploy/rayjob/gpu", "../deploy/rayjob/cpu"),
+    (
+        "gpus_per_actor=1 --set resources.actors.min=4",
+        "gpus_per_actor=0 --set resources.actors.min=8",
+    ),
+)
+
+
+@pytest.mark.parametrize("changes", [(), CPU], ids=["gpu", "cpu"])
+def test_a_rayjob_of_ones_own_changes_them_on_all_of_its_nodes(
+    changes: tuple[tuple[str, str], ...], tmp_path: Path
+) -> None:
+    (job,) = own_overlay(tmp_path, "rayjob/gpu", *changes)
     assert job["spec"]["entrypoint"].startswith("polyfit run /specs/my.yaml --store s3://your-")
     assert job["spec"]["metadata"]["owner"] == "your-team"
     cluster = job["spec"]["rayClusterSpec"]
@@ -356,39 +408,157 @@ MIDNIGHT = (NOW // 86_400 + 1) * 24 * 60  # the next one
             "2025-11-28",
             MIDNIGHT * 60 - 90,
         ),  # a clock that is late
-        (f"polyfit-nightly-{MINUTE + 20 * 60}", "2025-11-27", NOW),
         ("polyfit-now", "2025-11-27", NOW),
         ("polyfit-08", "2025-11-27", NOW),  # not octal
-        ("polyfit-20251125", "2025-11-27", NOW),  # a minute of 2008
-        ("polyfit-99999999", "2025-11-27", NOW),
     ],
 )
 def test_the_date_of_a_nights_pod_is_the_one_it_was_due(
     job_name: str, day: str, now: int, tmp_path: Path
 ) -> None:
-    executable(tmp_path / "polyfit", POLYFIT)
-    executable(tmp_path / "date", DATE)
-    (container,) = pods(one("pod/nightly", "CronJob"))["pod"]["containers"]
-    with subprocess.Popen(
-        [*container["command"], *container["args"]],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "JOB_NAME": job_name, "NOW": str(now)},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        printed, _ = process.communicate(timeout=HANG_S)
+    status, said, pid = night_of_a_pod(tmp_path, job_name, now)
 
     # polyfit takes the shell's place, so that it is process 1 and gets SIGTERM.
-    args = " ".join(container["args"])
-    assert printed == f"{process.pid} run --run-id nightly-{{date}} --date {day} {args}\n"
+    named = f"--metrics-port 8080 --run-id nightly-{{date}} --date {day}"
+    assert (status, said) == (0, f"{pid} run {named} {' '.join(NIGHTLY_ARGS)}\n")
+
+
+NIGHTLY_ARGS = ["/opt/polyfit/jobs/sweep.yaml", "--store", "s3://polyfit-results/nightly"]
+
+
+def night_of_a_pod(folder: Path, job_name: str, now: int, *more: str) -> tuple[int, str, int]:
+    """How the nightly container of a Job ended, what it said, and the number of its process."""
+    executable(folder / "polyfit", POLYFIT)
+    executable(folder / "date", DATE)
+    (container,) = pods(one("pod/nightly", "CronJob"))["pod"]["containers"]
+    with subprocess.Popen(
+        [*container["command"], *container["args"], *more],
+        env={"PATH": f"{folder}:/usr/bin:/bin", "JOB_NAME": job_name, "NOW": str(now)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        said, _ = process.communicate(timeout=HANG_S)
+    return process.returncode, said, process.pid
+
+
+@pytest.mark.parametrize("number", [MINUTE - 8 * 24 * 60, MINUTE + 20 * 60, 20251112, 99999999])
+def test_a_job_that_names_another_night_is_refused_and_made_with_a_date(
+    number: int, tmp_path: Path
+) -> None:
+    name = f"polyfit-nightly-{number}"
+    status, said, _ = night_of_a_pod(tmp_path, name, NOW)
+    assert (status, said.count("\n")) == (Exit.USAGE, 1)
+    assert f"{name} ends in no minute of the last week; add the night to the arguments" in said
+
+    for given in (["--date=2025-10-12"], ["--date", "2025-10-12"]):
+        status, said, _ = night_of_a_pod(tmp_path, name, NOW, *given)
+        assert (status, said.count("--date")) == (0, 1)
+        assert said.endswith(f" {' '.join(given)}\n")
 
 
 def test_a_pod_and_a_rayjob_find_their_date_in_one_way() -> None:
-    """Two files, as each runs in a container of its own; the test above holds for both."""
+    """Two files, as each runs in a container of its own; the tests above hold for both."""
     (container,) = pods(one("pod/nightly", "CronJob"))["pod"]["containers"]
     script = (DEPLOY / "rayjob/nightly/nightly.sh").read_text(encoding="utf-8")
-    dates = re.compile(r"^now=.*?^night=.*?$", re.DOTALL | re.MULTILINE)
+    dates = re.compile(r"^now=.*? set -- .*?^esac$", re.DOTALL | re.MULTILINE)
     (of_pod,) = dates.findall(container["command"][2])
     assert dates.findall(script) == [of_pod]
+
+
+# A night again: the Job of a CronJob is that of the API server's, all else is kubectl's own.
+AGAIN = r"""#!/bin/sh
+case "$*" in
+  "create job --from=cronjob/"*" --dry-run=client -o yaml")
+    echo "$4" > "$STATE/name"
+    cat "$STATE/job" ;;
+  "patch --local "*) exec "$KUBECTL" "$@" ;;
+  "create -f -") cat > "$STATE/made" ;;
+  *) echo "$*" >> "$STATE/other" ;;
+esac
+"""
+
+
+def night_again(folder: Path, *words: str) -> tuple[int, str]:
+    executable(folder / "bin" / "kubectl", AGAIN)
+    names = {one(it, "CronJob")["metadata"]["name"]: it for it in ("pod/nightly", "rayjob/nightly")}
+    cronjob = one(names.get(words[0], "pod/nightly"), "CronJob")
+    job = {"apiVersion": "batch/v1", "kind": "Job", **node_at(cronjob, "spec.jobTemplate")}
+    (folder / "job").write_text(yaml.safe_dump(put(job, "metadata.name", "x")), encoding="utf-8")
+    done = subprocess.run(
+        [DEPLOY / "again.sh", *words],
+        env={
+            **{"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "HOME": str(folder)},
+            **{"STATE": str(folder), "KUBECTL": str(kubectl.PROGRAM)},
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("name", ["pod/nightly", "rayjob/nightly"])
+def test_a_night_again_is_a_job_of_its_own_with_more_arguments(name: str, tmp_path: Path) -> None:
+    kubectl.require()
+    cronjob = one(name, "CronJob")
+    more = ["--date=2026-11-12", "--run-id=nightly-{date}-b", "--retry-failed"]
+    status, said = night_again(tmp_path, cronjob["metadata"]["name"], *more)
+
+    assert status == 0, said
+    job = f"{cronjob['metadata']['name']}-again-2026-11-12"
+    assert (tmp_path / "name").read_text().strip() == job
+    deleted = f"delete job {job} --ignore-not-found --cascade=foreground\n"
+    assert (tmp_path / "other").read_text() == deleted
+    (made,) = documents((tmp_path / "made").read_text())
+    template = node_at(cronjob, "spec.jobTemplate.spec")
+    template["template"]["spec"]["containers"][0]["args"] += [*more, "--since=2026-11-12"]
+    assert made["spec"] == template
+    assert said.endswith(f" job/{job}\n")
+
+
+SHOWN = re.findall(r"^deploy/again.sh (.*)$", (DEPLOY / "README.md").read_text("utf-8"), re.M)
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_a_night_again_as_the_page_shows_it(shown: str, tmp_path: Path, command: Command) -> None:
+    """What the pod then starts is a run, here of a spec and a store in a folder."""
+    kubectl.require()
+    status, said = night_again(tmp_path, *shlex.split(shown))
+    assert status == 0, said
+
+    (job,) = documents((tmp_path / "made").read_text())
+    name, args = (tmp_path / "name").read_text().strip(), pods(job)["pod"]["containers"][0]["args"]
+    assert args[:3] == NIGHTLY_ARGS
+    status, said, _ = night_of_a_pod(tmp_path, name, int(time.time()), *args[3:])
+    assert status == 0
+    (tmp_path / "s.yaml").write_text("name: s\nfit: {steps: 9, points: 40}\n", "utf-8")
+    given = {NIGHTLY_ARGS[0]: tmp_path / "s.yaml", NIGHTLY_ARGS[2]: tmp_path / "store"}
+    words = [given.get(it, it) for it in said.split()[1:]]
+    ended = command(*words)
+    assert ended.code == Exit.COMPLETE, ended.err
+    nights = sorted(it.name for it in (tmp_path / "store" / "s").iterdir())
+    named = [it for it in ("nightly-2026-11-12", "nightly-2026-11-12-b") if it in nights]
+    assert nights == named or (len(nights) == 8 and "--since=7d" in shown)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("polyfit-nightly", "--date", "2026-11-12"),
+        ("polyfit-nightly", 'a"b'),
+        ("--date=2026-11-12",),
+        (),
+    ],
+)
+def test_a_night_again_that_is_not_understood_removes_and_makes_nothing(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    status, said = night_again(tmp_path, *(words or ("",)))
+
+    assert (status, said != "") == (Exit.USAGE, True)
+    assert not (tmp_path / "made").exists()
+    assert not (tmp_path / "other").exists()
 
 
 # Stands in for the API server behind kubectl, and leaves to the real one what needs no server. A
@@ -416,24 +586,29 @@ class Night:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.job = f"polyfit-ray-nightly-{int(time.time()) // 60}"
         executable(folder / "bin" / "kubectl", KUBECTL)
         template = folder / "rayjob.yaml"
         template.write_text(kubectl.build(DEPLOY / "rayjob/gpu"), encoding="utf-8")
         script = (DEPLOY / "rayjob/nightly/nightly.sh").read_text(encoding="utf-8")
-        script = script.replace("/tmp/rayjob.yaml", f"{folder}/changed.yaml")
         self.script = folder / "nightly.sh"
-        self.script.write_text(script.replace("/template", str(folder)), encoding="utf-8")
+        script = script.replace("/tmp/rayjob.yaml", f"{folder}/changed.yaml")
+        self.script.write_text(script, encoding="utf-8")
+        (container,) = pods(one("rayjob/nightly", "CronJob"))["pod"]["containers"]
+        self.args = [it.replace("/template", str(folder)) for it in container["args"]]
 
-    def start(self, *states: str, made: bool = False) -> "subprocess.Popen[str]":
+    def start(
+        self, *states: str, made: bool = False, more: tuple[str, ...] = ()
+    ) -> "subprocess.Popen[str]":
         (self.folder / "states").write_text("\n".join([*states, ""]), encoding="utf-8")
         if made:
             (self.folder / "made").touch()
         return subprocess.Popen(
-            ["/bin/sh", self.script],
+            ["/bin/sh", self.script, *self.args, *more],
             env={
                 "PATH": f"{self.folder / 'bin'}:/usr/bin:/bin",
                 "HOME": str(self.folder),
-                "JOB_NAME": f"polyfit-ray-nightly-{MINUTE}",
+                "JOB_NAME": self.job,
                 "JOB_UID": "4b1d",
                 "STATE": str(self.folder),
                 "KUBECTL": str(kubectl.PROGRAM),
@@ -444,8 +619,8 @@ class Night:
             text=True,
         )
 
-    def run(self, *states: str, made: bool = False) -> tuple[int, str]:
-        with self.start(*states, made=made) as process:
+    def run(self, *states: str, made: bool = False, more: tuple[str, ...] = ()) -> tuple[int, str]:
+        with self.start(*states, made=made, more=more) as process:
             out, err = process.communicate(timeout=HANG_S)
         return process.returncode, out + err
 
@@ -467,14 +642,41 @@ def test_a_nights_rayjob_is_the_built_one_with_its_name_its_date_and_its_owner(
     assert status == 0, said
     rayjob, template = night.created(), one("rayjob/gpu", "RayJob")
     assert errors(rayjob) == []
-    metadata, name = rayjob["metadata"], f"polyfit-ray-nightly-{MINUTE}"
+    metadata, name = rayjob["metadata"], night.job
     (owner,) = metadata.pop("ownerReferences")
     assert owner == {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": "4b1d"}
     variables = yaml.safe_load(rayjob["spec"].pop("runtimeEnvYAML"))["env_vars"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d", variables["NIGHT"])
+    assert re.fullmatch(r"--date \d{4}-\d\d-\d\d", variables["NIGHT"])
     assert metadata.pop("name") == name
     del template["metadata"]["name"]
     assert rayjob == template
+
+
+def test_a_nights_rayjob_has_the_arguments_of_the_job(night: Night) -> None:
+    night.job = "polyfit-ray-nightly-again-2025-10-12"
+    more = ("--date=2025-10-12", "--run-id=nightly-{date}-b", "--retry-failed")
+    status, said = night.run(RUNNING, "Complete,SUCCEEDED,: ", more=more)
+
+    assert status == 0, said
+    variables = yaml.safe_load(night.created()["spec"]["runtimeEnvYAML"])["env_vars"]
+    assert variables == {"NIGHT": " ".join(more)}
+
+
+@pytest.mark.parametrize("more", ['--set=fit.target="x"', "--set=a=$HOME", "a;b", "a\nb", "a'b"])
+def test_an_argument_that_a_shell_would_read_otherwise_is_refused(night: Night, more: str) -> None:
+    status, said = night.run(RUNNING, more=(more,))
+
+    assert (status, "is not passed on" in said) == (Exit.USAGE, True)
+    assert not (night.folder / "made").exists()
+
+
+def test_a_rayjob_that_would_run_without_its_date_is_refused(night: Night) -> None:
+    template = night.folder / "rayjob.yaml"
+    template.write_text(template.read_text().replace("$NIGHT", ""))
+    status, said = night.run(RUNNING)
+
+    assert (status, "lacks its last word" in said) == (Exit.USAGE, True)
+    assert not (night.folder / "made").exists()
 
 
 @pytest.mark.parametrize(
@@ -534,18 +736,17 @@ def test_the_entrypoint_of_a_rayjob_is_a_run_with_and_without_a_night() -> None:
         words = {
             night: subprocess.run(
                 ["/bin/sh", "-c", f'polyfit() {{ printf "%s\\n" "$@"; }}; {line}'],
-                env={"NIGHT": night} if night else {},
+                env={"NIGHT": night},
                 check=True,
                 capture_output=True,
                 text=True,
             ).stdout.split("\n")
-            for night in ("", "2026-11-23")
+            for night in ("", "--date 2026-11-23 --run-id=nightly-{date}-b")
         }
-        assert words[""][:3] == ["run", "/opt/polyfit/jobs/sweep.yaml", "--store"]
-        assert [it for it in words["2026-11-23"] if it not in words[""]] == [
-            "--date",
-            "2026-11-23",
-        ]
+        plain, dated = words.values()
+        assert plain[:3] == ["run", "/opt/polyfit/jobs/sweep.yaml", "--store"]
+        assert dated[: len(plain) - 1] == plain[:-1]
+        assert dated[len(plain) - 1 : -1] == ["--date", "2026-11-23", "--run-id=nightly-{date}-b"]
 
 
 def test_the_morning_compares_the_run_that_the_night_made(tmp_path: Path, command: Command) -> None:

@@ -1,10 +1,12 @@
 """Nights on one machine: cron's line, run as cron would, and systemd's units by its own judge."""
 
 import datetime as dt
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from polyfit.work.signals import DRAIN_S
 @pytest.fixture
 def crontab_command() -> str:
     """As cron hands it to the shell."""
-    (line,) = crontab_lines()[1]
+    line = crontab_lines()[1][0]
     return line.split(maxsplit=5)[5].replace(r"\%", "%")
 
 
@@ -74,10 +76,10 @@ def utc_date() -> str:
     return dt.datetime.now(dt.UTC).date().isoformat()
 
 
-def test_the_crontab_line_has_five_valid_fields() -> None:
-    (line,) = crontab_lines()[1]
+def test_each_line_of_the_crontab_has_five_valid_fields() -> None:
+    lines = crontab_lines()[1]
 
-    assert cron_errors(line.split(maxsplit=5)[:5]) == []
+    assert [cron_errors(line.split(maxsplit=5)[:5]) for line in lines] == [[]] * len(lines)
 
 
 @pytest.mark.parametrize("when", ["4 * * *", "60 4 * * *", "7 4 0 * *", "9-5 4 * * *", "a 4 * * *"])
@@ -242,6 +244,24 @@ def test_nightly_sh_says_how_it_is_used(machine: Machine) -> None:
     assert "nightly.sh SPEC... OPTIONS" in said
 
 
+def test_the_crontab_removes_old_logs_and_nothing_else(tmp_path: Path) -> None:
+    (command,) = (line.split(maxsplit=5)[5] for line in crontab_lines()[1][1:])
+    old = time.time() - 92 * 24 * 60 * 60
+    for name in ("old.log", "old.lock", "new.log"):
+        (tmp_path / name).touch()
+        if name.startswith("old"):
+            os.utime(tmp_path / name, (old, old))
+    done = subprocess.run(
+        ["/bin/sh", "-c", command.replace("/var/log/polyfit", str(tmp_path))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout + done.stderr == ""  # else it would be mailed
+    assert {it.name for it in tmp_path.iterdir()} == {"old.lock", "new.log"}
+
+
 # systemd ------------------------------------------------------------------------------------------
 
 
@@ -283,6 +303,39 @@ def test_systemd_complains_of_a_fault(machine: Machine, unit: str, right: str, w
     assert unit in complaints(machine)
 
 
+DROP_IN = re.search(r"^```text\n(\[Service\]\n.*?)^```$", text("README.md"), re.M | re.S)
+
+
+def complaints_of_ones_own(machine: Machine, *changes: tuple[str, str]) -> str:
+    """What systemd says of the units with the page's drop-in, changed."""
+    assert DROP_IN is not None
+    drop_in = DROP_IN[1].replace("/opt/polyfit", str(machine.opt))
+    for old, new in changes:
+        assert old in drop_in
+        drop_in = drop_in.replace(old, new)
+    folder = machine.opt / "deploy/machine/polyfit.service.d"
+    folder.mkdir()
+    (folder / "override.conf").write_text(drop_in)
+    return complaints(machine)
+
+
+def test_systemd_has_nothing_to_say_of_a_command_of_ones_own(machine: Machine) -> None:
+    assert complaints_of_ones_own(machine) == ""
+    assert DROP_IN is not None
+    assert re.findall("%+", DROP_IN[1]) == ["%%"]  # one, as systemd reads it
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_command_of_ones_own_is_the_first_once_the_examples_is_taken_away(
+    replaced: bool, machine: Machine
+) -> None:
+    """systemd looks for the program of the first command alone."""
+    missing = [(f"{machine.opt}/.venv/bin/polyfit run", "/missing run")]
+    kept = [] if replaced else [("ExecStart=\n", "")]
+
+    assert ("/missing" in complaints_of_ones_own(machine, *missing, *kept)) == replaced
+
+
 def test_the_timer_makes_up_for_a_night_and_a_failed_one_is_told() -> None:
     timer, service = text("machine/polyfit.timer"), text("machine/polyfit.service")
 
@@ -293,14 +346,15 @@ def test_the_timer_makes_up_for_a_night_and_a_failed_one_is_told() -> None:
     assert f"SuccessExitStatus={Exit.DRAINED}" in service.splitlines()
     (final,) = re.findall(r"^RestartPreventExitStatus=(.*)$", service, re.MULTILINE)
     assert {int(it) for it in final.split()} == {
-        *(Exit.INTERNAL, Exit.USAGE, Exit.FAILED_SHARDS, Exit.HELD, Exit.DRAINED)
+        *(Exit.INTERNAL, Exit.USAGE, Exit.FAILED_SHARDS, Exit.HELD, Exit.DRAINED),
+        *(Exit.UNFINISHED, Exit.WORSE),
     }
     (stop_s,) = re.findall(r"^TimeoutStopSec=(\d+)$", service, re.MULTILINE)
     assert int(stop_s) >= DRAIN_S + 20
 
 
 def test_cron_and_the_timer_run_the_same_at_the_same_time() -> None:
-    (line,) = crontab_lines()[1]
+    line = crontab_lines()[1][0]
     minute, hour, *_, command = line.split(maxsplit=5)
     (start,) = re.findall(
         r"^ExecStart=\S+ run (.*) --run-id", text("machine/polyfit.service"), re.M
