@@ -9,14 +9,17 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import boto3
 import botocore.exceptions
 import pytest
 from commands import Command
 from deployed import Document, commands, documents, text
+from proxy import Request, proxied
 from servers import moto_cloud, moto_key
 
 BUCKET = "polyfit-results"
@@ -107,24 +110,68 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 def test_a_run_needs_no_more_than_the_paper_of_who_runs_it(
     who: str, cloud: Cloud, command: Command, small_spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {**cloud.keys[who], "AWS_ENDPOINT_URL_S3": cloud.endpoint_url}.items():
-        monkeypatch.setenv(name, value)
     store = f"s3://{BUCKET}/nightly"
+    listed: list[str] = []
 
-    for words in (["run", small_spec, "--store", store, "--run-id", who], ["list", store]):
-        ended = command(*words)
-        assert ended.code == 0, ended.err
-    ended = command("verify", f"{store}/small/{who}")
-    assert (ended.code, ended.out[:7]) == (0, "intact:"), ended.err
+    def note(request: Request) -> None:
+        """Each listing's prefix, from its query."""
+        asked = parse_qs(urlsplit(request.path).query, keep_blank_values=True)
+        if "list-type" in asked:
+            listed.append(*asked["prefix"])
 
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", cloud.keys["reader"]["AWS_ACCESS_KEY_ID"])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", cloud.keys["reader"]["AWS_SECRET_ACCESS_KEY"])
-    for words in (
-        ["list", store],
-        ["status", f"{store}/small/{who}"],
-        ["results", f"{store}/small/{who}"],
-    ):
-        assert command(*words).code == 0
+    def enter(who: str) -> None:
+        for name, value in cloud.keys[who].items():
+            monkeypatch.setenv(name, value)
+
+    with proxied(cloud.endpoint_url, note) as way:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", way.url)
+        enter(who)
+        for words in (
+            ["run", small_spec, "--store", store, "--run-id", f"{who}-2026-03-01"],
+            ["run", small_spec, "--store", store, "--run-id", f"{who}-2026-03-02"],
+            ["list", store],
+        ):
+            ended = command(*words)
+            assert ended.code == 0, ended.err
+        ended = command("verify", f"{store}/small/{who}-2026-03-01")
+        assert (ended.code, ended.out[:7]) == (0, "intact:"), ended.err
+        enter("reader")
+        for words in (
+            ["list", store],
+            ["status", f"{store}/small/{who}-2026-03-02"],
+            ["results", f"{store}/small/{who}-2026-03-02"],
+            ["compare", "@last", f"small/{who}-2026-03-02", "--store", store],
+        ):
+            ended = command(*words)
+            assert ended.code == 0, ended.err
+
+    # What moto does not ask: S3 grants a listing by its prefix.
+    assert len(listed) > 8
+    assert [it for it in listed if not listing(who, it)] == []
+
+
+def listing(who: str, prefix: str) -> bool:
+    """Whether a paper lets its holder list what begins so."""
+    (statement,) = (it for it in paper(who)["Statement"] if actions(it) == ["s3:ListBucket"])
+    assert statement["Resource"] == f"arn:aws:s3:::{BUCKET}"
+    return fnmatchcase(prefix, statement["Condition"]["StringLike"]["s3:prefix"])
+
+
+@pytest.mark.parametrize("who", ["worker", "head", "reader"])
+def test_who_may_list_runs_may_list_nothing_beside_them(who: str) -> None:
+    assert listing(who, "nightly/")
+    assert [it for it in ("", "night", "nightly", "nightly-2/", "other/") if listing(who, it)] == []
+
+
+def test_the_rule_that_removes_old_runs_is_one_for_s3_and_for_them_alone(cloud: Cloud) -> None:
+    """moto checks it as S3 does, and gives it back."""
+    s3, rules = cloud.client("administrator", "s3"), json.loads(text("aws/lifecycle.json"))
+    s3.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration=rules)
+
+    (rule,) = s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
+    assert rule == rules["Rules"][0]
+    # It counts each object's own age: a run is long finished before its first shard goes.
+    assert (rule["Filter"]["Prefix"], rule["Expiration"]["Days"] >= 365) == ("nightly/", True)
 
 
 REFUSED: dict[str, Callable[[Cloud, str], Any]] = {
