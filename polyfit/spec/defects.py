@@ -47,17 +47,17 @@ class Defects:
 
         Of a ``value`` that is text the one of the names in ``allowed`` is suggested that is alike.
         """
-        near = meant(value, _names_in(allowed)) if isinstance(value, str) else None
+        is_text = isinstance(value, str) and self._is_shown()
+        near = meant(value, _names_in(allowed)) if is_text else None
         hint = f" (did you mean {near!r}?)" if near else ""
         says_both = "; allowed: " in allowed
         text = allowed if says_both else f"found {found}{hint}; allowed: {allowed}"
-        inside = {*path} & {"target", "range"}
+        inside = {*path} & {"target", "range"} and self._is_shown()
         self._add(path, text, self.document.columns, *(_formulas(value) if inside else ()))
 
     def unknown_key(self, path: Path, names: tuple[str, ...], elsewhere: Path = ()) -> None:
         """Add a key that is none of ``names``; ``elsewhere`` is where it may be meant to stand."""
-        searched = len(self._found) < MAX_DEFECTS  # the others are not shown
-        close = meant(str(path[-1]), names) if searched else None
+        close = meant(str(path[-1]), names) if self._is_shown() else None
         close = dotted(elsewhere) if elsewhere else close
         hint = f" (did you mean {close!r}?)" if close else ""
         text = f"unknown key{hint}; allowed: {', '.join(names)}"
@@ -66,6 +66,13 @@ class Defects:
     def refuse_setting(self, key: str, text: str) -> None:
         """Add a setting that cannot be read, or has no place."""
         self._found.append(Defect(BY_SETTING, f"--set {key}: {text}"))
+
+    def _is_shown(self) -> bool:
+        """Whether a defect that is added now can be among those that are reported one by one.
+
+        A file may have 100,000: what is said of each must not cost a look through the whole text.
+        """
+        return len(self._found) < MAX_DEFECTS
 
     def _add(
         self, path: Path, text: str, columns: Mapping[Path, int], *formulas: tuple[str, int]

@@ -172,6 +172,7 @@ class ParameterGrid:
         counts = self.kept.counts(involved)
         fixed = {name: view(name, getattr(self.base, name)) for name in names}
         choices = [list(self._rows(number, names, view)) for number in involved]
+        may_repeat = any(size > 1 for size in counts.shape)  # in another segment
         seen: set[tuple[Any, ...]] = set()
         for parts in product(*choices):
             if counts[tuple(segment for segment, _ in parts)]:
@@ -179,7 +180,9 @@ class ParameterGrid:
                 for _, row in parts:
                     merged.update(row)
                 combination = tuple(merged[name] for name in names)
-                if combination not in seen:
+                if not may_repeat:
+                    yield combination
+                elif combination not in seen:
                     seen.add(combination)
                     yield combination
 

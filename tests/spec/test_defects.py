@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from specs import defects
 
 from polyfit.errors import Exit, SpecError
-from polyfit.spec.defects import MAX_EXCERPTS
+from polyfit.spec import defects as defects_module
+from polyfit.spec import excerpt
+from polyfit.spec.defects import MAX_DEFECTS, MAX_EXCERPTS
 from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.spec import Spec
 
@@ -589,3 +591,18 @@ def test_any_mapping_is_a_spec_or_a_spec_error(source: dict[str, Any]) -> None:
         name, lines = None, error.problems
     assert name == source.get("name") if name else lines
     assert name or all(re.match(r"job\.yaml:\d+: ", line) for line in lines)
+
+
+def test_the_cost_of_a_defect_does_not_grow_with_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text is looked through for the defects that are shown, and for no other."""
+    looks = []
+
+    def line_of(text: str, line: int) -> str:
+        looks.append(line)
+        return excerpt.line_of(text, line)
+
+    monkeypatch.setattr(defects_module, "line_of", line_of)
+    formulas = ", ".join(f"y{number}" for number in range(10 * MAX_DEFECTS))
+    found = defects(f"sweep: {{target: [{formulas}]}}")
+    assert len(found) == MAX_DEFECTS + 1
+    assert len(looks) == MAX_DEFECTS
