@@ -28,6 +28,16 @@ def server(tmp_path: Path) -> Iterator[LocalS3]:
     local.stop()
 
 
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
+    """A server that is up, for tests that leave it so."""
+    local = LocalS3(tmp_path_factory.mktemp("up") / "a folder, with 'marks'")
+    assert local.start()
+    yield local
+    running(local).signal(signal.SIGKILL)
+    local.stop()
+
+
 def put(server: LocalS3, body: bytes) -> None:
     S3Server(server.env, server.bucket, honours_conditions=True).client().put_object(
         Bucket=server.bucket, Key="kept", Body=body
@@ -61,11 +71,10 @@ def listening_addresses(pid: int) -> set[str]:
     return addresses
 
 
-def test_a_second_start_reuses_the_server(server: LocalS3) -> None:
-    assert server.start()
-    pid, endpoint = server.pid, server.endpoint_url
-    assert not server.start()
-    assert (server.pid, server.endpoint_url) == (pid, endpoint)
+def test_a_second_start_reuses_the_server(up: LocalS3) -> None:
+    pid, endpoint = up.pid, up.endpoint_url
+    assert not up.start()
+    assert (up.pid, up.endpoint_url) == (pid, endpoint)
 
 
 def test_starts_at_the_same_time_make_one_server(server: LocalS3) -> None:
@@ -90,11 +99,13 @@ def test_a_killed_server_starts_again_with_its_data_keys_and_endpoint(server: Lo
     assert server.env == env
 
 
-def test_data_survives_a_change_of_ports(server: LocalS3) -> None:
+def test_stop_ends_the_server_and_its_data_survive_a_change_of_ports(server: LocalS3) -> None:
     server.start()
     put(server, b"on other ports")
-    endpoint = server.endpoint_url
-    server.stop()
+    endpoint, ended = server.endpoint_url, running(server)
+    assert server.stop()
+    assert not ended.alive()
+    assert is_free(int(endpoint.rpartition(":")[2]))
     server.ports_file.unlink()
     server.start()
     assert server.endpoint_url != endpoint
@@ -103,6 +114,7 @@ def test_data_survives_a_change_of_ports(server: LocalS3) -> None:
 
 def test_a_hung_server_is_replaced(server: LocalS3, monkeypatch: pytest.MonkeyPatch) -> None:
     server.start()
+    monkeypatch.setattr("local_s3.REQUEST_S", 2.0)
     for limit in ("PATIENCE_S", "STOP_S"):
         monkeypatch.setattr(f"local_s3.{limit}", 1.0)
     put(server, b"before the hang")
@@ -127,40 +139,27 @@ def test_a_moved_folder_takes_its_data_along(server: LocalS3) -> None:
         moved.stop()
 
 
-def test_a_copy_of_the_folder_leaves_the_original_alone(server: LocalS3) -> None:
-    server.start()
-    copy = LocalS3(shutil.copytree(server.folder, server.folder.with_name("copy")))
+def test_a_copy_of_the_folder_leaves_the_original_alone(up: LocalS3) -> None:
+    copy = LocalS3(shutil.copytree(up.folder, up.folder.with_name("copy")))
     assert copy.pid is None
     assert not copy.stop()
-    assert server.answers()
+    assert up.answers()
 
 
-def test_a_taken_port_is_given_up(server: LocalS3) -> None:
+def test_a_taken_port_is_given_up(up: LocalS3, server: LocalS3) -> None:
+    server.folder.mkdir()
+    shutil.copy(up.ports_file, server.ports_file)
     server.start()
-    other = LocalS3(server.folder.with_name("other"))
-    other.folder.mkdir()
-    shutil.copy(server.ports_file, other.ports_file)
-    try:
-        other.start()
-        assert other.endpoint_url != server.endpoint_url
-        assert server.answers()
-    finally:
-        other.stop()
+    assert server.endpoint_url != up.endpoint_url
+    assert up.answers()
 
 
-def test_stop_ends_the_server_and_is_no_error_without_one(server: LocalS3) -> None:
-    server.start()
-    ended, port = running(server), int(server.endpoint_url.rpartition(":")[2])
-    assert server.stop()
-    assert not ended.alive()
-    assert is_free(port)
-    assert not server.stop()
-    assert not LocalS3(server.folder.with_name("never made")).stop()
+def test_stop_is_no_error_without_a_server(tmp_path: Path) -> None:
+    assert not LocalS3(tmp_path / "never made").stop()
 
 
-def test_it_listens_on_the_loopback_address_only(server: LocalS3) -> None:
-    server.start()
-    assert listening_addresses(running(server).pid) == {"0100007F"}
+def test_it_listens_on_the_loopback_address_only(up: LocalS3) -> None:
+    assert listening_addresses(running(up).pid) == {"0100007F"}
 
 
 def test_anonymous_requests_are_refused(seaweed: S3Server) -> None:
@@ -181,17 +180,15 @@ def test_anonymous_requests_are_refused(seaweed: S3Server) -> None:
         anonymous.put_object(Bucket=seaweed.bucket, Key="intruder", Body=b"")
 
 
-def test_keys_are_for_their_owner_only(server: LocalS3) -> None:
-    server.start()
-    assert stat.S_IMODE(server.env_file.stat().st_mode) == 0o600
-    secret = server.env["AWS_SECRET_ACCESS_KEY"]
-    assert secret not in server.log_file.read_text()
-    assert secret.encode() not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
+def test_keys_are_for_their_owner_only(up: LocalS3) -> None:
+    assert stat.S_IMODE(up.env_file.stat().st_mode) == 0o600
+    secret = up.env["AWS_SECRET_ACCESS_KEY"]
+    assert secret not in up.log_file.read_text()
+    assert secret.encode() not in Path(f"/proc/{up.pid}/cmdline").read_bytes()
 
 
 def test_another_process_with_the_recorded_pid_is_left_alone(server: LocalS3) -> None:
-    server.start()
-    server.stop()
+    server.folder.mkdir()
     with subprocess.Popen(["sleep", "60"], cwd=server.folder) as bystander:
         try:
             line = Path(f"/proc/{bystander.pid}/stat").read_text().split()
@@ -257,12 +254,12 @@ def test_a_missing_weed_is_said_with_its_remedy(
     assert "`make serve-s3` installs it" in capsys.readouterr().err
 
 
-def test_the_state_is_in_the_exit_code(server: LocalS3, capsys: pytest.CaptureFixture[str]) -> None:
-    status = ["status", "--folder", str(server.folder)]
-    assert main(status) == 1
-    server.start()
-    assert main(status) == 0
-    assert server.endpoint_url in capsys.readouterr().out
+def test_the_state_is_in_the_exit_code(
+    up: LocalS3, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "--folder", str(tmp_path / "never made")]) == 1
+    assert main(["status", "--folder", str(up.folder)]) == 0
+    assert up.endpoint_url in capsys.readouterr().out
 
 
 def test_env_without_a_server_is_an_error(tmp_path: Path) -> None:

@@ -612,19 +612,37 @@ def test_a_damaged_shard_found_on_resume_fails_and_is_not_sealed(
         store.get(MANIFEST)
 
 
+HALTING = """
+import threading
+from polyfit.__main__ import program
+from polyfit.work import worker
+
+run_shard, left = worker.run_shard, iter(range(2))
+
+def halting(*arguments):
+    if next(left, None) is None:
+        threading.Event().wait()
+    return run_shard(*arguments)
+
+worker.run_shard = halting
+program()
+"""
+"""The command, which stays at its third shard until it is killed."""
+
+
 @pytest.mark.parametrize("place", ["folder", "seaweed", "rclone"], indirect=True)
 def test_a_driver_killed_half_way_leaves_what_the_next_one_resumes_from(
     place: Place, tmp_path: Path
 ) -> None:
     """``kill -9`` of a process, the same plan again, and proof from the store alone."""
-    text = TEXT.replace("shard: 10", "engine: eager\nshard: 5").replace("steps: 12", "steps: 1000")
-    path, spec = tmp_path / "spec.yaml", Spec.parse(text)
-    path.write_text(text)
-    ours = [sys.executable, "-m", "polyfit", "run", str(path), "--store", place.uri]
-    store = home(place, spec=spec)
+    path = tmp_path / "spec.yaml"
+    path.write_text(TEXT)
+    store = home(place)
     running = subprocess.Popen(
-        [*ours, "--executor", "inline"], stderr=subprocess.DEVNULL, text=True
-    )
+        [sys.executable, "-c", HALTING, "run", str(path), "--store", place.uri,
+         "--executor", "inline"],
+        stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
     with running as process:
         try:
             wait_for(lambda: len(shards(store)) >= 2, "two stored shards", process)
@@ -637,10 +655,10 @@ def test_a_driver_killed_half_way_leaves_what_the_next_one_resumes_from(
     assert opened.driver().startswith("no driver is at work on it: attempt ")
     assert opened.driver().endswith(" was lost")
     assert any("was lost; run the same spec again" in line for line in opened.verify().problems)
-    plan = polyfit.Plan.of(spec)
-    assert 2 <= len(left) < plan.shards, "it was not killed half-way"
+    plan = polyfit.Plan.of(SPEC)
+    assert len(left) == 2
     messages: list[str] = []
-    finished = run(place, spec, on_message=messages.append)
+    finished = run(place, on_message=messages.append)
     assert f"{len(left)} of {plan.shards} shards are stored already" in messages
     (lost,) = (line for line in messages if "the last driver has died" in line)
     facts = Ledger(store, plan).attempt(lost.split("attempt ")[1].split(",")[0])
