@@ -39,8 +39,8 @@ name: stopped
 shard: 100
 fit: {steps: 20000000}
 record: none
-sweep: {seed: {count: 1600}}
-resources: {gpus_per_actor: 0, actors: {max: 2}}
+sweep: {seed: {count: 800}}
+resources: {gpus_per_actor: 0, actors: {max: 1}}
 """
 
 
