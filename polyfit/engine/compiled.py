@@ -14,6 +14,7 @@ import torch
 
 from polyfit.engine import cpu, gpu
 from polyfit.engine.batch import BatchConfig, BatchInputs, BatchResult, startable
+from polyfit.engine.emitted_objective import computed_ahead
 from polyfit.engine.iteration_kernel import IterationKernel
 from polyfit.engine.layout import Arrays, integers, kernel_of, layout
 
@@ -25,8 +26,8 @@ CALL_S: Final = 0.1
 _FIRST_TERMS: Final = 1 << 20
 """Terms of a block of fits in the first call, whose rate is not yet known: a few milliseconds."""
 
-_POINTWISE_VALUES: Final = 7
-"""Values that change in a loop over points, for the choice of lanes."""
+_BYTES_AHEAD: Final = 128
+"""Bytes of a vector where residuals are computed ahead and not all stays in registers; measured."""
 
 
 def fit_compiled(inputs: BatchInputs, device: torch.device) -> BatchResult:
@@ -45,8 +46,7 @@ def fit_compiled(inputs: BatchInputs, device: torch.device) -> BatchResult:
 
 def _on_cpu(kernel: IterationKernel, inputs: BatchInputs) -> Arrays:
     config, num_fits = kernel.config, len(inputs.lr_B)
-    values = kernel.vectors + (0 if kernel.one_design else config.size)
-    lanes = cpu.lanes_of(kernel, values if config.squared else _POINTWISE_VALUES, num_fits)
+    lanes = lanes_of(kernel, num_fits)
     arrays = layout(kernel, inputs, lanes)
     call = cpu.load(kernel, lanes).bind({**arrays, **integers(kernel, arrays, lanes)})
     slices = Slices(config, inputs.updates, lanes)
@@ -54,6 +54,17 @@ def _on_cpu(kernel: IterationKernel, inputs: BatchInputs) -> Arrays:
     while begin < num_fits:
         begin = slices.iterate(begin, num_fits, call)
     return arrays
+
+
+def lanes_of(kernel: IterationKernel, num_fits: int) -> int:
+    """Fits of a block on this machine's CPU."""
+    size = kernel.config.size
+    if kernel.config.squared:
+        values = kernel.vectors + (0 if kernel.one_design else size)
+        return cpu.lanes_of(kernel, values, num_fits)
+    if computed_ahead(kernel.config, kernel.one_design):  # a point's functions are not kept
+        return cpu.lanes_within(kernel, size + 3, num_fits, otherwise=_BYTES_AHEAD)
+    return cpu.lanes_within(kernel, size + 4, num_fits)
 
 
 def _on_gpu(kernel: IterationKernel, inputs: BatchInputs, device: torch.device) -> Arrays:

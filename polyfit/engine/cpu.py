@@ -33,6 +33,7 @@ __all__ = [
     "cache_folder",
     "compiling",
     "lanes_of",
+    "lanes_within",
     "load",
     "loading_s",
     "machine_code",
@@ -53,6 +54,11 @@ class Machine:
         if not self.cpu:
             return 64 if "+avx512f" in _host()[1].split(",") else 32
         return {"x86-64-v4": 64, "x86-64-v3": 32}.get(self.cpu, 16)
+
+    @property
+    def num_registers(self) -> int:
+        """Vector registers for values: without AVX-512, two of the 16 hold constants."""
+        return 32 if self.register_bytes == 64 else 14
 
 
 HOST: Final = Machine()
@@ -257,9 +263,9 @@ def cache_folder() -> Path | None:
 def lanes_of(kernel: Kernel, values: int, num_fits: int, machine: Machine = HOST) -> int:
     """Lanes for a kernel that changes ``values`` vectors in its innermost loop, for so many fits.
 
-    Vectors of several registers hide the latency of dependent operations. With many values, or on
-    a machine with few registers, vectors of one register keep the values in registers. One that
-    holds all fits is enough: with less code the kernel is made sooner.
+    Vectors of several registers hide the latency of dependent operations. With many values, vectors
+    of few registers keep most of them there; the bounds are measured. One register that holds all
+    fits is enough: with less code the kernel is made sooner.
     """
     register = machine.register_bytes // NUM_BYTES[kernel.real]
     if num_fits <= register:
@@ -267,5 +273,20 @@ def lanes_of(kernel: Kernel, values: int, num_fits: int, machine: Machine = HOST
     if machine.register_bytes == 64:
         several = 4 if values <= 4 else 2 if values <= 16 else 1
     else:
-        several = 2 if values <= 6 else 1
+        several = 4 if values <= 12 else 2 if values <= 24 else 1
     return register * several
+
+
+def lanes_within(
+    kernel: Kernel, values: int, num_fits: int, otherwise: int = 0, machine: Machine = HOST
+) -> int:
+    """Lanes with which ``values`` vectors of several registers stay in registers, for so many fits.
+
+    For sums over points: a sum in memory would wait for its last store at every point. If not even
+    vectors of two registers stay there, a vector has ``otherwise`` bytes, at least one register's.
+    """
+    size, register = NUM_BYTES[kernel.real], machine.register_bytes
+    if num_fits <= register // size:
+        return register // size
+    fitting = (n * register for n in (4, 2) if n * values <= machine.num_registers)
+    return next(fitting, max(register, otherwise)) // size

@@ -263,7 +263,10 @@ class Emitter:
     def add(self, a: str, b: str) -> str:
         for product, other in ((b, a), (a, b)):
             if self.fused and product in self._products:
-                return self.intrinsic("fma", *self._products[product], other)
+                one, factor = self._products[product]
+                if one == self.constant(1.0):
+                    return self.add_unfused(factor, other)  # the same bits; LLVM keeps the fma
+                return self.intrinsic("fma", one, factor, other)
         return self.add_unfused(a, b)
 
     def sub(self, a: str, b: str) -> str:

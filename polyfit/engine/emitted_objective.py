@@ -13,7 +13,7 @@ from polyfit.engine.objective import residual, squared_loss
 from polyfit.engine.penalty import ELEMENTARY_PENALTIES
 from polyfit.engine.tape import Tape
 
-__all__ = ["EmittedObjective", "load_triangle", "row_numbers"]
+__all__ = ["EmittedObjective", "computed_ahead", "load_triangle", "row_numbers"]
 
 COMPENSATE_EVERY: Final = 64
 """Points whose terms are added one after the other. The sums of so many are added with
@@ -38,6 +38,15 @@ def row_numbers(config: BatchConfig, one_data: bool) -> int:
 def load_triangle(e: Emitter, a: dict[str, str], size: int) -> Values:
     """The upper triangle of the R that all fits share, row by row."""
     return [e.load_uniform(a["R"], k) for k in range(size * (size + 1) // 2)]
+
+
+def computed_ahead(config: BatchConfig, one_design: bool) -> bool:
+    """Whether a CPU computes the residual of a point while it adds the terms of the last one.
+
+    It does not look far enough ahead by itself where a point's operations are a long chain. Where
+    they are not, as huber's of a low degree, to load a point's functions twice costs more.
+    """
+    return one_design and (config.degree >= 7 or config.objective != "huber")
 
 
 class EmittedObjective:
@@ -69,6 +78,7 @@ class EmittedObjective:
             self.q = block.load_rows("q", size)
             self.rest = block.load("rest")
             return
+        self.ahead = self.e.lanes > 1 and computed_ahead(config, one_design)
         if not one_design:
             self.middle, self.half = (block.load(name, "double") for name in ("middle", "half"))
         if not one_data:
@@ -94,26 +104,40 @@ class EmittedObjective:
     def _over_points(self, c: Values) -> tuple[str, Values]:
         e, points, count = self.e, self.a["points"], 1 + self.config.size
         zeros = [(e.vector, e.constant(0.0))] * count
-        outer = Loop(e, "0", [*zeros, *zeros])
-        inner = Loop(e, outer.index, zeros)
-        terms = self._at_point(c, inner.index)
-        sums = [e.add(so_far, term) for so_far, term in zip(inner.values, terms, strict=True)]
+        first = [(e.vector, self._residual(c, "0"))] if self.ahead else []
+        outer = Loop(e, "0", [*zeros, *zeros, *first])
         stop = e.integer_min(e.integer("add", outer.index, COMPENSATE_EVERY), points)
-        inner.end(stop, 1, sums)
+        known = [(e.vector, value) for value in outer.values[2 * count :]]
+        inner = Loop(e, outer.index, [*zeros, *known])
+        (difference,) = inner.values[count:] or [self._residual(c, inner.index)]
+        # Before the terms, so that a CPU begins it before them.
+        following = [self._residual(c, e.integer("add", inner.index, 1)) for _ in known]
+        terms = self._terms(c, inner.index, difference)
+        sums = [e.add(so_far, term) for so_far, term in zip(inner.values, terms, strict=False)]
+        inner.end(stop, 1, [*sums, *following])
         totals, errors = [], []
         for k, part in enumerate(sums):
             total, corrected = outer.values[k], e.sub_unfused(part, outer.values[count + k])
             totals.append(e.add_unfused(total, corrected))
             errors.append(e.sub_unfused(e.sub_unfused(totals[-1], total), corrected))
-        outer.end(points, COMPENSATE_EVERY, [*totals, *errors])
+        outer.end(points, COMPENSATE_EVERY, [*totals, *errors, *following])
         return totals[0], totals[1:]
 
-    def _at_point(self, c: Values, n: str) -> Values:
-        """The loss of point ``n`` and its gradient."""
+    def _residual(self, c: Values, n: str) -> str:
+        return self._taped_residual(c, n)[1]
+
+    def _taped_residual(self, c: Values, n: str) -> tuple[Tape, str]:
+        """The residual of point ``n``, and the tape of it."""
         tape = Tape(self.e, self.config.dtype, c)
-        difference = residual(tape, c, self._functions(n), self._datum(n))
+        return tape, residual(tape, c, self._functions(n), self._datum(n))
+
+    def _terms(self, c: Values, n: str, difference: str) -> Values:
+        """The loss of point ``n``, whose residual is ``difference``, and its gradient."""
+        tape = Tape(self.e, self.config.dtype, [difference])
         loss = tape(ELEMENTARY_PENALTIES[self.config.objective], difference)
-        return [loss, *tape.gradient(loss, c)]
+        (slope,) = tape.gradient(loss, [difference])
+        tape, again = self._taped_residual(c, n)  # for its gradient; LLVM removes the value
+        return [loss, *tape.gradient(again, c, slope)]
 
     def _functions(self, n: str) -> Values:
         """All basis functions at point ``n`` but the first."""

@@ -61,13 +61,13 @@ class IterationKernel(Kernel):
         record: what is recorded of "loss", "coefficients", "gradient_norm".
 
     Arrays: ``state`` (S, B), ``lr`` (B,), R (T,) or (T, B) row by row, q (M, B), ``rest`` (B,);
-    ``functions`` (N, ``row_numbers``), or ``middle`` and ``half`` (B,) and ``t`` (N,) in float64;
-    y (N,) if not in ``functions``, or in groups of ``width`` fits (B / width, N, width); ``taken``
-    and ``status``
-    (B,) int64; ``first`` and ``last`` (B,), the losses of the first update and the last test;
-    ``final`` (M, B); ``records`` (K + 1,) int64, ended by a number beyond all updates; ``loss``
-    and ``gradient_norm`` (K, B), ``coefficients`` (K, M, B); ``corrections`` (L, 2), Adam's
-    corrections of the bias, of which the last serve all later updates; ``parameters``.
+    ``functions`` (N + 1, ``row_numbers``), or ``middle`` and ``half`` (B,) and ``t`` (N,) in
+    float64; y (N,) if not in ``functions``, or in groups of ``width`` fits (B / width, N, width)
+    and ``width`` more numbers; ``taken`` and ``status`` (B,) int64; ``first`` and ``last`` (B,),
+    the losses of the first update and the last test; ``final`` (M, B); ``records`` (K + 1,) int64,
+    ended by a number beyond all updates; ``loss`` and ``gradient_norm`` (K, B), ``coefficients``
+    (K, M, B); ``corrections`` (L, 2), Adam's corrections of the bias, of which the last serve all
+    later updates; ``parameters``.
 
     Integers: the range of updates, the first record not before it, N, the last update, L.
     """

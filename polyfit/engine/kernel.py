@@ -78,6 +78,11 @@ class Block:
         self.e.store_lanes(value, self.a[name], self.row(k), element)
 
 
+_STACK: Final = 64
+"""Bytes of which the stack's address is a multiple. LLVM keeps vectors there that registers do not
+hold; at the 16 bytes of the calling convention many would lie across two cache lines."""
+
+
 def cpu_text(kernel: Kernel, lanes: int) -> str:
     """LLVM IR of ``run(arguments)`` for a CPU: one block of ``lanes`` fits after the other."""
     e = Emitter(kernel.real, lanes, kernel.fused)
@@ -91,7 +96,7 @@ def cpu_text(kernel: Kernel, lanes: int) -> str:
     kernel.block(e, a, shared, blocks.index)
     blocks.end(a["end"], kernel.step(lanes))
     e.line("ret void")
-    return _module("define void @run(ptr noalias %arguments)", e)
+    return _module(f"define void @run(ptr noalias %arguments) alignstack({_STACK})", e)
 
 
 _ALIGNED: Final = 16

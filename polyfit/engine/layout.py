@@ -1,6 +1,7 @@
 """The arrays of the iteration's kernel for a batch.
 
-Shapes: B fits, filled up to whole vectors; the others are those of ``IterationKernel``.
+Shapes: B fits, filled up to whole vectors; the others are those of ``IterationKernel``. Where a
+kernel computes a point's residual ahead it reads one point beyond the last, and does not use it.
 """
 
 from functools import lru_cache
@@ -112,7 +113,7 @@ def _design(kernel: IterationKernel, problems: Problems, batch: int) -> Arrays:
 
 
 def _table(kernel: IterationKernel, grid: Grid, data_DN: Array) -> npt.NDArray[Any]:
-    """The basis functions at the points but the first, and data, a row for each point.
+    """The basis functions at the points but the first, and data: a row for each point and one more.
 
     Powers are computed in the iteration's dtype, as the kernel computes those of ranges of their
     own.
@@ -120,19 +121,20 @@ def _table(kernel: IterationKernel, grid: Grid, data_DN: Array) -> npt.NDArray[A
     dtype = kernel.config.numpy_dtype
     argument = grid.x().astype(dtype) if grid.basis == "power" else grid.t()
     columns = [*basis_functions(grid.basis, grid.degree, np.ravel(argument))][1:]
-    table = np.zeros((grid.points, row_numbers(kernel.config, kernel.one_data)), dtype=dtype)
+    table = np.zeros((grid.points + 1, row_numbers(kernel.config, kernel.one_data)), dtype=dtype)
     for k, column in enumerate([*columns, *data_DN]):
-        table[:, k] = column
+        table[:-1, k] = column
     return table
 
 
 def _data(kernel: IterationKernel, problems: Problems, batch: int, width: int) -> Arrays:
-    """The data: one row for all, or one for each fit in groups of ``width``."""
+    """The data: one row for all, or one for each fit in groups of ``width``, and one more row."""
     dtype = kernel.config.numpy_dtype
     if kernel.one_data:
         return {} if kernel.one_design else {"y": problems.y_PN[0].astype(dtype)}
-    y = np.zeros((batch // width, problems.y_PN.shape[1], width), dtype=dtype)
-    for group, data in enumerate(y):
+    points = problems.y_PN.shape[1]
+    y = np.zeros((batch * points // width + 1, width), dtype=dtype)
+    for group, data in enumerate(y[:-1].reshape(-1, points, width)):
         fits = problems.of_B[group * width : (group + 1) * width]
         data[:, : len(fits)] = problems.y_PN[fits].T
     return {"y": y}

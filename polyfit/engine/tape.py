@@ -37,10 +37,10 @@ class Tape:
             self.calls.append((piece, inputs, value))
         return value
 
-    def gradient(self, of: str, wanted: Sequence[str]) -> list[str]:
-        """The gradient of ``of`` with respect to the ``wanted`` values."""
+    def gradient(self, of: str, wanted: Sequence[str], slope: str | None = None) -> list[str]:
+        """The gradient of ``of`` with respect to the ``wanted`` values, times ``slope``."""
         emitter = self.emitter
-        slopes = {of: emitter.constant(1.0)}
+        slopes = {of: slope or emitter.constant(1.0)}
         for piece, inputs, value in reversed(self.calls):
             if value not in slopes:
                 continue

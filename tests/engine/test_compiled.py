@@ -1,18 +1,23 @@
 """The compiled engine: autograd's gradient; lanes, CPUs and calls that change no bit."""
 
 import os
+import re
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from engine_batches import BATCHES, RECORD, batch_of, forget
+from engine_batches import BATCHES, RECORD, batch_of, forget, iteration
 from engines import rows_of
 from llvmlite import binding as llvm
 
 from polyfit.engine import compiled, cpu
+from polyfit.engine.iteration_kernel import IterationKernel
+from polyfit.engine.kernel import cpu_text
+from polyfit.engine.layout import Arrays, layout
 from polyfit.engine.trace import forward, trace
 from polyfit.spec.fit import OBJECTIVES, SQUARED
 
@@ -84,6 +89,38 @@ def test_lanes_and_layout_change_no_bit(text: str) -> None:
     result = batch.compiled()
     assert want[0] == np.ascontiguousarray(result.coefficients_BM.T).tobytes()
     assert want[1] == result.steps_taken_B.tobytes()
+
+
+@pytest.mark.parametrize("text", BATCHES[2:])
+def test_what_stands_after_the_last_point_changes_no_bit(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel may read one point too far."""
+    batch = batch_of(f"{text}\n{RECORD}")
+    want = batch.by_kernel(8, 8)
+
+    def spoiled(kernel: IterationKernel, *rest: Any) -> Arrays:
+        arrays = layout(kernel, *rest)
+        for name in ("functions", "y") if kernel.one_design else ():
+            if name in arrays:
+                arrays[name][-1] = np.nan
+        return arrays
+
+    monkeypatch.setattr("engine_batches.layout", spoiled)
+    assert batch.by_kernel(8, 8) == want
+
+
+@pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])
+def test_vectors_on_the_stack_are_aligned(level: str) -> None:
+    """Where they were not, many lay across two cache lines."""
+    if not runs("x86-64-v2"):
+        pytest.skip("this machine is another kind")
+    machine = cpu.Machine(level)
+    module = cpu.optimised(cpu_text(iteration("sse", "adam", torch.float32), 64), machine)
+    lines = cpu._target(machine).emit_assembly(module).splitlines()
+    stored = [line.split()[0] for line in lines if re.search(r"%[yz]mm\d+, .*\(%rsp\)$", line)]
+    assert stored.count("vmovaps") > 50
+    assert not {"vmovups", "vmovupd", "vmovdqu"} & set(stored)
 
 
 @pytest.mark.parametrize("level", LEVELS)
