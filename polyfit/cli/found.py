@@ -40,4 +40,7 @@ def _check(runs: list[str], found_by: dict[str, Any]) -> None:
     from polyfit.run.resolve import is_spec
 
     if found_by["run_id"] is not None and not any(map(is_spec, runs)):
-        raise UsageError(f"--run-id is of the run of a spec, and {runs[-1]!r} is no spec")
+        raise UsageError(
+            f"--run-id is of the run of a spec, and {runs[-1]!r} is no spec; without a spec a run "
+            "is NAME/ID"
+        )

@@ -27,13 +27,12 @@ def list_runs(
 
     STORE is a folder or s3://bucket/prefix, also with /<name>; without it POLYFIT_STORE, else
     ./runs. The last column says which fields of the spec differ from the run above it of the same
-    name.
+    name, the last line what all of them took.
     """
     from polyfit.run.address import default_store
     from polyfit.run.listing import runs_below, why_no_run
     from polyfit.show.data import to_json
-    from polyfit.show.runs import runs_facts, runs_table, write_runs_csv
-    from polyfit.show.text import format_count
+    from polyfit.show.runs import runs_facts, runs_summary, runs_table, write_runs_csv
     from polyfit.spec.dates import read_date
     from polyfit.store.address import StoreAddress
     from polyfit.store.uri import DATE
@@ -53,4 +52,4 @@ def list_runs(
     elif listed:
         click.echo(runs_table(listed), nl=False)
     if not as_json and not as_csv:
-        write_line(f"{format_count(len(listed), 'run')} in {address}")
+        write_line(f"{runs_summary(listed)} in {address}")

@@ -10,7 +10,7 @@ from polyfit.run.address import default_store
 from polyfit.run.keys import PLAN
 from polyfit.run.parallel import map_in_order
 from polyfit.run.run_receipt import stored_receipt
-from polyfit.run.state import RunState, read_state
+from polyfit.run.state import RunState, State, read_state
 from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.plan import Plan
 from polyfit.spec.schema import NAME
@@ -40,6 +40,7 @@ class ListedRun:
         changed: what its spec changed against the run before it of the same name; None where it is
             the first, or a plan cannot be read.
         core_seconds: that its workers held; None where no attempt has noted any.
+        attempts_unknown: how many attempts are not counted there: they left no note.
     """
 
     address: StoreAddress
@@ -49,6 +50,7 @@ class ListedRun:
     state: RunState | None
     changed: tuple[str, ...] | None = None
     core_seconds: float | None = None
+    attempts_unknown: int | None = None
 
     @property
     def date(self) -> str:
@@ -153,10 +155,11 @@ def _read(store: Store, address: StoreAddress, path: str) -> ListedRun | None:
         plan = Plan.from_json(data, f"{folder.uri}/{PLAN}")
     except PlanMismatch:
         return ListedRun(under, name, run_id, None, None)
-    receipt = stored_receipt(folder)
+    receipt, state = stored_receipt(folder), read_state(folder, plan)
     cores = None if receipt is None else round(sum(receipt.core_seconds.values()), 3)
-    state = read_state(folder, plan)
-    return ListedRun(under, name, run_id, plan, state, core_seconds=cores)
+    # The receipt is written at the end of an attempt, which a driver that has died did not come to.
+    unknown = (receipt.attempts_unknown if receipt else 0) + (state.state is State.STALE)
+    return ListedRun(under, name, run_id, plan, state, core_seconds=cores, attempts_unknown=unknown)
 
 
 def _exists(store: Store, key: str) -> bool:

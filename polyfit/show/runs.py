@@ -5,15 +5,15 @@ from typing import Any, TextIO
 
 from polyfit.run.listing import ListedRun
 from polyfit.show.table import format_table
-from polyfit.show.text import format_bytes
+from polyfit.show.text import format_bytes, format_count
 
-__all__ = ["runs_facts", "runs_table", "write_runs_csv"]
+__all__ = ["runs_facts", "runs_summary", "runs_table", "write_runs_csv"]
 
 KEYS = (
     "run", "endpoint_url", "name", "run_id", "date", "state", "fits", "bytes", "core_seconds",
-    "changed",
+    "attempts_unknown", "changed",
 )  # fmt: skip
-HEADS = ("name", "run", "last written", "state", "fits", "size", "changed")
+HEADS = ("name", "run", "last written", "state", "fits", "size", "core-seconds", "changed")
 
 
 def runs_facts(listed: list[ListedRun]) -> list[dict[str, Any]]:
@@ -34,6 +34,7 @@ def _facts(run: ListedRun) -> tuple[Any, ...]:
         state.fits if state else None,
         state.bytes if state else None,
         run.core_seconds,
+        run.attempts_unknown,
         changed,
     )
 
@@ -54,7 +55,7 @@ def runs_table(listed: list[ListedRun]) -> str:
 def _cells(run: ListedRun) -> tuple[str, ...]:
     state = run.state
     if state is None:
-        return (run.name, run.run_id, "-", "made by another version", "-", "-", "-")
+        return (run.name, run.run_id, "-", "made by another version", "-", "-", "-", "-")
     size = "-" if state.bytes is None else format_bytes(state.bytes)
     changed = "-" if run.changed is None else ", ".join(run.changed) or "nothing"
     return (
@@ -64,5 +65,23 @@ def _cells(run: ListedRun) -> tuple[str, ...]:
         state.state.value,
         f"{state.fits:,}",
         size,
+        _seconds(run.core_seconds),
         changed,
     )
+
+
+def runs_summary(listed: list[ListedRun]) -> str:
+    """How many runs, and what they took together: ``3 runs, 1,200 core-seconds``."""
+    taken = [run.core_seconds for run in listed if run.core_seconds is not None]
+    unknown = sum(run.attempts_unknown or 0 for run in listed)
+    parts = [format_count(len(listed), "run")]
+    if taken:
+        parts.append(f"{_seconds(sum(taken))} core-seconds")
+    if unknown:
+        parts.append(f"not counted: {format_count(unknown, 'attempt')} without a note")
+    return ", ".join(parts)
+
+
+def _seconds(seconds: float | None) -> str:
+    """Three digits: more are noise."""
+    return "-" if seconds is None else f"{float(f'{seconds:.3g}'):,.12g}"

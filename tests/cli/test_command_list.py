@@ -21,6 +21,7 @@ def of_csv(text: str) -> list[dict[str, Any]]:
         {name: value or None for name, value in row.items()}
         | {"fits": int(row["fits"]), "bytes": int(row["bytes"])}
         | {"core_seconds": float(row["core_seconds"])}
+        | {"attempts_unknown": int(row["attempts_unknown"])}
         | {"changed": row["changed"].split() or None}
         for row in csv.DictReader(io.StringIO(text))
     ]
@@ -58,7 +59,8 @@ def test_runs_are_listed_by_name_and_date_with_what_their_specs_changed(
         if store.startswith("s3:"):
             assert of_csv(command("list", "--csv").out) == listed
         ended = command("list")
-        assert ended.err.startswith("3 runs in ")
+        total = sum(run["core_seconds"] for run in listed)
+        assert ended.err.startswith(f"3 runs, {float(f'{total:.3g}'):g} core-seconds in ")
         assert [line.split()[:2] for line in ended.out.splitlines()[3:-1]] == [
             [run["name"], run["run_id"]] for run in listed
         ]
@@ -76,9 +78,38 @@ def test_runs_that_are_not_complete_or_of_another_version_are_listed_as_such(
     (older / "plan.json").write_text(plan.replace(small_run.plan.hash, "0" * 64))
     (folder.parent / "empty").mkdir()
     lines = [line.split() for line in command("list").out.splitlines()[3:]]
-    assert lines[0] == ["small", "older", "-", "made", "by", "another", "version", *"---"]
+    assert lines[0] == ["small", "older", "-", "made", "by", "another", "version", *"----"]
     assert lines[1][1] == "broken"
-    assert lines[1][3:] == ["stopped", "20", "-", "-"]
+    assert (lines[1][3:6], lines[1][7:]) == (["stopped", "20", "-"], ["-"])
+
+
+def test_attempts_that_left_no_note_are_told_with_what_the_others_took(
+    command: Command, small_run: Run, tmp_path: Path
+) -> None:
+    """A driver that was killed is in no receipt; an earlier one is, as unknown."""
+    for run_id, state, receipt in (
+        ("whole", "complete", {}),
+        ("killed", "running", {"attempts_unknown": 2}),
+        ("first", "running", None),
+    ):
+        folder = tmp_path / "runs" / "small" / run_id
+        shutil.copytree(small_run.uri, folder)
+        if state == "running":
+            (folder / "manifest.json").unlink()
+        for name, changed in (("status.json", {"state": state}), ("receipt.json", receipt)):
+            stored = json.loads((folder / name).read_text())
+            (folder / name).write_text(json.dumps(stored | (changed or {})))
+        if receipt is None:
+            (folder / "receipt.json").unlink()
+    ended = command("list", "--json")
+    runs = {one["run_id"]: one for one in json.loads(ended.out)["runs"]}
+    assert {name: one["attempts_unknown"] for name, one in runs.items()} == {
+        "whole": 0, "killed": 3, "first": 1,
+    }  # fmt: skip
+    assert runs["first"]["core_seconds"] is None
+    total = f"{2 * runs['whole']['core_seconds']:.3g}"
+    told = f"3 runs, {float(total):g} core-seconds, not counted: 4 attempts without a note in "
+    assert command("list").err.startswith(told)
 
 
 def test_a_store_without_runs_is_empty(command: Command, tmp_path: Path) -> None:

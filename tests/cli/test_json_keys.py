@@ -79,5 +79,5 @@ def test_listed_runs_have_their_keys(command: Command, small_run: Run) -> None:
     (listed,) = facts(command, "list", store)["runs"]
     assert list(listed) == [
         "run", "endpoint_url", "name", "run_id", "date", "state", "fits", "bytes",
-        "core_seconds", "changed",
+        "core_seconds", "attempts_unknown", "changed",
     ]  # fmt: skip
