@@ -8,8 +8,9 @@ from typing import Any, Final
 from polyfit.errors import PlanMismatch, UsageError
 from polyfit.run.address import default_store
 from polyfit.run.keys import PLAN
+from polyfit.run.ledger import Ledger
 from polyfit.run.parallel import map_in_order
-from polyfit.run.run_receipt import stored_receipt
+from polyfit.run.run_receipt import RunReceipt, stored_receipt
 from polyfit.run.state import RunState, State, read_state
 from polyfit.spec.fit import CANONICAL_ORDER
 from polyfit.spec.plan import Plan
@@ -155,11 +156,22 @@ def _read(store: Store, address: StoreAddress, path: str) -> ListedRun | None:
         plan = Plan.from_json(data, f"{folder.uri}/{PLAN}")
     except PlanMismatch:
         return ListedRun(under, name, run_id, None, None)
-    receipt, state = stored_receipt(folder), read_state(folder, plan)
-    cores = None if receipt is None else round(sum(receipt.core_seconds.values()), 3)
-    # The receipt is written at the end of an attempt, which a driver that has died did not come to.
-    unknown = (receipt.attempts_unknown if receipt else 0) + (state.state is State.STALE)
+    state = read_state(folder, plan)
+    cores, unknown = _taken(folder, plan, state)
     return ListedRun(under, name, run_id, plan, state, core_seconds=cores, attempts_unknown=unknown)
+
+
+def _taken(folder: Store, plan: Plan, state: RunState) -> tuple[float | None, int]:
+    """Core-seconds of the attempts that noted any, and how many did not."""
+    if state.state is State.STALE:  # a driver that died did not renew the receipt
+        receipt: RunReceipt | None = RunReceipt.read(Ledger(folder, plan), complete=False)
+    else:
+        receipt = stored_receipt(folder)
+    if receipt is None:
+        return None, 0
+    noted = receipt.attempts > receipt.attempts_unknown
+    cores = round(sum(receipt.core_seconds.values()), 3) if noted else None
+    return cores, receipt.attempts_unknown
 
 
 def _exists(store: Store, key: str) -> bool:

@@ -86,30 +86,28 @@ def test_runs_that_are_not_complete_or_of_another_version_are_listed_as_such(
 def test_attempts_that_left_no_note_are_told_with_what_the_others_took(
     command: Command, small_run: Run, tmp_path: Path
 ) -> None:
-    """A driver that was killed is in no receipt; an earlier one is, as unknown."""
-    for run_id, state, receipt in (
-        ("whole", "complete", {}),
-        ("killed", "running", {"attempts_unknown": 2}),
-        ("first", "running", None),
-    ):
+    """Those of a driver that has died, which renewed no receipt, and of drivers before it."""
+    for run_id, state, unnoted in (
+        ("whole", "complete", 0), ("killed", "running", 2), ("never", "running", 1),
+    ):  # fmt: skip
         folder = tmp_path / "runs" / "small" / run_id
         shutil.copytree(small_run.uri, folder)
         if state == "running":
             (folder / "manifest.json").unlink()
-        for name, changed in (("status.json", {"state": state}), ("receipt.json", receipt)):
-            stored = json.loads((folder / name).read_text())
-            (folder / name).write_text(json.dumps(stored | (changed or {})))
-        if receipt is None:
+        status = json.loads((folder / "status.json").read_text())
+        (folder / "status.json").write_text(json.dumps(status | {"state": state}))
+        if run_id == "never":
             (folder / "receipt.json").unlink()
-    ended = command("list", "--json")
-    runs = {one["run_id"]: one for one in json.loads(ended.out)["runs"]}
-    assert {name: one["attempts_unknown"] for name, one in runs.items()} == {
-        "whole": 0, "killed": 3, "first": 1,
-    }  # fmt: skip
-    assert runs["first"]["core_seconds"] is None
-    total = f"{2 * runs['whole']['core_seconds']:.3g}"
-    told = f"3 runs, {float(total):g} core-seconds, not counted: 4 attempts without a note in "
-    assert command("list").err.startswith(told)
+            next(folder.glob("attempts/*.json")).unlink()
+        for number in range(unnoted):
+            name = f"29990101t00000{number}z-00000000"
+            (folder / "attempts" / f"{name}.json").write_text(json.dumps({"attempt": name}))
+    listed = json.loads(command("list", "--json").out)["runs"]
+    runs = {one["run_id"]: (one["core_seconds"], one["attempts_unknown"]) for one in listed}
+    taken = runs["whole"][0]
+    assert runs == {"whole": (taken, 0), "killed": (taken, 2), "never": (None, 1)}
+    told = f"3 runs, {float(f'{2 * taken:.3g}'):g} core-seconds, "
+    assert command("list").err.startswith(f"{told}not counted: 3 attempts without a note in ")
 
 
 def test_a_store_without_runs_is_empty(command: Command, tmp_path: Path) -> None:
