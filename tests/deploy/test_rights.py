@@ -111,15 +111,17 @@ def test_a_run_needs_no_more_than_the_paper_of_who_runs_it(
     who: str, cloud: Cloud, command: Command, small_spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = f"s3://{BUCKET}/nightly"
-    listed: list[str] = []
+    listed: list[tuple[str, str]] = []
+    entered: list[str] = []
 
     def note(request: Request) -> None:
-        """Each listing's prefix, from its query."""
+        """Of each listing who asked, and its prefix, from its query."""
         asked = parse_qs(urlsplit(request.path).query, keep_blank_values=True)
         if "list-type" in asked:
-            listed.append(*asked["prefix"])
+            listed.append((entered[-1], asked["prefix"][0]))
 
     def enter(who: str) -> None:
+        entered.append(who)
         for name, value in cloud.keys[who].items():
             monkeypatch.setenv(name, value)
 
@@ -147,7 +149,8 @@ def test_a_run_needs_no_more_than_the_paper_of_who_runs_it(
 
     # What moto does not ask: S3 grants a listing by its prefix.
     assert len(listed) > 8
-    assert [it for it in listed if not listing(who, it)] == []
+    assert {it for it, _ in listed} == {who, "reader"}
+    assert [it for it in listed if not listing(*it)] == []
 
 
 def listing(who: str, prefix: str) -> bool:
