@@ -32,7 +32,7 @@ name: submitted
 shard: 50
 fit: {steps: 20, points: 40}
 sweep: {degree: [1, 3], seed: {count: 100}}
-resources: {gpus_per_actor: 0, actors: {min: 2, max: 4}}
+resources: {gpus_per_actor: 0, actors: {min: 2, max: 3}}
 """
 LONG = """\
 name: stopped
