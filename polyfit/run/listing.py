@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from polyfit.errors import PlanMismatch, UsageError
+from polyfit.errors import DamagedRun, PlanMismatch, UsageError
 from polyfit.run.address import default_store
 from polyfit.run.keys import PLAN
 from polyfit.run.ledger import Ledger
@@ -166,7 +166,10 @@ def _taken(folder: Store, plan: Plan, state: RunState) -> tuple[float | None, in
     if state.state is State.STALE:  # a driver that died did not renew the receipt
         receipt: RunReceipt | None = RunReceipt.read(Ledger(folder, plan), complete=False)
     else:
-        receipt = stored_receipt(folder)
+        try:
+            receipt = stored_receipt(folder)
+        except DamagedRun:  # made of the same notes
+            receipt = RunReceipt.read(Ledger(folder, plan), state.state is State.COMPLETE)
     if receipt is None:
         return None, 0
     noted = receipt.attempts > receipt.attempts_unknown

@@ -86,9 +86,11 @@ def test_runs_that_are_not_complete_or_of_another_version_are_listed_as_such(
 def test_attempts_that_left_no_note_are_told_with_what_the_others_took(
     command: Command, small_run: Run, tmp_path: Path
 ) -> None:
-    """Those of a driver that has died, which renewed no receipt, and of drivers before it."""
+    """Those of a driver that has died, which renewed no receipt, and of drivers before it. A
+    receipt that is damaged is read from the notes."""
     for run_id, state, unnoted in (
         ("whole", "complete", 0), ("killed", "running", 2), ("never", "running", 1),
+        ("damaged", "complete", 0),
     ):  # fmt: skip
         folder = tmp_path / "runs" / "small" / run_id
         shutil.copytree(small_run.uri, folder)
@@ -99,14 +101,17 @@ def test_attempts_that_left_no_note_are_told_with_what_the_others_took(
         if run_id == "never":
             (folder / "receipt.json").unlink()
             next(folder.glob("attempts/*.json")).unlink()
+        if run_id == "damaged":
+            (folder / "receipt.json").write_bytes(b"[")
         for number in range(unnoted):
             name = f"29990101t00000{number}z-00000000"
             (folder / "attempts" / f"{name}.json").write_text(json.dumps({"attempt": name}))
     listed = json.loads(command("list", "--json").out)["runs"]
     runs = {one["run_id"]: (one["core_seconds"], one["attempts_unknown"]) for one in listed}
     taken = runs["whole"][0]
-    assert runs == {"whole": (taken, 0), "killed": (taken, 2), "never": (None, 1)}
-    told = f"3 runs, {float(f'{2 * taken:.3g}'):g} core-seconds, "
+    whole = (taken, 0)
+    assert runs == {"whole": whole, "killed": (taken, 2), "never": (None, 1), "damaged": whole}
+    told = f"4 runs, {float(f'{3 * taken:.3g}'):g} core-seconds, "
     assert command("list").err.startswith(f"{told}not counted: 3 attempts without a note in ")
 
 
