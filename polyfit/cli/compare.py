@@ -76,7 +76,7 @@ def compare_runs(
 
     BEFORE may be @last: the last complete run of the same name before RUN. If there is none yet,
     there is nothing to compare, and the exit code is 0. Where a date is in the id of RUN, it is
-    the run of the last night before it, if it was made twice the later one.
+    the run of the last night before it; of a night that was made twice, the later one.
 
     With --max-regression the exit code is 8 if RUN is worse, else 7 if it is not complete.
     """

@@ -5,7 +5,7 @@ from typing import Any, TextIO
 
 from polyfit.run.listing import ListedRun
 from polyfit.show.table import format_table
-from polyfit.show.text import format_bytes, format_count
+from polyfit.show.text import format_bytes, format_count, three_digits
 
 __all__ = ["runs_facts", "runs_summary", "runs_table", "write_runs_csv"]
 
@@ -65,7 +65,7 @@ def _cells(run: ListedRun) -> tuple[str, ...]:
         state.state.value,
         f"{state.fits:,}",
         size,
-        _seconds(run.core_seconds),
+        "-" if run.core_seconds is None else three_digits(run.core_seconds),
         changed,
     )
 
@@ -76,12 +76,7 @@ def runs_summary(listed: list[ListedRun]) -> str:
     unknown = sum(run.attempts_unknown or 0 for run in listed)
     parts = [format_count(len(listed), "run")]
     if taken:
-        parts.append(f"{_seconds(sum(taken))} core-seconds")
+        parts.append(f"{three_digits(sum(taken))} core-seconds")
     if unknown:
         parts.append(f"not counted: {format_count(unknown, 'attempt')} without a note")
     return ", ".join(parts)
-
-
-def _seconds(seconds: float | None) -> str:
-    """Three digits: more are noise."""
-    return "-" if seconds is None else f"{float(f'{seconds:.3g}'):,.12g}"

@@ -13,6 +13,7 @@ __all__ = [
     "format_number",
     "format_pairs",
     "format_statuses",
+    "three_digits",
 ]
 
 
@@ -46,10 +47,11 @@ def format_change(factor: float | None) -> str:
         return "from 0" if factor else "to 0"
     if 0.1 < factor < 10:
         return f"{100 * (factor - 1):+.3g}%"
-    return f"{_three_digits(factor)} times" if factor > 1 else f"1/{_three_digits(1 / factor)}"
+    return f"{three_digits(factor)} times" if factor > 1 else f"1/{three_digits(1 / factor)}"
 
 
-def _three_digits(number: float) -> str:
+def three_digits(number: float) -> str:
+    """``1,230``: a number where more digits are noise."""
     rounded = float(f"{number:.3g}")
     return f"{rounded:,.12g}" if rounded < 1e9 else f"{rounded:.3g}"
 

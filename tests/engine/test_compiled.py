@@ -114,7 +114,7 @@ def test_what_stands_after_the_last_point_changes_no_bit(
 def test_vectors_on_the_stack_are_aligned(level: str) -> None:
     """Where they were not, many lay across two cache lines."""
     if not runs("x86-64-v2"):
-        pytest.skip("this machine is another kind")
+        pytest.skip("this machine is no x86-64")
     machine = cpu.Machine(level)
     module = cpu.optimised(cpu_text(iteration("sse", "adam", torch.float32), 64), machine)
     lines = cpu._target(machine).emit_assembly(module).splitlines()
