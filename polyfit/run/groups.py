@@ -60,17 +60,16 @@ def group_rows(parts: Iterable[pl.DataFrame], by: Sequence[str], num_fits: int) 
     Raises:
         UsageError: a column of ``by`` holds lists.
     """
-    counts, statuses, samples = [], [], []
+    counts, samples = [], []
     wanted = list(dict.fromkeys((*by, *_SAMPLED)))
+    ended = pl.col("status").alias(_ENDED)
     for part in parts:
         check_no_lists(part, by)
-        counts.append(part.group_by(by_or_all(by)).agg(**_COUNTS))
-        ended = pl.col("status").alias(_ENDED)
-        statuses.append(part.group_by(*by_or_all(by), ended).agg(pl.len()))
+        counts.append(part.group_by(*by_or_all(by), ended).agg(**_COUNTS))
         samples.append(part.filter(is_sampled(num_fits)).select(wanted))
         if len(counts) == _MERGED_PARTS:
-            counts, statuses = [_merged(counts, by)], [_added(statuses, by)]
-    return _joined(_merged(counts, by), _added(statuses, by), pl.concat(samples), by)
+            counts = [_merged(counts, [*key_columns(by), _ENDED])]
+    return _joined(_merged(counts, [*key_columns(by), _ENDED]), pl.concat(samples), by)
 
 
 _MERGED_PARTS: Final = 64
@@ -121,24 +120,18 @@ def key_columns(by: Sequence[str]) -> list[str]:
     return list(by) or [_ALL]
 
 
-def _merged(counts: list[pl.DataFrame], by: Sequence[str]) -> pl.DataFrame:
+def _merged(counts: list[pl.DataFrame], keys: Sequence[str]) -> pl.DataFrame:
     sums = {name: pl.col(name).sum() for name in _COUNTS} | {"best_loss": pl.col("best_loss").min()}
-    return pl.concat(counts).group_by(key_columns(by)).agg(**sums)
+    return pl.concat(counts).group_by(keys).agg(**sums)
 
 
-def _added(statuses: list[pl.DataFrame], by: Sequence[str]) -> pl.DataFrame:
-    return pl.concat(statuses).group_by(*key_columns(by), _ENDED).agg(pl.col("len").sum())
-
-
-def _joined(
-    counts: pl.DataFrame, statuses: pl.DataFrame, samples: pl.DataFrame, by: Sequence[str]
-) -> pl.DataFrame:
-    """The rows of ``group_rows``, from counts, counts per status, and samples."""
+def _joined(counts: pl.DataFrame, samples: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    """The rows of ``group_rows``, from counts per group and status, and samples."""
     keys = key_columns(by)
     per_status = (
-        statuses.with_columns(pl.col(_ENDED).cast(pl.String), pl.col("len").cast(pl.Int64))
+        counts.with_columns(pl.col(_ENDED).cast(pl.String))
         .sort(_ENDED)
-        .pivot(_ENDED, index=keys, values="len")
+        .pivot(_ENDED, index=keys, values="fits")
         .with_columns(pl.exclude(keys).fill_null(0))
     )
     finite = pl.col("loss").drop_nulls()
@@ -150,7 +143,7 @@ def _joined(
         pl.col("steps_taken").median().alias("median_steps"),
         pl.col("steps_to_1pct").median().alias("median_steps_to_1pct"),
     )
-    joined = counts.join(quantiles, keys, "left", nulls_equal=True)
+    joined = _merged([counts], keys).join(quantiles, keys, "left", nulls_equal=True)
     joined = joined.join(per_status, keys, "left", nulls_equal=True).sort(keys, nulls_last=True)
     known = pl.when(pl.col("with_optimum") > 0).then("above_optimum")
     return joined.select(

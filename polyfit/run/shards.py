@@ -59,7 +59,8 @@ class ShardReader:
             return None
 
     def _read_columns(self, shard: ObjectFile | io.BytesIO, names: list[str]) -> pa.Table:
-        rows = open_parquet(shard).read(names, use_threads=False)
+        in_file = [name for name in schema(self._plan).names if name in names]
+        rows = open_parquet(shard).read(in_file, use_threads=False).select(names)
         check_columns(rows, names, self._plan)
         return rows
 
