@@ -30,8 +30,8 @@ from polyfit.engine.batch import (
 )
 from polyfit.engine.fit import fit_batch
 from polyfit.engine.layout import rows_of
-from polyfit.engine.objective import squared
-from polyfit.engine.optimizer import Hyperparameters, updated
+from polyfit.engine.objective import root, squared
+from polyfit.engine.optimizer import updated
 from polyfit.numerics.arrays import Array
 
 __all__ = ["fit_affine", "relative_difference", "rounding_tolerance"]
@@ -195,13 +195,15 @@ def _one_update(inputs: BatchInputs) -> tuple[Array, Array]:
     R, q, (lr,) = (torch.tensor(array).unbind(0) for array in arrays)
     ones, mean = torch.ones_like(lr), float(config.points) if config.objective == "mse" else None
     objective = squared(R, q, torch.zeros_like(lr), mean)
-    hyper = Hyperparameters(config.optimizer.name, config.optimizer.beta)
+    optimizer = config.optimizer
     with torch.enable_grad():
         state = [torch.zeros_like(lr, requires_grad=True) for _ in range(_num_states(config))]
-        c, *moments = (state[low : low + size] for low in range(0, len(state), size))
-        g = torch.autograd.grad(objective(c), c, ones, create_graph=True)
-        c, moments = updated(hyper, c, moments, lr, list(g))
-        new = [*c, *(vector for moment in moments for vector in moment)]
+        g = torch.autograd.grad(objective(state[:size]), state[:size], ones, create_graph=True)
+        after = [
+            updated(optimizer.name, root, d, lr, optimizer.beta, 1.0, 1.0, *state[k::size])
+            for k, d in enumerate(g)
+        ]
+        new = [vector for vectors in zip(*after, strict=True) for vector in vectors]
         rows = [
             torch.autograd.grad(value, state, ones, retain_graph=True, materialize_grads=True)
             for value in new

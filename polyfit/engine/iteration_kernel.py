@@ -9,13 +9,12 @@ is stored for the next call. Between two events (a test, a record, an end) a loo
 nothing else. A fit that has ended keeps the coefficients of that test, and its lane continues.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar, Final
 
 import torch
-from torch import Tensor
 
 from polyfit.engine.batch import (
     CHECK_EVERY,
@@ -29,7 +28,7 @@ from polyfit.engine.emit import Emitter
 from polyfit.engine.emitted_objective import EmittedObjective, load_triangle
 from polyfit.engine.kernel import Block, Kernel
 from polyfit.engine.loops import Loop
-from polyfit.engine.optimizer import Hyperparameters, updated
+from polyfit.engine.optimizer import updated
 from polyfit.engine.tape import inline
 from polyfit.engine.trace import forward
 
@@ -297,13 +296,5 @@ class _IterationBlock:
 
 @cache
 def _update_of(name: str) -> Callable[..., Any]:
-    """One update of one coefficient: of its gradient, the hyperparameters and its state."""
-
-    def update(
-        g: Tensor, lr: Tensor, beta: Tensor, one: Tensor, two: Tensor, c: Tensor, *moments: Tensor
-    ) -> Sequence[Tensor]:
-        hyper = Hyperparameters(name, beta, one, two, torch.sqrt)
-        new, after = updated(hyper, [c], [[moment] for moment in moments], lr, [g])
-        return [*new, *(vector for (vector,) in after)]
-
-    return update
+    """One update of one coefficient, the same object each time, so that it is traced once."""
+    return partial(updated, name, torch.sqrt)

@@ -4,7 +4,6 @@ Shapes: B fits, filled up to whole vectors; the others are those of ``IterationK
 kernel computes a point's residual ahead it reads one point beyond the last, and does not use it.
 """
 
-from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -65,7 +64,7 @@ def layout(kernel: IterationKernel, inputs: BatchInputs, width: int) -> Arrays:
         "last": np.zeros(batch, dtype=dtype),
         "final": start,
         "records": np.array([*updates, _NEVER], dtype=np.int64),
-        "corrections": _corrections(config.optimizer.name, config.steps).astype(dtype),
+        "corrections": bias_corrections(config.optimizer.name, config.steps).astype(dtype),
         "parameters": np.array(
             [config.points, config.optimizer.beta, stop.tolerance if stop else 0.0], dtype=dtype
         ),
@@ -138,16 +137,3 @@ def _data(kernel: IterationKernel, problems: Problems, batch: int, width: int) -
         fits = problems.of_B[group * width : (group + 1) * width]
         data[:, : len(fits)] = problems.y_PN[fits].T
     return {"y": y}
-
-
-@lru_cache(maxsize=8)
-def _corrections(optimizer: str, steps: int) -> Array:
-    """Adam's corrections of the bias, shape (L, 2), until they stay 1."""
-    if optimizer != "adam":
-        return np.ones((1, 2))
-    found = []
-    for update in range(steps):
-        found.append(bias_corrections(update))
-        if found[-1] == (1.0, 1.0):
-            break
-    return np.array(found)

@@ -1,86 +1,66 @@
-"""Optimizers: the update of the coefficients, given a gradient."""
+"""Optimizers: the update of a coefficient, given its gradient."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from torch import Tensor
 
-from polyfit.engine.objective import Coefficients, root
 from polyfit.numerics.arrays import Array
 from polyfit.numerics.elementary import power
 
-__all__ = ["Hyperparameters", "bias_corrections", "updated"]
-
-
-@dataclass(frozen=True, slots=True)
-class Hyperparameters:
-    """What an update needs besides the gradient and the rate.
-
-    Adam's corrections of the bias depend on the update; ``root`` is its square root.
-    """
-
-    name: str
-    beta: Tensor | float
-    correction_1: Tensor | float = 1.0
-    correction_2: Tensor | float = 1.0
-    root: Callable[[Tensor], Tensor] = root
+__all__ = ["bias_corrections", "updated"]
 
 
 def updated(
-    hyper: Hyperparameters,
-    c: Coefficients,
-    moments: list[Coefficients],
+    optimizer: str,
+    root: Callable[[Tensor], Tensor],
+    g: Tensor,
     lr: Tensor,
-    g: Coefficients,
-) -> tuple[Coefficients, list[Coefficients]]:
-    """Coefficients and moments after one update with gradient ``g``."""
-    match hyper.name:
+    beta: Tensor | float,
+    bias_1: Tensor | float,
+    bias_2: Tensor | float,
+    c: Tensor,
+    *moments: Tensor,
+) -> tuple[Tensor, ...]:
+    """A coefficient and its moments after one update, vectors of shape (B,).
+
+    Args:
+        optimizer: its name.
+        root: the square root that Adam takes.
+        g, lr: the gradient and the rate.
+        beta: momentum's.
+        bias_1, bias_2: Adam's corrections of the bias at this update.
+        c, moments: before the update.
+    """
+    match optimizer:
         case "gd":
-            return [v - lr * d for v, d in zip(c, g, strict=True)], []
+            return (c - lr * g,)
         case "momentum":
-            velocity = [hyper.beta * v + d for v, d in zip(moments[0], g, strict=True)]
-            return [v - lr * d for v, d in zip(c, velocity, strict=True)], [velocity]
+            velocity = beta * moments[0] + g
+            return c - lr * velocity, velocity
         case "adam":
-            return _adam(hyper, c, moments, lr, g)
-    raise NotImplementedError(hyper.name)
+            # Kingma and Ba, Adam: a method for stochastic optimization (2015), algorithm 1.
+            first = ADAM_BETAS[0] * moments[0] + (1.0 - ADAM_BETAS[0]) * g
+            second = ADAM_BETAS[1] * moments[1] + (1.0 - ADAM_BETAS[1]) * (g * g)
+            step = (first / bias_1) / (root(second / bias_2) + ADAM_EPSILON)
+            return c - lr * step, first, second
+    raise NotImplementedError(optimizer)
 
 
 ADAM_BETAS: Final = (0.9, 0.999)
 ADAM_EPSILON: Final = 1e-8
 
-
-def _adam(
-    hyper: Hyperparameters,
-    c: Coefficients,
-    moments: list[Coefficients],
-    lr: Tensor,
-    g: Coefficients,
-) -> tuple[Coefficients, list[Coefficients]]:
-    """Kingma and Ba, Adam: a method for stochastic optimization (2015), algorithm 1."""
-    (beta_1, beta_2), one, two = ADAM_BETAS, hyper.correction_1, hyper.correction_2
-    first = [beta_1 * m + (1.0 - beta_1) * d for m, d in zip(moments[0], g, strict=True)]
-    second = [beta_2 * v + (1.0 - beta_2) * (d * d) for v, d in zip(moments[1], g, strict=True)]
-    return [
-        value - lr * ((m / one) / (hyper.root(v / two) + ADAM_EPSILON))
-        for value, m, v in zip(c, first, second, strict=True)
-    ], [first, second]
+_MOST_CORRECTIONS: Final = 2 + int(54.0 * math.log(2.0) / -math.log(max(ADAM_BETAS)))
+"""Updates after which beta to their power is below 2^-54, and the correction 1."""
 
 
-def bias_corrections(update: int) -> tuple[float, float]:
-    """Adam's divisors at ``update``, counted from 0."""
-    block, place = divmod(update, _BLOCK)
-    first, second = _corrections_of_block(block)[place].tolist()
-    return first, second
-
-
-_BLOCK: Final = 1024
-"""Updates whose divisors are computed at a time."""
-
-
-@lru_cache(maxsize=64)
-def _corrections_of_block(block: int) -> Array:
-    updates = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
-    return 1.0 - np.stack([power(beta, updates + 1.0) for beta in ADAM_BETAS], axis=1)
+@lru_cache(maxsize=8)
+def bias_corrections(optimizer: str, steps: int) -> Array:
+    """Adam's divisors at updates 0, 1, ..., shape (L, 2); the last serve all later updates."""
+    if optimizer != "adam":
+        return np.ones((1, 2))
+    updates = np.arange(1.0, min(steps, _MOST_CORRECTIONS) + 1.0)
+    return 1.0 - np.stack([power(beta, updates) for beta in ADAM_BETAS], axis=1)

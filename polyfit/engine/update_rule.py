@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from polyfit.engine.batch import BatchConfig
-from polyfit.engine.objective import Coefficients, Objective, gradient
-from polyfit.engine.optimizer import Hyperparameters, bias_corrections, updated
+from polyfit.engine.objective import Coefficients, Objective, gradient, root
+from polyfit.engine.optimizer import bias_corrections, updated
 
 __all__ = ["FirstOrder", "UpdateRule"]
 
@@ -46,6 +46,7 @@ class FirstOrder(UpdateRule):
         self.moments = [
             [torch.zeros_like(v) for v in c] for _ in range(config.optimizer.traits.num_moments)
         ]
+        self.corrections = bias_corrections(config.optimizer.name, config.steps)
 
     def gradient(self, objective: Objective) -> tuple[Tensor, Coefficients]:
         """The gradient, or half of it where ``config.halved``."""
@@ -53,8 +54,11 @@ class FirstOrder(UpdateRule):
 
     def update(self, number: int, objective: Objective, losses: Tensor, g: Coefficients) -> None:
         optimizer = self.config.optimizer
-        hyper = Hyperparameters(optimizer.name, optimizer.beta, *bias_corrections(number))
-        self.c, self.moments = updated(hyper, self.c, self.moments, self.lr, g)
+        bias = self.corrections[min(number, len(self.corrections) - 1)].tolist()
+        hyper = (self.lr, optimizer.beta, *bias)
+        rows = zip(g, self.c, *self.moments, strict=True)
+        new = [updated(optimizer.name, root, d, *hyper, *row) for d, *row in rows]
+        self.c, *self.moments = ([*vectors] for vectors in zip(*new, strict=True))
 
     def settled(self) -> Tensor:
         return torch.zeros_like(self.lr, dtype=torch.bool)
