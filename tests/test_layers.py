@@ -126,11 +126,11 @@ WINGS = {
         "layout": "numpy",
         "compiled": "torch numpy",
         "fit": "torch",
-        "affine_kernel": "torch",
+        "affine_kernel": "",
         "affine": "torch numpy",
         "batch_data": "numpy",
         "screening": "numpy",
-        "evaluation_kernel": "torch",
+        "evaluation_kernel": "",
         "evaluation": "torch numpy",
     },
     "charts": {

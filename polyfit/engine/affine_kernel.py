@@ -7,8 +7,6 @@ T = M (M + 1) / 2, J different numbers of updates between records, G maps.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
 from polyfit.engine.emit import Emitter
 from polyfit.engine.emitted_objective import load_triangle
 from polyfit.engine.kernel import Block, Kernel
@@ -101,7 +99,7 @@ class _AffineBlock:
         loop.end(e.integer("add", a["num_records"], 1), 1, [*state, extreme])
 
     def _loss(self, c: Values) -> tuple[Tape, str]:
-        tape = Tape(self.e, torch.float64, c)
+        tape = Tape(self.e, c)
         points = self.points if self.kernel.objective == "mse" else None
         return tape, squared_loss(tape, self.R, self.q, self.rest, points, c)
 

@@ -91,7 +91,7 @@ class EmittedObjective:
         """The loss at ``c`` and its gradient, or half of it; LLVM removes what is not used."""
         if not self.config.squared:
             return self._over_points(c)
-        tape = Tape(self.e, self.config.dtype, c)
+        tape = Tape(self.e, c)
         points = self.points if self.config.objective == "mse" else None
         loss = squared_loss(tape, self.triangle, self.q, self.rest, points, c, self.config.halved)
         return loss, tape.gradient(loss, c)
@@ -128,12 +128,12 @@ class EmittedObjective:
 
     def _taped_residual(self, c: Values, n: str) -> tuple[Tape, str]:
         """The residual of point ``n``, and the tape of it."""
-        tape = Tape(self.e, self.config.dtype, c)
+        tape = Tape(self.e, c)
         return tape, residual(tape, c, self._functions(n), self._datum(n))
 
     def _terms(self, c: Values, n: str, difference: str) -> Values:
         """The loss of point ``n``, whose residual is ``difference``, and its gradient."""
-        tape = Tape(self.e, self.config.dtype, [difference])
+        tape = Tape(self.e, [difference])
         loss = tape(ELEMENTARY_PENALTIES[self.config.objective], difference)
         (slope,) = tape.gradient(loss, [difference])
         tape, again = self._taped_residual(c, n)  # for its gradient; LLVM removes the value

@@ -7,8 +7,6 @@ points, C clean targets, D data.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
 from polyfit.engine.emit import Emitter
 from polyfit.engine.kernel import Kernel
 from polyfit.engine.loops import Points, over_points
@@ -121,11 +119,11 @@ class _EvaluationBlock:
         points = None
         if self.kernel.objective == "mse":
             points = e.new(f"uitofp i64 {a['points']} to double")
-        tape = Tape(e, torch.float64, c)
+        tape = Tape(e, c)
         loss = squared_loss(tape, R, q, rest, points, c)
         self._store(fit, "loss", loss)
         self._store_norm(fit, tape.gradient(loss, c))
-        whole = squared_loss(Tape(e, torch.float64, c), R, q, e.constant(0.0), points, c)
+        whole = squared_loss(Tape(e, c), R, q, e.constant(0.0), points, c)
         self._store(fit, "excess", whole)
 
     def _store_norm(self, fit: str, g: Values) -> None:
@@ -161,7 +159,7 @@ class _EvaluationBlock:
                 if not self.squared:
                     y = points.load(a["y"], self.data_row)
                     off = e.sub(predicted, y)
-                    tape = Tape(e, torch.float64, c)
+                    tape = Tape(e, c)
                     loss = tape(
                         ELEMENTARY_PENALTIES[self.kernel.objective], residual(tape, c, functions, y)
                     )

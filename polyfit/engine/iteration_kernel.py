@@ -32,7 +32,7 @@ from polyfit.engine.optimizer import updated
 from polyfit.engine.tape import inline
 from polyfit.engine.trace import forward
 
-__all__ = ["GOING", "PARAMETERS", "IterationKernel", "real_of"]
+__all__ = ["GOING", "PARAMETERS", "IterationKernel"]
 
 PARAMETERS: Final = ("points", "beta", "tolerance")
 """The numbers of the array ``parameters``, in their order."""
@@ -41,11 +41,6 @@ GOING: Final = -1
 """``taken`` of a fit that has not ended."""
 
 Values = list[str]
-
-
-def real_of(dtype: torch.dtype) -> str:
-    """The emitter's name of a dtype."""
-    return "float" if dtype == torch.float32 else "double"
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ class IterationKernel(Kernel):
 
     @property
     def real(self) -> str:
-        return real_of(self.config.dtype)
+        return "float" if self.config.dtype == torch.float32 else "double"
 
     @property
     def fused(self) -> bool:

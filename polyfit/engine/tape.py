@@ -20,12 +20,12 @@ class Tape:
 
     Args:
         emitter: where to write.
-        dtype: of the values.
         active: the values with respect to which a gradient is asked for.
     """
 
-    def __init__(self, emitter: Emitter, dtype: torch.dtype, active: Sequence[str]) -> None:
-        self.emitter, self.dtype = emitter, dtype
+    def __init__(self, emitter: Emitter, active: Sequence[str]) -> None:
+        self.emitter = emitter
+        self.dtype = torch.float32 if emitter.real == "float" else torch.float64
         self.active = set(active)
         self.calls: list[tuple[Piece, tuple[str, ...], str]] = []
 
@@ -55,13 +55,13 @@ class Tape:
 
 def inline(e: Emitter, graph: Graph, inputs: Sequence[str]) -> list[str]:
     """The outputs of ``graph`` for these values."""
-    values = list(inputs)
+    values = dict(enumerate(inputs))
 
     def operand(one: int | float) -> str:
         return values[one] if isinstance(one, int) else e.constant(one)
 
-    for operation in graph.operations:
-        values.append(_operation(e, operation.name, [*map(operand, operation.operands)]))
+    for number, operation in graph.operations.items():
+        values[number] = _operation(e, operation.name, [*map(operand, operation.operands)])
     return [*map(operand, graph.outputs)]
 
 

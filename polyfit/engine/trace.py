@@ -5,7 +5,7 @@ so is its gradient by autograd, so the time to trace does not grow with the degr
 composes them by the chain rule.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -21,7 +21,7 @@ Operand = int | float
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One elementwise operation; its result is the next value."""
+    """One elementwise operation."""
 
     name: str
     operands: tuple[Operand, ...]
@@ -29,10 +29,9 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Operations on ``inputs`` vectors: values 0 to inputs - 1, then one value an operation."""
+    """Operations on vectors, each under the number of its result; the inputs are 0, 1, ..."""
 
-    inputs: int
-    operations: tuple[Operation, ...]
+    operations: Mapping[int, Operation]
     outputs: tuple[Operand, ...]
 
 
@@ -107,7 +106,7 @@ class _GraphBuilder:
     """A graph while it is traced."""
 
     def __init__(self, inputs: int) -> None:
-        self.inputs, self.operations = inputs, list[Operation]()
+        self.inputs, self.operations = inputs, dict[int, Operation]()
 
     def value_of(self, operator: Any, arguments: Any, named: Any) -> Operand:
         """The result of an operation of torch, which is noted if it changes numbers."""
@@ -122,8 +121,9 @@ class _GraphBuilder:
         operands = tuple(map(_operand, arguments))
         if operator in _REVERSED:
             operands = operands[::-1]
-        self.operations.append(Operation(_NAMES[operator], operands))
-        return self.inputs + len(self.operations) - 1
+        number = self.inputs + len(self.operations)
+        self.operations[number] = Operation(_NAMES[operator], operands)
+        return number
 
 
 def _operand(argument: Any) -> Operand:
@@ -134,34 +134,26 @@ def _operand(argument: Any) -> Operand:
 def trace(function: Callable[..., Any], inputs: int, dtype: torch.dtype) -> Graph:
     """The graph of ``function``, which takes and returns vectors of ``dtype``, shape (B,).
 
+    Operations on which no output depends are left out.
+
     Raises:
         NotImplementedError: an operation that the emitter does not know.
     """
     graph = _GraphBuilder(inputs)
     given = [_Traced.of(torch.ones(1, dtype=dtype), k, graph) for k in range(inputs)]
     result = function(*given)
-    outputs = result if isinstance(result, Sequence) else [result]
-    return _pruned(Graph(inputs, tuple(graph.operations), tuple(map(_operand, outputs))))
+    outputs = tuple(map(_operand, result if isinstance(result, Sequence) else [result]))
+    needed = _values(outputs)
+    for number, operation in reversed(graph.operations.items()):
+        if number in needed:
+            needed |= _values(operation.operands)
+    kept = {number: one for number, one in graph.operations.items() if number in needed}
+    return Graph(kept, outputs)
 
 
-def _pruned(graph: Graph) -> Graph:
-    """Without the operations on which no output depends."""
-    needed = {value for value in graph.outputs if isinstance(value, int)}
-    for number in reversed(range(len(graph.operations))):
-        if graph.inputs + number in needed:
-            operands = graph.operations[number].operands
-            needed |= {value for value in operands if isinstance(value, int)}
-    new = {number: number for number in range(graph.inputs)}
-    kept: list[Operation] = []
-
-    def renumbered(operands: Sequence[Operand]) -> tuple[Operand, ...]:
-        return tuple(new[value] if isinstance(value, int) else value for value in operands)
-
-    for number, operation in enumerate(graph.operations):
-        if graph.inputs + number in needed:
-            new[graph.inputs + number] = graph.inputs + len(kept)
-            kept.append(Operation(operation.name, renumbered(operation.operands)))
-    return Graph(graph.inputs, tuple(kept), renumbered(graph.outputs))
+def _values(operands: Iterable[Operand]) -> set[int]:
+    """The operands without the constants."""
+    return {operand for operand in operands if isinstance(operand, int)}
 
 
 @lru_cache(maxsize=256)

@@ -75,7 +75,7 @@ def test_what_no_output_needs_is_not_traced() -> None:
         return x * x
 
     graph = forward(wasteful, 1, torch.float32)
-    assert [operation.name for operation in graph.operations] == ["mul"]
+    assert [operation.name for operation in graph.operations.values()] == ["mul"]
 
 
 @pytest.mark.parametrize("text", BATCHES, ids=range(len(BATCHES)))
