@@ -14,7 +14,7 @@ from polyfit.engine.compiled import fit_compiled
 from polyfit.engine.fit import fit_batch
 from polyfit.engine.iteration_kernel import IterationKernel
 from polyfit.engine.kernel import cpu_text
-from polyfit.engine.layout import integers, kernel_of, layout
+from polyfit.engine.layout import kernel_of, layout
 from polyfit.spec.fit import Stop
 from polyfit.spec.optimizer import Optimizer
 from polyfit.work import fitting
@@ -39,7 +39,7 @@ class Batch:
         kernel = kernel_of(inputs)
         arrays = layout(kernel, inputs, width)
         function = cpu.Function(kernel, lanes, cpu.machine_code(cpu_text(kernel, lanes), machine))
-        call = function.bind({**arrays, **integers(kernel, arrays, width)})
+        call = function.bind(arrays)
         call(begin=0, end=len(arrays["taken"]), update=0, until=inputs.config.steps, slot=0)
         taken = arrays["taken"][:count]
         for name in kernel.record:  # what stands after its end means nothing

@@ -9,7 +9,7 @@ Shapes: those of ``AffinePowerKernel``.
 """
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -23,14 +23,14 @@ from polyfit.engine.batch import (
     BatchConfig,
     BatchInputs,
     BatchResult,
-    Floats,
     Index,
     blank_records,
     startable,
 )
+from polyfit.engine.eager import objective_of
 from polyfit.engine.fit import fit_batch
-from polyfit.engine.layout import rows_of
-from polyfit.engine.objective import root, squared
+from polyfit.engine.layout import Arguments, reduced, rows_of
+from polyfit.engine.objective import root
 from polyfit.engine.optimizer import updated
 from polyfit.numerics.arrays import Array
 
@@ -55,10 +55,13 @@ def fit_affine(inputs: BatchInputs) -> BatchResult:
     config = inputs.config
     if not (inputs.updates and inputs.record):
         inputs = replace(inputs, updates=(), record=())
-    states = _num_states(config)
+    states = config.num_states
     map_bytes = _NUM_BYTES * states * (states + 1) * (len(inputs.updates) + 2)
     if len(_run_starts(inputs)) > max(1, _MAX_MAP_BYTES // map_bytes):
-        return BatchResult.joined([fit_affine(half) for half in inputs.halves()])
+        result = BatchResult.unstarted(inputs)
+        for half in np.array_split(np.arange(len(inputs.lr_B)), 2):
+            result.put(half, fit_affine(inputs.take(half)))
+        return result
     with np.errstate(all="ignore"):
         result, extreme_B = _mapped(inputs)
         sound_B = extreme_B <= _NEAR_OVERFLOW * torch.finfo(config.dtype).max  # not so for NaN
@@ -92,56 +95,41 @@ def relative_difference(one: BatchResult, other: BatchResult) -> float:
     return float((np.abs(a - b).max(axis=1) / scale).max())
 
 
-def _num_states(config: BatchConfig) -> int:
-    """S, the numbers of a state."""
-    return config.size * (1 + config.optimizer.traits.num_moments)
-
-
 def _mapped(inputs: BatchInputs) -> tuple[BatchResult, Array]:
     """The results by the maps, and the largest absolute number on each fit's way, shape (B,)."""
     config, problems, num_fits = inputs.config, inputs.problems, len(inputs.lr_B)
     powers = _AffinePowers(inputs)
     jumps, map_of_jump = np.unique(np.diff([0, *inputs.updates, config.steps]), return_inverse=True)
-    R, upper = problems.R_PMM, np.triu_indices(config.size)
     kernel = AffinePowerKernel(
         config.degree, config.objective, config.optimizer.traits.num_moments,
-        bool(powers.of_B[-1] == 0), not np.ptp(R, axis=0).any(), tuple(inputs.record),
+        bool(powers.of_B[-1] == 0), problems.one_R, tuple(inputs.record),
         config.dtype == torch.float32,
     )  # fmt: skip
-    lanes = cpu.lanes_of(kernel, 2 * kernel.vectors, num_fits)
+    lanes = cpu.lanes_of(kernel, 2 * config.num_states, num_fits)
     batch = -(-num_fits // lanes) * lanes
-
-    def rows(values_BK: Floats) -> Array:
-        return rows_of(values_BK, batch, np.float64)
-
-    of, R = problems.of_B, R[:, upper[0], upper[1]]
-    arrays: dict[str, Any] = {
-        "start": rows(inputs.start_BM),
+    arguments: Arguments = {
+        "start": rows_of(inputs.start_BM, batch, np.float64),
         "maps": np.ascontiguousarray([powers.power(int(jump)) for jump in jumps]),
-        "R": np.ascontiguousarray(R[0]) if kernel.one_R else rows(R[of]),
-        "q": rows(problems.q_PM[of]),
-        "rest": rows(problems.rest_P[of, None]),
+        **reduced(problems, kernel.one_R, batch, np.float64),
         "map_of_jump": map_of_jump.astype(np.int64),
         "map_of_fit": np.pad(powers.of_B, (0, batch - num_fits)),
         **{name: np.empty(batch) for name in ("first", "last", "extreme")},
         "final": np.empty((config.size, batch)),
         **blank_records(config, kernel.record, len(inputs.updates), batch),
-    }
-    sizes = {
         "batch": batch,
         "points": config.points,
         "num_records": len(inputs.updates),
-        "num_maps": arrays["maps"].shape[-1],
+        "num_maps": 1 + int(powers.of_B[-1]),
     }
-    cpu.load(kernel, lanes).bind({**arrays, **sizes})(begin=0, end=batch)
-    grown = arrays["last"][:num_fits] > LOSS_GROWTH * arrays["first"][:num_fits]
+    cpu.load(kernel, lanes).bind(arguments)(begin=0, end=batch)
+    grown = arguments["last"][:num_fits] > LOSS_GROWTH * arguments["first"][:num_fits]
     result = BatchResult(
-        arrays["final"][:, :num_fits].astype(config.numpy_dtype).T,
+        arguments["final"][:, :num_fits].astype(config.numpy_dtype).T,
         np.full(num_fits, config.steps),
         np.where(grown, DIVERGED, COMPLETED).astype(np.int8),
-        {name: np.moveaxis(arrays[name][..., :num_fits], -1, 1) for name in kernel.record},
+        {name: np.moveaxis(arguments[name][..., :num_fits], -1, 1) for name in kernel.record},
     )
-    return result, arrays["extreme"][:num_fits]
+    return result, arguments["extreme"][:num_fits]
 
 
 class _AffinePowers:
@@ -188,16 +176,12 @@ def _composed(second: tuple[Array, Array], first: tuple[Array, Array]) -> tuple[
 
 def _one_update(inputs: BatchInputs) -> tuple[Array, Array]:
     """One update's matrix, shape (S, S, G), and offset, shape (S, G), by autograd."""
-    config, problems, of_G = inputs.config, inputs.problems, inputs.problems.of_B
-    size, upper = config.size, np.triu_indices(config.size)
-    R_GT = problems.R_PMM[of_G][:, upper[0], upper[1]]
-    arrays = R_GT.T, problems.q_PM[of_G].T, inputs.lr_B[None]
-    R, q, (lr,) = (torch.tensor(array).unbind(0) for array in arrays)
-    ones, mean = torch.ones_like(lr), float(config.points) if config.objective == "mse" else None
-    objective = squared(R, q, torch.zeros_like(lr), mean)
-    optimizer = config.optimizer
+    config, optimizer = inputs.config, inputs.config.optimizer
+    size, exact, lr = config.size, replace(config, dtype=torch.float64), torch.tensor(inputs.lr_B)
+    objective = objective_of(exact, inputs.problems, np.arange(len(lr)), _CPU)
+    ones = torch.ones_like(lr)
     with torch.enable_grad():
-        state = [torch.zeros_like(lr, requires_grad=True) for _ in range(_num_states(config))]
+        state = [torch.zeros_like(lr, requires_grad=True) for _ in range(config.num_states)]
         g = torch.autograd.grad(objective(state[:size]), state[:size], ones, create_graph=True)
         after = [
             updated(optimizer.name, root, d, lr, optimizer.beta, 1.0, 1.0, *state[k::size])

@@ -62,6 +62,11 @@ class BatchConfig:
         return self.degree + 1
 
     @property
+    def num_states(self) -> int:
+        """S, the numbers of a fit's state: coefficients and the optimizer's moments."""
+        return self.size * (1 + self.optimizer.traits.num_moments)
+
+    @property
     def numpy_dtype(self) -> type[np.floating]:
         """The dtype of the iteration, in numpy's terms."""
         return np.float32 if self.dtype == torch.float32 else np.float64
@@ -101,6 +106,11 @@ class Problems:
     y_PN: Array
 
     @property
+    def one_R(self) -> bool:
+        """Whether all problems have the same R."""
+        return not np.ptp(self.R_PMM, axis=0).any()
+
+    @property
     def functions_PMN(self) -> Array:
         """The basis functions at the points; one serves all where the first axis has length 1."""
         functions = functions_on(self.grid)
@@ -131,9 +141,6 @@ class BatchInputs:
         problems = replace(self.problems, of_B=self.problems.of_B[fits])
         return replace(self, problems=problems, start_BM=self.start_BM[fits], lr_B=self.lr_B[fits])
 
-    def halves(self) -> "list[BatchInputs]":
-        return [self.take(fits) for fits in np.array_split(np.arange(len(self.lr_B)), 2)]
-
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
@@ -158,19 +165,6 @@ class BatchResult:
             np.zeros(batch, dtype=np.int64),
             np.full(batch, DIVERGED, dtype=np.int8),
             {name: np.ascontiguousarray(np.moveaxis(v, -1, 1)) for name, v in blank.items()},
-        )
-
-    @classmethod
-    def joined(cls, parts: "Sequence[BatchResult]") -> "BatchResult":
-        """The result of all fits of several batches that record the same."""
-        return cls(
-            np.concatenate([part.coefficients_BM for part in parts]),
-            np.concatenate([part.steps_taken_B for part in parts]),
-            np.concatenate([part.status_B for part in parts]),
-            {
-                name: np.concatenate([part.recorded[name] for part in parts], axis=1)
-                for name in parts[0].recorded
-            },
         )
 
     def put(self, fits: Index, part: "BatchResult") -> None:

@@ -16,7 +16,7 @@ from polyfit.engine import cpu, gpu
 from polyfit.engine.batch import BatchConfig, BatchInputs, BatchResult, startable
 from polyfit.engine.emitted_objective import computed_ahead
 from polyfit.engine.iteration_kernel import IterationKernel
-from polyfit.engine.layout import Arrays, integers, kernel_of, layout
+from polyfit.engine.layout import Arguments, kernel_of, layout
 
 __all__ = ["Slices", "fit_compiled"]
 
@@ -44,37 +44,36 @@ def fit_compiled(inputs: BatchInputs, device: torch.device) -> BatchResult:
     )
 
 
-def _on_cpu(kernel: IterationKernel, inputs: BatchInputs) -> Arrays:
+def _on_cpu(kernel: IterationKernel, inputs: BatchInputs) -> Arguments:
     config, num_fits = kernel.config, len(inputs.lr_B)
     lanes = lanes_of(kernel, num_fits)
-    arrays = layout(kernel, inputs, lanes)
-    call = cpu.load(kernel, lanes).bind({**arrays, **integers(kernel, arrays, lanes)})
+    arguments = layout(kernel, inputs, lanes)
+    call = cpu.load(kernel, lanes).bind(arguments)
     slices = Slices(config, inputs.updates, lanes)
     begin = 0
     while begin < num_fits:
         begin = slices.iterate(begin, num_fits, call)
-    return arrays
+    return arguments
 
 
 def lanes_of(kernel: IterationKernel, num_fits: int) -> int:
     """Fits of a block on this machine's CPU."""
     size = kernel.config.size
     if kernel.config.squared:
-        values = kernel.vectors + (0 if kernel.one_design else size)
+        values = kernel.config.num_states + (0 if kernel.one_design else size)
         return cpu.lanes_of(kernel, values, num_fits)
     if computed_ahead(kernel.config, kernel.one_design):  # a point's functions are not kept
         return cpu.lanes_within(kernel, size + 3, num_fits, otherwise=_BYTES_AHEAD)
     return cpu.lanes_within(kernel, size + 4, num_fits)
 
 
-def _on_gpu(kernel: IterationKernel, inputs: BatchInputs, device: torch.device) -> Arrays:
+def _on_gpu(kernel: IterationKernel, inputs: BatchInputs, device: torch.device) -> Arguments:
     """All fits at a time, each in a thread."""
     num_fits = len(inputs.lr_B)
-    arrays = layout(kernel, inputs, num_fits)
     slices = Slices(kernel.config, inputs.updates, num_fits)
     return gpu.run(
         kernel,
-        {**arrays, **integers(kernel, arrays, num_fits)},
+        layout(kernel, inputs, num_fits),
         blank=("first", "last", *kernel.record),
         results=("final", "taken", "status", *kernel.record),
         device=device,

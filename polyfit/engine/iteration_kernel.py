@@ -97,11 +97,6 @@ class IterationKernel(Kernel):
         )  # fmt: skip
         return " ".join(map(str, words))
 
-    @property
-    def vectors(self) -> int:
-        """S, the numbers of a state."""
-        return self.config.size * (1 + self.config.optimizer.traits.num_moments)
-
     def before(self, e: Emitter, a: dict[str, str]) -> object:
         parameters = {name: e.load_uniform(a["parameters"], k) for k, name in enumerate(PARAMETERS)}
         one_R = self.config.squared and self.one_design
@@ -140,7 +135,7 @@ class _IterationBlock:
     def _iterate(self, going: str) -> None:
         """Events, and between them loops of updates."""
         e, a = self.e, self.a
-        state = self.block.load_rows("state", self.kernel.vectors)
+        state = self.block.load_rows("state", self.config.num_states)
         first = [
             ("i64", a["update"]), ("i64", a["slot"]), (e.mask, going),
             *((e.vector, value) for value in (self.block.load("last"), *state)),
@@ -200,7 +195,7 @@ class _IterationBlock:
             at = e.integer("mul", e.integer_min(update, last), 2)
             one = e.load_uniform(self.a["corrections"], at)
             two = e.load_uniform(self.a["corrections"], e.integer("add", at, 1))
-        count = self.kernel.vectors // size
+        count = self.config.num_states // size
         graph = forward(_update_of(name), 5 + count, self.config.dtype)
         hyper = [self.lr, self.parameters["beta"], one, two]
         rows = [inline(e, graph, [g[k], *hyper, *state[k::size]]) for k in range(size)]

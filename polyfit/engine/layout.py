@@ -1,4 +1,4 @@
-"""The arrays of the iteration's kernel for a batch.
+"""The arguments of the iteration's kernel for a batch.
 
 Shapes: B fits, filled up to whole vectors; the others are those of ``IterationKernel``. Where a
 kernel computes a point's residual ahead it reads one point beyond the last, and does not use it.
@@ -17,9 +17,10 @@ from polyfit.numerics.arrays import Array
 from polyfit.numerics.basis import basis_functions
 from polyfit.numerics.grid import Grid
 
-__all__ = ["Arrays", "integers", "kernel_of", "layout", "rows_of"]
+__all__ = ["Arguments", "kernel_of", "layout", "reduced", "rows_of"]
 
-Arrays = dict[str, npt.NDArray[Any]]
+Arguments = dict[str, Any]
+"""Arrays and integers, by their names in a kernel."""
 
 _NEVER: Final = 1 << 62
 """The update of the record after the last."""
@@ -29,7 +30,7 @@ def kernel_of(inputs: BatchInputs) -> IterationKernel:
     """The kernel that the fits of a batch need."""
     config, problems = inputs.config, inputs.problems
     if config.squared:
-        one_design, one_data = not np.ptp(problems.R_PMM, axis=0).any(), False
+        one_design, one_data = problems.one_R, False
     else:
         grid = problems.grid
         one_design = grid.basis != "power" or np.size(grid.low) == 1 or config.degree == 0
@@ -45,17 +46,19 @@ def rows_of(values_BK: npt.NDArray[Any], width: int, dtype: npt.DTypeLike) -> np
     return rows
 
 
-def layout(kernel: IterationKernel, inputs: BatchInputs, width: int) -> Arrays:
-    """The arrays of ``kernel`` for a batch, its vectors filled up to a multiple of ``width``.
+def layout(kernel: IterationKernel, inputs: BatchInputs, width: int) -> Arguments:
+    """The arguments of ``kernel`` that are the same in every call, for a batch.
 
-    Fits that cannot be started have ended where they start, and so have those that fill up.
+    Vectors are filled up to a multiple of ``width``. Fits that cannot be started have ended where
+    they start, and so have those that fill up.
     """
     config, stop, dtype = kernel.config, kernel.config.stop, kernel.config.numpy_dtype
     num_fits, updates, problems = len(inputs.lr_B), inputs.updates, inputs.problems
     batch = -(-num_fits // width) * width
     start = rows_of(inputs.start_BM, batch, dtype)
-    moments = np.zeros((kernel.vectors - config.size, batch), dtype=dtype)
-    arrays: Arrays = {
+    moments = np.zeros((config.num_states - config.size, batch), dtype=dtype)
+    corrections = bias_corrections(config.optimizer.name, config.steps).astype(dtype)
+    arguments: Arguments = {
         "state": np.concatenate([start, moments]),
         "lr": rows_of(inputs.lr_B[:, None], batch, dtype),
         "taken": np.zeros(batch, dtype=np.int64),
@@ -64,41 +67,35 @@ def layout(kernel: IterationKernel, inputs: BatchInputs, width: int) -> Arrays:
         "last": np.zeros(batch, dtype=dtype),
         "final": start,
         "records": np.array([*updates, _NEVER], dtype=np.int64),
-        "corrections": bias_corrections(config.optimizer.name, config.steps).astype(dtype),
+        "corrections": corrections,
         "parameters": np.array(
             [config.points, config.optimizer.beta, stop.tolerance if stop else 0.0], dtype=dtype
         ),
         **blank_records(config, kernel.record, len(updates), batch),
-    }
-    arrays["taken"][:num_fits][startable(inputs)] = GOING
-    if config.squared:
-        return arrays | _reduced(kernel, problems, batch)
-    return arrays | _design(kernel, problems, batch) | _data(kernel, problems, batch, width)
-
-
-def integers(kernel: IterationKernel, arrays: Arrays, width: int) -> dict[str, int]:
-    """The integers of ``kernel`` that are the same in every call."""
-    return {
-        "batch": len(arrays["taken"]),
-        "points": kernel.config.points,
-        "steps": kernel.config.steps,
+        "batch": batch,
+        "points": config.points,
+        "steps": config.steps,
         "width": width,
-        "num_corrections": len(arrays["corrections"]),
+        "num_corrections": len(corrections),
     }
+    arguments["taken"][:num_fits][startable(inputs)] = GOING
+    if config.squared:
+        return arguments | reduced(problems, kernel.one_design, batch, dtype)
+    return arguments | _design(kernel, problems, batch) | _data(kernel, problems, batch, width)
 
 
-def _reduced(kernel: IterationKernel, problems: Problems, batch: int) -> Arrays:
-    """What a squared objective needs."""
-    of, dtype, upper = problems.of_B, kernel.config.numpy_dtype, np.triu_indices(kernel.config.size)
+def reduced(problems: Problems, one_R: bool, batch: int, dtype: npt.DTypeLike) -> Arguments:
+    """What kernels need of a squared objective: R, row by row, q and ``rest``."""
+    of, upper = problems.of_B, np.triu_indices(problems.R_PMM.shape[-1])
     R = problems.R_PMM[:, upper[0], upper[1]]
     return {
-        "R": R[0].astype(dtype) if kernel.one_design else rows_of(R[of], batch, dtype),
+        "R": R[0].astype(dtype) if one_R else rows_of(R[of], batch, dtype),
         "q": rows_of(problems.q_PM[of], batch, dtype),
         "rest": rows_of(problems.rest_P[of, None], batch, dtype),
     }
 
 
-def _design(kernel: IterationKernel, problems: Problems, batch: int) -> Arrays:
+def _design(kernel: IterationKernel, problems: Problems, batch: int) -> Arguments:
     """The basis functions at the points, or what they are computed from."""
     grid, of = problems.grid, problems.of_B
     if kernel.one_design:
@@ -126,7 +123,7 @@ def _table(kernel: IterationKernel, grid: Grid, data_DN: Array) -> npt.NDArray[A
     return table
 
 
-def _data(kernel: IterationKernel, problems: Problems, batch: int, width: int) -> Arrays:
+def _data(kernel: IterationKernel, problems: Problems, batch: int, width: int) -> Arguments:
     """The data: one row for all, or one for each fit in groups of ``width``, and one more row."""
     dtype = kernel.config.numpy_dtype
     if kernel.one_data:

@@ -90,14 +90,19 @@ def _on_the_device(batches: list[Any]) -> Callable[[], Any]:
     import torch
 
     from polyfit.engine import gpu
-    from polyfit.engine.layout import integers, kernel_of, layout
+    from polyfit.engine.layout import kernel_of, layout
 
     device, calls = torch.device("cuda"), []
     for inputs in batches:
         kernel, count = kernel_of(inputs), len(inputs.lr_B)
         here = layout(kernel, inputs, count)
-        there = {name: torch.from_numpy(array).to(device) for name, array in here.items()}
-        call = gpu.launcher(kernel, {**there, **integers(kernel, here, count)}, device)
+        integers = {name: value for name, value in here.items() if isinstance(value, int)}
+        there = {
+            name: torch.from_numpy(value).to(device)
+            for name, value in here.items()
+            if name not in integers
+        }
+        call = gpu.launcher(kernel, {**there, **integers}, device)
         calls.append((there, there["taken"].clone(), count, kernel.config.steps, call))
 
     def iterate() -> Any:

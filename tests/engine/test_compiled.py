@@ -17,7 +17,7 @@ from llvmlite import binding as llvm
 from polyfit.engine import compiled, cpu
 from polyfit.engine.iteration_kernel import IterationKernel
 from polyfit.engine.kernel import cpu_text
-from polyfit.engine.layout import Arrays, layout
+from polyfit.engine.layout import Arguments, layout
 from polyfit.engine.trace import forward, trace
 from polyfit.spec.fit import OBJECTIVES, SQUARED
 
@@ -99,7 +99,7 @@ def test_what_stands_after_the_last_point_changes_no_bit(
     batch = batch_of(f"{text}\n{RECORD}")
     want = batch.by_kernel(8, 8)
 
-    def spoiled(kernel: IterationKernel, *rest: Any) -> Arrays:
+    def spoiled(kernel: IterationKernel, *rest: Any) -> Arguments:
         arrays = layout(kernel, *rest)
         for name in ("functions", "y") if kernel.one_design else ():
             if name in arrays:

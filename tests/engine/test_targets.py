@@ -17,7 +17,7 @@ from llvmlite import binding as llvm
 from polyfit.engine import cpu, gpu
 from polyfit.engine.initial import initial_values
 from polyfit.engine.kernel import Kernel, cpu_text, gpu_text
-from polyfit.engine.layout import integers, kernel_of, layout
+from polyfit.engine.layout import kernel_of, layout
 from polyfit.engine.twister_kernel import TwisterKernel
 from polyfit.spec.fit import OBJECTIVES, SQUARED
 
@@ -120,9 +120,8 @@ def test_what_a_gpus_threads_are_told_has_the_bits_of_the_cpus(text: str, groups
     batch = batch_of(f"{text}\n{RECORD}")
     kernel, count = kernel_of(batch.inputs), len(batch.inputs.lr_B)
     arrays = layout(kernel, batch.inputs, count)
-    numbers = integers(kernel, arrays, count)
     events = {"update": 0, "until": batch.inputs.config.steps, "slot": 0}
-    by_threads(kernel, {**arrays, **numbers, **events, "begin": 0, "end": count}, groups)
+    by_threads(kernel, {**arrays, **events, "begin": 0, "end": count}, groups)
     want = batch.compiled()
     assert arrays["final"].tobytes() == np.ascontiguousarray(want.coefficients_BM.T).tobytes()
     assert arrays["taken"].tobytes() == want.steps_taken_B.tobytes()
