@@ -68,8 +68,7 @@ def objective_of(
 class Eager:
     """One batch; ``fits`` are the places in the batch of those that it still iterates.
 
-    Between two releases of ended fits nothing waits for the device: records and the results of
-    fits stay there.
+    Between two releases of ended fits nothing waits for the device: results stay there.
     """
 
     def __init__(self, inputs: BatchInputs, device: torch.device) -> None:
@@ -77,10 +76,13 @@ class Eager:
         # Releasing rarely wastes updates on fits that have ended, often it waits for the device.
         self.release_every = _RELEASE_EVERY if _asynchronous(device) else CHECK_EVERY
         self.slots = {update: k for k, update in enumerate(inputs.updates)}
-        self.result = BatchResult.unstarted(inputs)
-        self.recorded = {  # on the CPU these share the memory of the result
-            name: torch.from_numpy(values).to(device)
-            for name, values in self.result.recorded.items()
+        blank = BatchResult.unstarted(inputs)
+        self.final, self.taken, self.status = (
+            torch.from_numpy(array).to(device)
+            for array in (blank.coefficients_BM, blank.steps_taken_B, blank.status_B)
+        )
+        self.recorded = {
+            name: torch.from_numpy(array).to(device) for name, array in blank.recorded.items()
         }
         fits, dtype = np.flatnonzero(startable(inputs)), self.config.numpy_dtype
         c = [self._vector(column) for column in inputs.start_BM[fits].astype(dtype).T]
@@ -96,10 +98,12 @@ class Eager:
     def iterate(self) -> BatchResult:
         """Iterate all fits to their ends."""
         self._iterate()
-        if self.device.type != "cpu":
-            for name, values in self.recorded.items():
-                self.result.recorded[name][:] = values.cpu().numpy()
-        return self.result
+        return BatchResult(
+            self.final.cpu().numpy(),
+            self.taken.cpu().numpy(),
+            self.status.cpu().numpy(),
+            {name: values.cpu().numpy() for name, values in self.recorded.items()},
+        )
 
     def _iterate(self) -> None:
         steps = self.config.steps
@@ -126,9 +130,6 @@ class Eager:
         """Iterate these fits, none of which has ended."""
         self.fits, self.places = fits, torch.from_numpy(fits).to(self.device)
         self.going = torch.ones_like(self.places, dtype=torch.bool)
-        self.taken = torch.zeros_like(self.places)
-        self.status = torch.zeros_like(self.places, dtype=torch.int8)
-        self.final = self.rule.c
         if len(fits):
             self.objective = objective_of(
                 self.config, self.problems, fits, self.device, self.config.halved
@@ -137,8 +138,10 @@ class Eager:
     # --- tests -------------------------------------------------------------------------------
 
     def _test(self, update: int, losses: Tensor, g: Coefficients) -> None:
-        """Note how fits ended that have diverged, converged or reached their last update."""
-        sound = _finite(self.rule.c, losses)
+        """Keep the results of fits that have diverged, converged or reached their last update."""
+        sound = torch.isfinite(losses)
+        for value in self.rule.c:
+            sound = sound & torch.isfinite(value)
         converged = sound & (self.rule.settled() | self._stop_is_met(losses, g))
         self.last_loss = losses
         ended = self.going
@@ -146,13 +149,14 @@ class Eager:
             ended = ended & (converged | ~sound)
             if not (_asynchronous(self.device) or bool(ended.any())):
                 return
-        status = _status(sound, losses, self.first_loss, converged)
-        self.taken = torch.where(ended, update, self.taken)
-        self.status = torch.where(ended, status, self.status)
-        self.final = [
-            torch.where(ended, c, end) for c, end in zip(self.rule.c, self.final, strict=True)
-        ]
         self.going = self.going & ~ended
+        grown = losses > LOSS_GROWTH * self.first_loss
+        status = torch.where(converged, CONVERGED, COMPLETED)
+        status = torch.where(sound & ~grown, status, DIVERGED).to(torch.int8)
+        places, c = self.places, torch.stack(self.rule.c, dim=1)
+        self.taken[places] = torch.where(ended, update, self.taken[places])
+        self.status[places] = torch.where(ended, status, self.status[places])
+        self.final[places] = torch.where(ended[:, None], c, self.final[places])
 
     def _stop_is_met(self, losses: Tensor, g: Coefficients) -> Tensor:
         stop = self.config.stop
@@ -167,23 +171,16 @@ class Eager:
         return norm(g) * 2.0 if self.config.halved else norm(g)
 
     def _release(self, losses: Tensor, g: Coefficients) -> tuple[Tensor, Coefficients]:
-        """Store the results of fits that have ended, if there are any, and release those fits."""
-        if int(self.going.sum()) == len(self.fits):
-            return losses, g
-        # Results of fits that continue are written too, and replaced later.
-        self.result.steps_taken_B[self.fits] = self.taken.cpu().numpy()
-        self.result.status_B[self.fits] = self.status.cpu().numpy()
-        self.result.coefficients_BM[self.fits] = torch.stack(self.final, dim=1).cpu().numpy()
-        return self._compact(losses, g)
-
-    def _compact(self, losses: Tensor, g: Coefficients) -> tuple[Tensor, Coefficients]:
+        """Iterate on without the fits that have ended, if there are any."""
         running = self.going.nonzero().squeeze(1)
+        if len(running) == len(self.fits):
+            return losses, g
         self.rule.select(running)
         self.first_loss, self.last_loss, losses, *g = (
             vector.index_select(0, running)
             for vector in (self.first_loss, self.last_loss, losses, *g)
         )
-        self._hold(self.fits[self.going.cpu().numpy()])
+        self._hold(self.fits[running.cpu().numpy()])
         return losses, g
 
     # --- records -----------------------------------------------------------------------------
@@ -202,18 +199,3 @@ class Eager:
             kept.copy_(values)
         else:
             kept.index_copy_(0, self.places, values)
-
-
-def _status(sound: Tensor, losses: Tensor, first_loss: Tensor, converged: Tensor) -> Tensor:
-    """The statuses of fits that end with these losses, shape (B,), int8."""
-    grown = losses > LOSS_GROWTH * first_loss
-    status = torch.where(converged, CONVERGED, COMPLETED)
-    return torch.where(sound & ~grown, status, DIVERGED).to(torch.int8)
-
-
-def _finite(c: Coefficients, losses: Tensor) -> Tensor:
-    """Which fits have a finite loss and finite coefficients, shape (B,), bool."""
-    sound = torch.isfinite(losses)
-    for value in c:
-        sound = sound & torch.isfinite(value)
-    return sound

@@ -17,9 +17,11 @@ class UpdateRule(ABC):
 
     Attributes:
         c: the coefficients, M vectors of shape (B,).
+        lr: the rates, shape (B,).
     """
 
     c: Coefficients
+    lr: Tensor
 
     @abstractmethod
     def gradient(self, objective: Objective) -> tuple[Tensor, Coefficients]:
@@ -29,9 +31,9 @@ class UpdateRule(ABC):
     def update(self, number: int, objective: Objective, losses: Tensor, g: Coefficients) -> None:
         """Update ``c``; ``number`` counts updates from 0."""
 
-    @abstractmethod
     def settled(self) -> Tensor:
         """Which fits cannot improve any more, shape (B,), bool."""
+        return torch.zeros_like(self.lr, dtype=torch.bool)
 
     @abstractmethod
     def select(self, fits: Tensor) -> None:
@@ -59,9 +61,6 @@ class FirstOrder(UpdateRule):
         rows = zip(g, self.c, *self.moments, strict=True)
         new = [updated(optimizer.name, root, d, *hyper, *row) for d, *row in rows]
         self.c, *self.moments = ([*vectors] for vectors in zip(*new, strict=True))
-
-    def settled(self) -> Tensor:
-        return torch.zeros_like(self.lr, dtype=torch.bool)
 
     def select(self, fits: Tensor) -> None:
         self.lr = self.lr.index_select(0, fits)
