@@ -100,8 +100,8 @@ class _AffineBlock:
 
     def _loss(self, c: Values) -> tuple[Tape, str]:
         tape = Tape(self.e, c)
-        points = self.points if self.kernel.objective == "mse" else None
-        return tape, squared_loss(tape, self.R, self.q, self.rest, points, c)
+        objective = self.kernel.objective
+        return tape, squared_loss(tape, objective, self.R, self.q, self.rest, self.points, c)
 
     def _mapped(self, jump: str, map_of_fit: str, state: Values) -> Values:
         """The state after the map of a jump; each sum begins with its offset."""

@@ -51,12 +51,11 @@ class TargetKernel(Kernel):
             reach = e.constant(0.0)
             for argument in turned:
                 reach = e.max_absolute(reach, argument)
-            return [points.existing(y), points.existing(reach)]
+            return [y, reach]
 
         found = over_points(e, a["points"], terms, ["max", "max"])
-        with e.with_lanes(1):
-            for name, value in zip(("scale", "reach"), found, strict=True):
-                e.store_lanes(value, a[name], b)
+        for name, value in zip(("scale", "reach"), found, strict=True):
+            e.store(value, a[name], b)
 
 
 def _functions(turned: list[str]) -> Functions:
@@ -117,10 +116,9 @@ class ReductionKernel(Kernel):
 
         (rest,) = over_points(e, a["points"], squares, ["sum"])
         at = e.integer("mul", b, size)
-        with e.with_lanes(1):
-            for k, value in enumerate(found):
-                e.store_lanes(value, a["q"], e.integer("add", at, k))
-            e.store_lanes(rest, a["rest"], b)
+        for k, value in enumerate(found):
+            e.store(value, a["q"], e.integer("add", at, k))
+        e.store(rest, a["rest"], b)
 
 
 _TOGETHER: Final = 8

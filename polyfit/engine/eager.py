@@ -4,6 +4,7 @@ It is the reference that the compiled engine is compared with, and needs no mach
 B fits in a batch, M = degree + 1 coefficients, N points, P problems, K recorded updates.
 """
 
+from operator import call
 from typing import Final
 
 import numpy as np
@@ -25,7 +26,7 @@ from polyfit.engine.batch import (
     startable,
 )
 from polyfit.engine.newton import Newton
-from polyfit.engine.objective import Coefficients, Objective, norm, pointwise, squared
+from polyfit.engine.objective import Coefficients, Objective, norm, pointwise, squared_loss
 from polyfit.engine.update_rule import FirstOrder, UpdateRule
 from polyfit.numerics.arrays import Array
 
@@ -57,8 +58,8 @@ def objective_of(
         R, q = problems.R_PMM, problems.q_PM
         entries = [spread(R[:, i, j], one) for i in range(size) for j in range(i, size)]
         values = [spread(q[:, i], one) for i in range(size)]
-        mean = config.points if config.objective == "mse" else None
-        return squared(entries, values, spread(problems.rest_P, one), mean, halved)
+        rest, name, points = spread(problems.rest_P, one), config.objective, config.points
+        return lambda c: squared_loss(call, name, entries, values, rest, points, c, halved)
     functions = problems.functions_PMN
     rows = [spread(functions[:, k], len(functions) == 1) for k in range(config.size)]
     y = spread(problems.y_PN, len(problems.y_PN) == 1)

@@ -223,6 +223,11 @@ class Emitter:
         at, align = self.address(base, index, element), NUM_BYTES[element]
         self.line(f"store {self.of_lanes(element)} {value}, {self.pointer} {at}, align {align}")
 
+    def store(self, value: str, base: str, index: str | int) -> None:
+        """Store a scalar in an array."""
+        with self.with_lanes(1):
+            self.store_lanes(value, base, index)
+
     def masked_load(self, base: str, index: str, mask: str) -> str:
         """Neighbours in an array where ``mask`` holds, 0 elsewhere."""
         at = f"align {NUM_BYTES[self.real]} {self.address(base, index, self.real)}"
@@ -398,6 +403,3 @@ class Emitter:
         if self.lanes == 1:
             return mask
         return self.call(f"llvm.vector.reduce.or.v{self.lanes}i1", "i1", [(self.mask, mask)])
-
-    def is_finite(self, a: str) -> str:
-        return self.compare_lanes("olt", self.fabs(a), self.constant(float("inf")))

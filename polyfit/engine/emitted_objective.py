@@ -91,9 +91,10 @@ class EmittedObjective:
         """The loss at ``c`` and its gradient, or half of it; LLVM removes what is not used."""
         if not self.config.squared:
             return self._over_points(c)
-        tape = Tape(self.e, c)
-        points = self.points if self.config.objective == "mse" else None
-        loss = squared_loss(tape, self.triangle, self.q, self.rest, points, c, self.config.halved)
+        tape, config = Tape(self.e, c), self.config
+        loss = squared_loss(
+            tape, config.objective, self.triangle, self.q, self.rest, self.points, c, config.halved
+        )
         return loss, tape.gradient(loss, c)
 
     def norm(self, g: Values) -> str:

@@ -95,7 +95,7 @@ class _EvaluationBlock:
         if self.kernel.screened:
             errors = largest_errors(e, a, self.clean_row, self.middle, self.half, own)
             for fit, error in zip(self.fits, errors, strict=True):
-                self._store(fit, "max_error", error)
+                e.store(error, a["max_error"], fit)
         else:
             self._over_points(own, in_powers)
 
@@ -104,10 +104,6 @@ class _EvaluationBlock:
             "mul", self.e.load(self.a[name], self.problem, "i64"), self.a["points"]
         )
 
-    def _store(self, fit: str, name: str, value: str) -> None:
-        with self.e.with_lanes(1):
-            self.e.store_lanes(value, self.a[name], fit)
-
     def _reduced(self, fit: str, c: Values) -> None:
         """Loss, excess and gradient norm of a squared objective, from its reduction."""
         e, a, size = self.e, self.a, self.size
@@ -115,20 +111,18 @@ class _EvaluationBlock:
         R = [e.load(a["R"], e.integer("add", row, k)) for k in range(size * (size + 1) // 2)]
         row = e.integer("mul", self.problem, size)
         q = [e.load(a["q"], e.integer("add", row, k)) for k in range(size)]
-        rest = e.load(a["rest"], self.problem)
-        points = None
-        if self.kernel.objective == "mse":
-            points = e.new(f"uitofp i64 {a['points']} to double")
+        rest, objective = e.load(a["rest"], self.problem), self.kernel.objective
+        points = e.new(f"uitofp i64 {a['points']} to double")
         tape = Tape(e, c)
-        loss = squared_loss(tape, R, q, rest, points, c)
-        self._store(fit, "loss", loss)
+        loss = squared_loss(tape, objective, R, q, rest, points, c)
+        e.store(loss, a["loss"], fit)
         self._store_norm(fit, tape.gradient(loss, c))
-        whole = squared_loss(Tape(e, c), R, q, e.constant(0.0), points, c)
-        self._store(fit, "excess", whole)
+        whole = squared_loss(Tape(e, c), objective, R, q, e.constant(0.0), points, c)
+        e.store(whole, a["excess"], fit)
 
     def _store_norm(self, fit: str, g: Values) -> None:
         with self.e.with_lanes(1):
-            self._store(fit, "gradient_norm", self.e.norm(g))
+            self.e.store(self.e.norm(g), self.a["gradient_norm"], fit)
 
     def _over_points(self, own: list[Values], in_powers: list[Values]) -> None:
         e, a = self.e, self.a
@@ -153,9 +147,9 @@ class _EvaluationBlock:
                     predicted = c[0]
                     for one, function in zip(c[1:], functions, strict=True):
                         predicted = e.add(predicted, e.mul(one, function))
-                found.append(points.existing(e.sub(predicted, clean)))
+                found.append(e.sub(predicted, clean))
                 if not self.kernel.in_x:
-                    found.append(points.existing(e.sub(value, predicted)))
+                    found.append(e.sub(value, predicted))
                 if not self.squared:
                     y = points.load(a["y"], self.data_row)
                     off = e.sub(predicted, y)
@@ -170,7 +164,7 @@ class _EvaluationBlock:
         for k, fit in enumerate(self.fits):
             results = found[k * len(reductions) : (k + 1) * len(reductions)]
             for name, value in zip(names, results, strict=False):
-                self._store(fit, name, value)
+                e.store(value, a[name], fit)
             if not self.squared:
                 self._store_norm(fit, results[len(names) :])
 

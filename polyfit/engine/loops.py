@@ -67,12 +67,6 @@ class Points:
         else:
             self.e.masked_store(value, base, at, self.mask)
 
-    def existing(self, value: str) -> str:
-        """``value`` at the points, 0 beyond the last."""
-        if self.mask is None:
-            return value
-        return self.e.select(self.mask, value, self.e.constant(0.0))
-
 
 def over_points(
     e: Emitter,
@@ -85,15 +79,16 @@ def over_points(
     Args:
         e: the emitter, with ``LANES`` lanes.
         num_points: how many points.
-        terms: writes the terms of the points of one turn.
+        terms: writes the terms of the points of one turn; beyond the last point they are left out.
         reductions: of each term: "sum", or "max", the largest absolute value.
     """
     joins = [{"sum": e.add_unfused, "max": e.max_absolute}[name] for name in reductions]
     whole = e.integer("and", num_points, -e.lanes)
-    rest, zeros = e.integer("sub", num_points, whole), [e.constant(0.0)] * len(joins)
+    rest, zero = e.integer("sub", num_points, whole), e.constant(0.0)
+    zeros = [zero] * len(joins)
 
     def full_turns() -> list[str]:
-        loop = Loop(e, "0", [(e.vector, zero) for zero in zeros])
+        loop = Loop(e, "0", [(e.vector, zero)] * len(joins))
         found = terms(Points(e, loop.index, None))
         totals = [join(a, b) for join, a, b in zip(joins, loop.values, found, strict=True)]
         loop.end(whole, e.lanes, totals)
@@ -101,8 +96,7 @@ def over_points(
 
     def last_turn() -> list[str]:
         mask = e.compare_lanes("ult", e.lane_numbers(), e.broadcast(rest, "i64"), "i64")
-        points = Points(e, whole, mask)
-        found = [points.existing(term) for term in terms(points)]
+        found = [e.select(mask, term, zero) for term in terms(Points(e, whole, mask))]
         return [join(a, b) for join, a, b in zip(joins, totals, found, strict=True)]
 
     totals = e.values_when(e.compare_integers("ne", whole, 0), zeros, full_turns)

@@ -28,7 +28,6 @@ __all__ = [
     "pointwise",
     "residual",
     "root",
-    "squared",
     "squared_loss",
 ]
 
@@ -36,19 +35,9 @@ Coefficients = list[Tensor]
 Objective = Callable[[Coefficients], Tensor]
 
 
-def squared(
-    R: Sequence[Tensor],
-    q: Sequence[Tensor],
-    rest: Tensor,
-    points: float | None,
-    halved: bool = False,
-) -> Objective:
-    """The reduced sum of squares as a function of the coefficients; see ``squared_loss``."""
-    return lambda c: squared_loss(call, R, q, rest, points, c, halved)
-
-
 def squared_loss(
     apply: Callable[..., Any],
+    objective: str,
     R: Sequence[Any],
     q: Sequence[Any],
     rest: Any,
@@ -60,11 +49,12 @@ def squared_loss(
 
     Args:
         apply: calls a piece, its first argument, with values, its other arguments.
+        objective: its name: "sse", or "mse", the sum divided by N.
         R: the upper triangle, row by row; scalars, or vectors of shape (B,).
         q: the M right-hand sides.
         rest: the residual sum of squares, which no coefficient changes; added last, so that its
             rounding does not reach the gradient.
-        points: N for the mean (mse), None for the sum (sse).
+        points: N.
         c: the M coefficients.
         halved: whether autograd is to find half the gradient.
     """
@@ -78,7 +68,7 @@ def squared_loss(
         term = apply(square, row, q[i])
         total = term if total is None else apply(add, total, term)
     total = apply(add, total, rest)
-    return total if points is None else apply(truediv, total, points)
+    return apply(truediv, total, points) if objective == "mse" else total
 
 
 def _add_product(total: Tensor, one: Tensor, other: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from polyfit.engine.emit import Emitter
-from polyfit.engine.loops import LANES, Loop, Points, over_points
+from polyfit.engine.loops import LANES, Loop, over_points
 from polyfit.numerics.arrays import Array
 
 __all__ = ["ARRAYS", "SCREENED_POINTS", "blocks_of", "horner", "largest_errors"]
@@ -86,13 +86,12 @@ def largest_errors(
         x = e.add(wide[0], e.mul(wide[1], t))
         return [e.sub(horner(e, c, x), clean) for c in spread]
 
-    def at_ends(points: Points) -> Values:
-        return errors(points.load(a["end_t"]), points.load(a["end_clean"]))
-
     steps = e.integer("sub", a["points"], 1)
     num_blocks = e.integer("udiv", e.integer("add", steps, BLOCK - 1), BLOCK)
     num_ends = e.integer("add", num_blocks, 1)
-    first = over_points(e, num_ends, lambda p: [*map(p.existing, at_ends(p))], reductions)
+    first = over_points(
+        e, num_ends, lambda p: errors(p.load(a["end_t"]), p.load(a["end_clean"])), reductions
+    )
     groups = Loop(e, "0", [(e.real, value) for value in first])
     suspected = _suspected(e, a, groups.index, num_blocks, errors, slacks, groups.values)
 
@@ -105,11 +104,9 @@ def largest_errors(
         left = e.integer_min(e.integer("sub", a["points"], begin), BLOCK)
         row = e.integer("add", clean_row, begin)
 
-        def at_points(points: Points) -> Values:
-            found = errors(points.load(a["t"], begin), points.load(a["clean"], row))
-            return [*map(points.existing, found)]
-
-        with_points = over_points(e, left, at_points, reductions)
+        with_points = over_points(
+            e, left, lambda p: errors(p.load(a["t"], begin), p.load(a["clean"], row)), reductions
+        )
         with e.with_lanes(1):
             most = [*map(e.max_absolute, so_far, with_points)]
         others = e.integer("and", bits, e.integer("sub", bits, 1))
