@@ -24,6 +24,7 @@ from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 from polyfit.store.address import StoreAddress
 from polyfit.work import driver
+from polyfit.work.cluster import ending_beside
 from polyfit.work.signals import signal_error
 
 __all__ = ["check_dated", "nightly_summary", "run_all", "tasks_of"]
@@ -169,24 +170,25 @@ def _run(
             spec = _made_up_for(spec, execution, display)
     try:
         # Ray prints events of its nodes to stdout, which is for the summary.
-        with display, redirect_stdout(sys.stderr):
-            run = driver.execute(
-                spec, **execution, on_progress=display.update, on_message=display.show_message
-            )
+        with redirect_stdout(sys.stderr), ending_beside():
+            with display:
+                run = driver.execute(
+                    spec, **execution, on_progress=display.update, on_message=display.show_message
+                )
+            with display.reading_results():
+                summary = summary_facts(run) if as_json else {}
+                text = "" if as_json else summary_text(run)
     except PlanMismatch:
         # A night that is complete is complete, as with --since.
         dated = is_dated(spec, execution["store"], execution["run_id"])
         if not dated or (sealed := _sealed(spec, execution, display)) is None:
             raise
         return sealed_facts(sealed)
-    with display.reading_results():
-        if not as_json:
-            click.echo(summary_text(run))
-        if report:
+    if text:
+        click.echo(text)
+    if report:
+        with display.reading_results():
             write_report_of(run)
-        if not as_json:
-            return {}
-        summary = summary_facts(run)
-    if execution["reuse"] is not None:
+    if as_json and execution["reuse"] is not None:
         summary["fits_reused"] = display.fits_reused
     return summary

@@ -6,7 +6,9 @@ import secrets
 import shutil
 import socket
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +18,7 @@ from polyfit.errors import ClusterError
 from polyfit.work.cluster_address import named_cluster
 from polyfit.work.signals import in_thread
 
-__all__ = ["Connection", "connect", "full_disk"]
+__all__ = ["Connection", "connect", "ending_beside", "full_disk"]
 
 FULL_BYTES: Final = 2**24
 """Free bytes below which a disk is called full."""
@@ -63,11 +65,30 @@ class Connection:
         return False
 
     def close(self) -> None:
-        """Leave the cluster; end it if it is our own."""
+        """Leave the cluster; end it if it is our own, which takes a second or two."""
         import ray
 
-        if self.opened:
+        if self.opened and _ends is not None:
+            _ends.append(in_thread(ray.shutdown))
+        elif self.opened:
             ray.shutdown()
+
+
+_ends: list[Future[None]] | None = None
+
+
+@contextmanager
+def ending_beside() -> Iterator[None]:
+    """In the body connections are closed by another thread, and it goes on meanwhile; after it all
+    are closed. It may not open another one after that."""
+    global _ends
+    ends = _ends = []
+    try:
+        yield
+    finally:
+        _ends = None
+        for end in ends:
+            end.result()
 
 
 def connect(

@@ -5,6 +5,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from launch import clean, command, elsewhere
 from limits import HANG_S
 
 from polyfit.errors import ClusterError
-from polyfit.work.cluster import Connection, connect
+from polyfit.work.cluster import Connection, connect, ending_beside
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,3 +99,25 @@ def test_a_cluster_of_our_own_that_nobody_serves_has_ended() -> None:
     assert own.has_ended()
     assert not replace(own, own_cluster=False).has_ended()
     assert not replace(own, gcs=None).has_ended()
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_results_are_read_while_ray_ends_and_nothing_goes_on_before_it_has(
+    monkeypatch: pytest.MonkeyPatch, failing: bool
+) -> None:
+    read, order = threading.Event(), []
+
+    def shutdown() -> None:
+        assert read.wait(HANG_S)
+        order.append("ended")
+
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    with suppress(ClusterError), ending_beside():
+        Connection(own_cluster=True, opened=True).close()
+        order.append("read")
+        read.set()
+        if failing:
+            raise ClusterError("a reason")
+    assert order == ["read", "ended"]
+    Connection(own_cluster=True, opened=True).close()
+    assert order == ["read", "ended", "ended"], "outside it ends before close returns"
