@@ -30,13 +30,18 @@ class Column:
             # Modulo 2^64, since a noise_seed may be beyond int64; no field is negative.
             start, step = (np.uint64(n % 2**64) for n in (self.items.start, self.items.step))
             return (start + step * self.codes.astype(np.uint64)).astype(dtype)
-        return np.array(self.items, dtype=dtype)[self.codes]
+        values = np.array(self.items, dtype=dtype)
+        return np.full(len(self.codes), values[0]) if len(values) == 1 else values[self.codes]
 
     def compact(self) -> "Column":
         """The same column with only the values that occur, each once."""
         if len(self.codes) and (self.codes == self.codes[0]).all():
             return Column([self.items[int(self.codes[0])]], np.zeros_like(self.codes))
-        used, codes = np.unique(self.codes, return_inverse=True)
+        if len(self.items) <= len(self.codes):  # counting is faster than sorting
+            occurs = np.bincount(self.codes) > 0
+            used, codes = np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[self.codes]
+        else:
+            used, codes = np.unique(self.codes, return_inverse=True)
         if self.distinct:
             return Column([self.items[code] for code in used.tolist()], codes, distinct=True)
         places: dict[Any, int] = {}
