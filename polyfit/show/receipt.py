@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from polyfit.run.run_receipt import RunReceipt
-from polyfit.show.text import format_count, format_duration, format_number
+from polyfit.show.text import format_count, format_duration, three_digits
 
 __all__ = ["receipt_pairs"]
 
@@ -17,7 +17,7 @@ def receipt_pairs(receipt: RunReceipt) -> list[tuple[str, str]]:
     tries = format_count(receipt.attempts, "attempt")
     if receipt.attempts_unknown:
         tries += f", {receipt.attempts_unknown:,} of them without a note"
-    rate = f", {receipt.fits_per_s:,.3g} fits a second" if receipt.fits_per_s else ""
+    rate = f", {three_digits(receipt.fits_per_s)} fits a second" if receipt.fits_per_s else ""
     pairs = [
         ("took", f"{format_duration(receipt.seconds)} in {tries}{rate}"),
         ("cores", _spent(receipt.core_seconds, "core")),
@@ -35,7 +35,7 @@ def _spent(seconds: Mapping[str, float], what: str) -> str:
     largest = sorted(seconds.items(), key=lambda item: -item[1])
     shares = ", ".join(f"{spent / total:.0%} {name}" for name, spent in largest if spent)
     hours = f" ({total / 3600:,.1f} {what}-hours)" if total >= 3600 else ""
-    return f"{format_number(float(f'{total:.3g}'))} {what}-seconds{hours}: {shares}"
+    return f"{three_digits(total)} {what}-seconds{hours}: {shares}"
 
 
 def _hosts(hosts: list[str]) -> str:

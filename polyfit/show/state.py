@@ -6,7 +6,13 @@ from typing import Any
 from polyfit.run.run_receipt import RunReceipt
 from polyfit.run.state import RunState, State
 from polyfit.show.receipt import receipt_pairs
-from polyfit.show.text import format_bytes, format_count, format_duration, format_pairs
+from polyfit.show.text import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_pairs,
+    three_digits,
+)
 from polyfit.store.address import StoreAddress
 
 __all__ = ["progress_line", "state_facts", "state_text"]
@@ -66,4 +72,4 @@ def _rate(state: RunState) -> str | None:
         return None
     left = state.seconds_left
     about = "" if left is None else f", about {format_duration(float(f'{left:.2g}'))} left"
-    return f"{state.fits_per_s:,.3g} fits a second{about}"
+    return f"{three_digits(state.fits_per_s)} fits a second{about}"
