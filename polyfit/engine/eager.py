@@ -26,7 +26,8 @@ from polyfit.engine.batch import (
     startable,
 )
 from polyfit.engine.newton import Newton
-from polyfit.engine.objective import Coefficients, Objective, norm, pointwise, squared_loss
+from polyfit.engine.objective import Coefficients, Objective, norm, residual, squared_loss
+from polyfit.engine.penalty import PENALTIES, SMOOTH_PENALTIES
 from polyfit.engine.update_rule import FirstOrder, UpdateRule
 from polyfit.numerics.arrays import Array
 
@@ -61,9 +62,18 @@ def objective_of(
         rest, name, points = spread(problems.rest_P, one), config.objective, config.points
         return lambda c: squared_loss(call, name, entries, values, rest, points, c, halved)
     functions = problems.functions_PMN
-    rows = [spread(functions[:, k], len(functions) == 1) for k in range(config.size)]
+    rows = [spread(functions[:, k], len(functions) == 1) for k in range(1, config.size)]
     y = spread(problems.y_PN, len(problems.y_PN) == 1)
-    return pointwise(config.objective, rows, y, smooth=config.optimizer.traits.second_order)
+    second_order = config.optimizer.traits.second_order
+    penalty = (SMOOTH_PENALTIES if second_order else PENALTIES)[config.objective]
+
+    def loss(c: Coefficients) -> Tensor:
+        """Of one row of N residuals per fit."""
+        columns = [coefficient.unsqueeze(1) for coefficient in c]
+        total: Tensor = penalty(residual(call, columns, rows, y)).sum(dim=1)
+        return total
+
+    return loss
 
 
 class Eager:

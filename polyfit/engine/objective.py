@@ -11,21 +11,18 @@ the compiled engine traces each, with the gradient that autograd finds for it.
 """
 
 from collections.abc import Callable, Sequence
-from operator import add, call, mul, sub, truediv
+from operator import add, mul, sub, truediv
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from polyfit.engine.penalty import PENALTIES, SMOOTH_PENALTIES
-
 __all__ = [
     "Coefficients",
     "Objective",
     "gradient",
     "norm",
-    "pointwise",
     "residual",
     "root",
     "squared_loss",
@@ -83,27 +80,6 @@ def _squared_difference(total: Tensor, q: Tensor) -> Tensor:
 def _squared_difference_of_half_slope(total: Tensor, q: Tensor) -> Tensor:
     difference = total - q
     return difference.detach() * difference  # autograd sees one of the two factors
-
-
-def pointwise(
-    objective: str, functions: Sequence[Tensor], y: Tensor, smooth: bool = False
-) -> Objective:
-    """Objectives that need every point: one row of N residuals per fit.
-
-    Args:
-        objective: its name.
-        functions: the M basis functions at the points, shape (N,) or (B, N).
-        y: the data, shape (N,) or (B, N).
-        smooth: whether second derivatives are asked for.
-    """
-    penalty = (SMOOTH_PENALTIES if smooth else PENALTIES)[objective]
-
-    def loss(c: Coefficients) -> Tensor:
-        columns = [coefficient.unsqueeze(1) for coefficient in c]
-        total: Tensor = penalty(residual(call, columns, functions[1:], y)).sum(dim=1)
-        return total
-
-    return loss
 
 
 def residual(apply: Callable[..., Any], c: Sequence[Any], functions: Sequence[Any], y: Any) -> Any:
