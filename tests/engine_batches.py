@@ -38,7 +38,7 @@ class Batch:
         inputs, count = self.inputs, len(self.inputs.lr_B)
         kernel = kernel_of(inputs)
         arrays = layout(kernel, inputs, width)
-        function = cpu.Function(kernel, lanes, cpu.machine_code(cpu_text(kernel, lanes), machine))
+        function = cpu.Function(kernel, cpu.machine_code(cpu_text(kernel, lanes), machine))
         call = function.bind(arrays)
         call(begin=0, end=len(arrays["taken"]), update=0, until=inputs.config.steps, slot=0)
         taken = arrays["taken"][:count]

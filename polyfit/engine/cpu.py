@@ -67,11 +67,9 @@ HOST: Final = Machine()
 class Function:
     """A kernel's function; call it with its arguments."""
 
-    def __init__(self, kernel: Kernel, lanes: int, code: bytes) -> None:
-        llvm = binding()
-        self.kernel, self.lanes = kernel, lanes
-        module = llvm.parse_assembly("")
-        self._engine = llvm.create_mcjit_compiler(module, _target(HOST))
+    def __init__(self, kernel: Kernel, code: bytes) -> None:
+        llvm, self.kernel = binding(), kernel
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target(HOST))
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
         address = self._engine.get_function_address("run")
@@ -112,7 +110,7 @@ def load(kernel: Kernel, lanes: int) -> Function:
         if key not in _FUNCTIONS:
             _check()
             begun = time.monotonic()
-            _FUNCTIONS[key] = Function(kernel, lanes, _cached(kernel, lanes))
+            _FUNCTIONS[key] = Function(kernel, _cached(kernel, lanes))
             _LOADING_S.append(time.monotonic() - begun)
         return _FUNCTIONS[key]
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from polyfit.engine.emit import Emitter
-from polyfit.engine.kernel import Kernel
+from polyfit.engine.kernel import Block, Kernel
 from polyfit.engine.loops import Loop
 from polyfit.engine.symbolic import SymbolicArray
 from polyfit.numerics import elementary
@@ -45,21 +45,21 @@ class TwisterKernel(Kernel):
         return e.new(f"alloca {e.of_lanes('i32')}, i64 {2 * MAX_SIZE + 4}")
 
     def block(self, e: Emitter, a: dict[str, str], shared: Any, b: str) -> None:
-        _TwisterBlock(e, a, shared, b).write()
+        _TwisterBlock(Block(e, a, b), shared).write()
 
 
 class _TwisterBlock:
     """Writes the values of one block of seeds; ``state`` holds their first state words."""
 
-    def __init__(self, e: Emitter, a: dict[str, str], state: str, b: str) -> None:
-        self.e, self.a, self.state, self.b = e, a, state, b
-        self.word = e.of_lanes("i32")
+    def __init__(self, block: Block, state: str) -> None:
+        self.e, self.a, self.block, self.state = block.e, block.a, block, state
+        self.word = self.e.of_lanes("i32")
 
     def write(self) -> None:
         e, a = self.e, self.a
         pairs = e.integer("lshr", e.integer("add", a["size"], 1), 1)
         count = e.integer("mul", pairs, 4)  # words: two values take two doubles of two words each
-        first = e.load_lanes(a["seeds"], self.b, "i32")
+        first = self.block.load("seeds", "i32")
         self._keep(first, "0")
         loop = Loop(e, "1", [(self.word, first)])
         last = self._seeded(loop.values[0], loop.index)
@@ -78,11 +78,10 @@ class _TwisterBlock:
         for k, value in enumerate(self._normals(words)):
             row = e.integer("add", e.integer("mul", loop.index, 2), k)
             with e.when(e.compare_integers("ult", row, a["size"])):
-                place = e.integer("add", e.integer("mul", a["batch"], row), self.b)
-                e.store_lanes(e.float_from_double(value), a["values"], place, "float")
+                self.block.store(e.float_from_double(value), "values", row, "float")
             near = e.mask_or(near, self._near_midpoint(value))
         loop.end(pairs, 1, [last, near])
-        e.store_lanes(e.new(f"sext {e.mask} {near} to {self.word}"), a["near"], self.b, "i32")
+        self.block.store(e.new(f"sext {e.mask} {near} to {self.word}"), "near", 0, "i32")
 
     # --- words -------------------------------------------------------------------------------
 
@@ -104,9 +103,8 @@ class _TwisterBlock:
         """State word ``number`` from the one before."""
         mixed = self._by("xor", word, self._by("lshr", word, 30))
         mixed = self._by("mul", mixed, 1812433253)
-        return self._by(
-            "add", mixed, self.e.broadcast(self.e.new(f"trunc i64 {number} to i32"), "i32")
-        )
+        number = self.e.broadcast(self.e.new(f"trunc i64 {number} to i32"), "i32")
+        return self._by("add", mixed, number)
 
     def _output(self, number: str, far: str) -> str:
         """Output ``number``; ``far`` is the state word 397 on."""

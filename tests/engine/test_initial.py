@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from polyfit.engine import cpu, initial, twister_kernel
 from polyfit.engine.emit import Emitter
 from polyfit.engine.initial import initial_values
-from polyfit.engine.kernel import Kernel, cpu_text
+from polyfit.engine.kernel import Block, Kernel, cpu_text
 from polyfit.engine.twister_kernel import MAX_SIZE, TwisterKernel
 
 Seeds = npt.NDArray[np.int64]
@@ -199,7 +199,7 @@ def twisted(lanes: int, machine: cpu.Machine) -> tuple[bytes, bytes]:
     seeds = mixed_seeds()[:128].astype(np.uint32)
     values, near = np.empty((7, 128), dtype=np.float32), np.empty(128, dtype=np.int32)
     code = cpu.machine_code(cpu_text(TwisterKernel(), lanes), machine)
-    call = cpu.Function(TwisterKernel(), lanes, code).bind(
+    call = cpu.Function(TwisterKernel(), code).bind(
         {"seeds": seeds, "values": values, "near": near, "batch": 128, "size": 7}
     )
     call(begin=0, end=128)
@@ -220,45 +220,32 @@ def test_lanes_change_no_bit(lanes: int) -> None:
 class Near(Kernel):
     """Which of the doubles ``values`` (B,) are near a midpoint; ``near`` (B,) int32."""
 
-    real = "double"
     arrays: ClassVar = ("values", "near")
     integers: ClassVar = ()
-    words = "near"
-
-    def before(self, e: Emitter, a: dict[str, str]) -> object:
-        return None
 
     def block(self, e: Emitter, a: dict[str, str], shared: object, b: str) -> None:
-        block = twister_kernel._TwisterBlock(e, a, "", b)
-        near = block._near_midpoint(e.load_lanes(a["values"], b))
-        word = e.of_lanes("i32")
-        e.store_lanes(e.new(f"zext {e.mask} {near} to {word}"), a["near"], b, "i32")
+        block = Block(e, a, b)
+        near = twister_kernel._TwisterBlock(block, "")._near_midpoint(block.load("values"))
+        block.store(e.new(f"zext {e.mask} {near} to {e.of_lanes('i32')}"), "near", 0, "i32")
 
 
 @dataclass(frozen=True)
 class Normals(Kernel):
     """The doubles of four words each: ``words_in`` (4, B) uint32, ``values`` (2, B)."""
 
-    real = "double"
     arrays: ClassVar = ("words_in", "values")
     integers: ClassVar = ()
-    words = "normals"
-
-    def before(self, e: Emitter, a: dict[str, str]) -> object:
-        return None
 
     def block(self, e: Emitter, a: dict[str, str], shared: object, b: str) -> None:
-        def row(k: int) -> str:
-            return e.integer("add", e.integer("mul", a["batch"], k), b)
-
-        words = [e.load_lanes(a["words_in"], row(k), "i32") for k in range(4)]
-        for k, value in enumerate(twister_kernel._TwisterBlock(e, a, "", b)._normals(words)):
-            e.store_lanes(value, a["values"], row(k))
+        block = Block(e, a, b)
+        words = [e.load_lanes(a["words_in"], block.row(k), "i32") for k in range(4)]
+        for k, value in enumerate(twister_kernel._TwisterBlock(block, "")._normals(words)):
+            block.store(value, "values", k)
 
 
 @cache
 def function_of(kernel: Kernel) -> cpu.Function:
-    return cpu.Function(kernel, LANES, cpu.machine_code(cpu_text(kernel, LANES)))
+    return cpu.Function(kernel, cpu.machine_code(cpu_text(kernel, LANES)))
 
 
 def near_midpoint(values: Doubles) -> npt.NDArray[np.bool_]:

@@ -152,7 +152,7 @@ def by_threads(kernel: Kernel, arguments: dict[str, Any], groups: int, size: int
         text = text.replace(read, f"add i32 %{register}, 0")
     numbers = ", ".join(f"i32 %{register}" for register in registers)
     code = cpu.machine_code(text.replace("@run(", f"@run({numbers}, "))
-    function = cpu.Function(kernel, 1, code)
+    function = cpu.Function(kernel, code)
     given = [
         value if isinstance(value, int) else value.ctypes.data
         for value in (arguments.get(name, 0) for name in kernel.arguments)
