@@ -53,8 +53,6 @@ def fit_affine(inputs: BatchInputs) -> BatchResult:
         ClusterError: no machine code can be made or run here.
     """
     config = inputs.config
-    if not (inputs.updates and inputs.record):
-        inputs = replace(inputs, updates=(), record=())
     states = config.num_states
     map_bytes = _NUM_BYTES * states * (states + 1) * (len(inputs.updates) + 2)
     if len(_run_starts(inputs)) > max(1, _MAX_MAP_BYTES // map_bytes):

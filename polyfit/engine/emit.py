@@ -190,12 +190,6 @@ class Emitter:
             f"shufflevector {vector} {one}, {vector} poison, <{self.lanes} x i32> zeroinitializer"
         )
 
-    def lane_numbers(self) -> str:
-        """The number of each lane, as 64-bit integers."""
-        if self.lanes == 1:
-            return "0"
-        return "<" + ", ".join(f"i64 {k}" for k in range(self.lanes)) + ">"
-
     # --- memory ------------------------------------------------------------------------------
 
     def address(self, base: str, index: str | int, element: str) -> str:
@@ -384,6 +378,11 @@ class Emitter:
         if element is None:
             return self.new(f"fcmp {how} {self.vector} {a}, {b}")
         return self.new(f"icmp {how} {self.of_lanes(element)} {a}, {b}")
+
+    def lanes_below(self, count: str) -> str:
+        """A mask: the lanes whose number is below the scalar integer ``count``."""
+        numbers = "<" + ", ".join(f"i64 {k}" for k in range(self.lanes)) + ">"
+        return self.compare_lanes("ult", numbers, self.broadcast(count, "i64"), "i64")
 
     def select(self, mask: str, yes: str, no: str, element: str | None = None) -> str:
         of = self.of_lanes(element or self.real)

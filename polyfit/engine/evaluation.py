@@ -102,8 +102,7 @@ def _by_torch(
 ) -> Results:
     """One operation at a time; ``in_x_BM`` are the coefficients of the powers of x."""
     exact, num_fits = replace(config, dtype=torch.float64), len(final_BM)
-    names = ("loss", "excess", "gradient_norm", "max_error", "change", "squares")
-    found = {name: np.full(num_fits, np.nan) for name in names}
+    found = {name: np.full(num_fits, np.nan) for name in EvaluationKernel.results}
     fits = np.arange(num_fits)
     for some in [slice(None)] if config.squared else _chunks(num_fits, config.points):
         c = [torch.tensor(column) for column in final_BM[some].T]
@@ -132,8 +131,7 @@ def _by_kernel(
     num_fits, size, upper = len(final_BM), config.size, np.triu_indices(config.size)
     one_R = len(data.design.R_MM) == 1
     R = problems.R_PMM[: 1 if one_R else None, upper[0], upper[1]]
-    names = ("loss", "excess", "gradient_norm", "max_error", "change", "squares")
-    results = {name: np.full(num_fits, np.nan) for name in names}
+    results = {name: np.full(num_fits, np.nan) for name in EvaluationKernel.results}
     zeros_P = np.zeros(len(data.low_P))
     arrays: dict[str, Any] = {
         "c": final_BM,

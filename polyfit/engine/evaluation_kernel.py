@@ -55,6 +55,7 @@ class EvaluationKernel(Kernel):
         "change", "squares", *ARRAYS,
     )  # fmt: skip
     integers: ClassVar = ("points", "triangle")
+    results: ClassVar = ("loss", "excess", "gradient_norm", "max_error", "change", "squares")
 
     def step(self, lanes: int) -> int:
         return self.together
@@ -85,9 +86,8 @@ class _EvaluationBlock:
             self.half = e.load(a["half"], self.problem)
             for fit in self.fits:
                 at = e.integer("mul", fit, self.size)
-                places = [e.integer("add", at, k) for k in range(self.size)]
-                c = [e.load(a["c"], place) for place in places]
-                powers = c if self.kernel.in_x else [e.load(a["powers"], place) for place in places]
+                c = self._numbers("c", at, self.size)
+                powers = c if self.kernel.in_x else self._numbers("powers", at, self.size)
                 if self.squared:
                     self._reduced(fit, c)
                 own.append(c)
@@ -100,17 +100,20 @@ class _EvaluationBlock:
             self._over_points(own, in_powers)
 
     def _row(self, name: str) -> str:
-        return self.e.integer(
-            "mul", self.e.load(self.a[name], self.problem, "i64"), self.a["points"]
-        )
+        number = self.e.load(self.a[name], self.problem, "i64")
+        return self.e.integer("mul", number, self.a["points"])
+
+    def _numbers(self, name: str, start: str, count: int) -> Values:
+        """Scalars of an array from ``start`` on."""
+        e = self.e
+        return [e.load(self.a[name], e.integer("add", start, k)) for k in range(count)]
 
     def _reduced(self, fit: str, c: Values) -> None:
         """Loss, excess and gradient norm of a squared objective, from its reduction."""
         e, a, size = self.e, self.a, self.size
-        row = e.integer("mul", self.problem, a["triangle"])
-        R = [e.load(a["R"], e.integer("add", row, k)) for k in range(size * (size + 1) // 2)]
-        row = e.integer("mul", self.problem, size)
-        q = [e.load(a["q"], e.integer("add", row, k)) for k in range(size)]
+        start = e.integer("mul", self.problem, a["triangle"])
+        R = self._numbers("R", start, size * (size + 1) // 2)
+        q = self._numbers("q", e.integer("mul", self.problem, size), size)
         rest, objective = e.load(a["rest"], self.problem), self.kernel.objective
         points = e.new(f"uitofp i64 {a['points']} to double")
         tape = Tape(e, c)

@@ -95,7 +95,7 @@ def over_points(
         return totals
 
     def last_turn() -> list[str]:
-        mask = e.compare_lanes("ult", e.lane_numbers(), e.broadcast(rest, "i64"), "i64")
+        mask = e.lanes_below(rest)
         found = [e.select(mask, term, zero) for term in terms(Points(e, whole, mask))]
         return [join(a, b) for join, a, b in zip(joins, totals, found, strict=True)]
 

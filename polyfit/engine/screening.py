@@ -137,14 +137,10 @@ def _suspected(
     bend, found = e.load_lanes(a["bend"], index), e.uniform("i1", "false")
     for one, other, slack, most in zip(left, right, slacks, so_far, strict=True):
         bound = e.add(e.max_absolute(e.fabs(one), other), e.add(bend, slack))
-        found = e.mask_or(
-            found, e.compare_lanes("uge", bound, e.broadcast(most))
-        )  # NaN is suspected too
+        larger = e.compare_lanes("uge", bound, e.broadcast(most))  # NaN is suspected too
+        found = e.mask_or(found, larger)
     # Blocks that fill up the last vector have no points.
-    some = e.compare_lanes(
-        "ult", e.lane_numbers(), e.broadcast(e.integer("sub", num_blocks, index), "i64"), "i64"
-    )
-    found = e.mask_and(found, some)
+    found = e.mask_and(found, e.lanes_below(e.integer("sub", num_blocks, index)))
     return e.new(f"zext i{LANES} {e.new(f'bitcast {e.mask} {found} to i{LANES}')} to i64")
 
 

@@ -156,10 +156,8 @@ def _values(operands: Iterable[Operand]) -> set[int]:
     return {operand for operand in operands if isinstance(operand, int)}
 
 
-@lru_cache(maxsize=256)
-def forward(function: Callable[..., Tensor], inputs: int, dtype: torch.dtype) -> Graph:
-    """The graph of an elementwise function."""
-    return trace(function, inputs, dtype)
+forward = lru_cache(maxsize=256)(trace)
+"""``trace`` of a function that is traced once."""
 
 
 @lru_cache(maxsize=256)
