@@ -8,6 +8,7 @@ overflow on the way are iterated instead, so that they end as in the other engin
 Shapes: those of ``AffinePowerKernel``.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -52,16 +53,16 @@ def fit_affine(inputs: BatchInputs) -> BatchResult:
     Raises:
         ClusterError: no machine code can be made or run here.
     """
-    config = inputs.config
+    config, map_of_B = inputs.config, _maps_of(inputs)
     states = config.num_states
     map_bytes = _NUM_BYTES * states * (states + 1) * (len(inputs.updates) + 2)
-    if len(_run_starts(inputs)) > max(1, _MAX_MAP_BYTES // map_bytes):
+    if map_of_B[-1] >= max(1, _MAX_MAP_BYTES // map_bytes):
         result = BatchResult.unstarted(inputs)
         for half in np.array_split(np.arange(len(inputs.lr_B)), 2):
             result.put(half, fit_affine(inputs.take(half)))
         return result
     with np.errstate(all="ignore"):
-        result, extreme_B = _mapped(inputs)
+        result, extreme_B = _mapped(inputs, map_of_B)
         sound_B = extreme_B <= _NEAR_OVERFLOW * torch.finfo(config.dtype).max  # not so for NaN
     iterated = np.flatnonzero(~(sound_B & startable(inputs)))
     if len(iterated):
@@ -93,31 +94,42 @@ def relative_difference(one: BatchResult, other: BatchResult) -> float:
     return float((np.abs(a - b).max(axis=1) / scale).max())
 
 
-def _mapped(inputs: BatchInputs) -> tuple[BatchResult, Array]:
+def _maps_of(inputs: BatchInputs) -> Index:
+    """The number of each fit's map of one update, shape (B,).
+
+    Neighbours that share their problem and rate share a map. If it occurs again later, it is
+    computed again.
+    """
+    of_B, lr_B = inputs.problems.of_B, inputs.lr_B
+    new = (of_B[1:] != of_B[:-1]) | (lr_B[1:] != lr_B[:-1])
+    return np.append(0, np.cumsum(new))
+
+
+def _mapped(inputs: BatchInputs, map_of_B: Index) -> tuple[BatchResult, Array]:
     """The results by the maps, and the largest absolute number on each fit's way, shape (B,)."""
     config, problems, num_fits = inputs.config, inputs.problems, len(inputs.lr_B)
-    powers = _AffinePowers(inputs)
+    one_update = _one_update(inputs.take(np.flatnonzero(np.diff(map_of_B, prepend=-1))))
     jumps, map_of_jump = np.unique(np.diff([0, *inputs.updates, config.steps]), return_inverse=True)
     kernel = AffinePowerKernel(
         config.degree, config.objective, config.optimizer.traits.num_moments,
-        bool(powers.of_B[-1] == 0), problems.one_R, tuple(inputs.record),
+        bool(map_of_B[-1] == 0), problems.one_R, tuple(inputs.record),
         config.dtype == torch.float32,
     )  # fmt: skip
     lanes = cpu.lanes_of(kernel, 2 * config.num_states, num_fits)
     batch = -(-num_fits // lanes) * lanes
     arguments: Arguments = {
         "start": rows_of(inputs.start_BM, batch, np.float64),
-        "maps": np.ascontiguousarray([powers.power(int(jump)) for jump in jumps]),
+        "maps": _powers(one_update, jumps.tolist()),
         **reduced(problems, kernel.one_R, batch, np.float64),
         "map_of_jump": map_of_jump.astype(np.int64),
-        "map_of_fit": np.pad(powers.of_B, (0, batch - num_fits)),
+        "map_of_fit": np.pad(map_of_B, (0, batch - num_fits)),
         **{name: np.empty(batch) for name in ("first", "last", "extreme")},
         "final": np.empty((config.size, batch)),
         **blank_records(config, kernel.record, len(inputs.updates), batch),
         "batch": batch,
         "points": config.points,
         "num_records": len(inputs.updates),
-        "num_maps": 1 + int(powers.of_B[-1]),
+        "num_maps": 1 + int(map_of_B[-1]),
     }
     cpu.load(kernel, lanes).bind(arguments)(begin=0, end=batch)
     grown = arguments["last"][:num_fits] > LOSS_GROWTH * arguments["first"][:num_fits]
@@ -130,39 +142,26 @@ def _mapped(inputs: BatchInputs) -> tuple[BatchResult, Array]:
     return result, arguments["extreme"][:num_fits]
 
 
-class _AffinePowers:
-    """The powers of a batch's affine maps s -> A s + b.
-
-    There is one map for each run of neighbours that share their problem and rate. A map that
-    occurs again later is computed again.
-    """
-
-    def __init__(self, inputs: BatchInputs) -> None:
-        first = _run_starts(inputs)
-        self.of_B = np.searchsorted(first, np.arange(len(inputs.lr_B)), side="right") - 1
-        self.squares = [_one_update(inputs.take(first))]
-
-    def power(self, num_updates: int) -> Array:
-        """The map of several updates, shape (S + 1, S, G): A^n by columns, then its offset."""
-        offset = np.zeros_like(self.squares[0][1])
-        count, maps = offset.shape
-        matrix = np.broadcast_to(np.eye(count)[..., None], (count, count, maps))
-        for k in range(num_updates.bit_length()):
-            if k == len(self.squares):
-                self.squares.append(_composed(self.squares[-1], self.squares[-1]))
-            if num_updates >> k & 1:
-                matrix, offset = _composed(self.squares[k], (matrix, offset))
-        return np.concatenate([np.swapaxes(matrix, 0, 1), offset[None]])
+AffineMap = tuple[Array, Array]
+"""G maps s -> A s + b of a state: A, shape (S, S, G), and b, shape (S, G)."""
 
 
-def _run_starts(inputs: BatchInputs) -> Index:
-    """The first fit of each run of neighbours that share their problem and rate."""
-    of_B, lr_B = inputs.problems.of_B, inputs.lr_B
-    new = (of_B[1:] != of_B[:-1]) | (lr_B[1:] != lr_B[:-1])
-    return np.append(0, np.flatnonzero(new) + 1)
+def _powers(one_update: AffineMap, jumps: Sequence[int]) -> Array:
+    """The maps of so many updates each, shape (J, S + 1, S, G): A by columns, then b."""
+    squares, maps = [one_update], []
+    for jump in jumps:
+        offset = np.zeros_like(one_update[1])
+        matrix = np.broadcast_to(np.eye(len(offset))[..., None], one_update[0].shape)
+        for k in range(jump.bit_length()):
+            if k == len(squares):
+                squares.append(_composed(squares[-1], squares[-1]))
+            if jump >> k & 1:
+                matrix, offset = _composed(squares[k], (matrix, offset))
+        maps.append(np.concatenate([np.swapaxes(matrix, 0, 1), offset[None]]))
+    return np.array(maps)
 
 
-def _composed(second: tuple[Array, Array], first: tuple[Array, Array]) -> tuple[Array, Array]:
+def _composed(second: AffineMap, first: AffineMap) -> AffineMap:
     """The map ``first`` followed by ``second``; sums written out, elementwise over the maps."""
     (A, b), (C, d) = second, first
     matrix, offset = np.zeros_like(A), b.copy()
@@ -172,8 +171,8 @@ def _composed(second: tuple[Array, Array], first: tuple[Array, Array]) -> tuple[
     return matrix, offset
 
 
-def _one_update(inputs: BatchInputs) -> tuple[Array, Array]:
-    """One update's matrix, shape (S, S, G), and offset, shape (S, G), by autograd."""
+def _one_update(inputs: BatchInputs) -> AffineMap:
+    """The map of one update of each fit, by autograd."""
     config, optimizer = inputs.config, inputs.config.optimizer
     size, exact, lr = config.size, replace(config, dtype=torch.float64), torch.tensor(inputs.lr_B)
     objective = objective_of(exact, inputs.problems, np.arange(len(lr)), _CPU)

@@ -3,7 +3,6 @@
 Shapes: B fits, M = degree + 1 coefficients, N points, P problems.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -103,8 +102,8 @@ def _by_torch(
     """One operation at a time; ``in_x_BM`` are the coefficients of the powers of x."""
     exact, num_fits = replace(config, dtype=torch.float64), len(final_BM)
     found = {name: np.full(num_fits, np.nan) for name in EvaluationKernel.results}
-    fits = np.arange(num_fits)
-    for some in [slice(None)] if config.squared else _chunks(num_fits, config.points):
+    fits, parts = np.arange(num_fits), [*chunks(num_fits, config.points, _CHUNK_NUMBERS)]
+    for some in [slice(None)] if config.squared else parts:
         c = [torch.tensor(column) for column in final_BM[some].T]
         with torch.enable_grad():
             losses, g = gradient(objective_of(exact, problems, fits[some], _CPU), c)
@@ -113,7 +112,7 @@ def _by_torch(
             reduced = replace(problems, rest_P=np.zeros_like(problems.rest_P))
             found["excess"][some] = objective_of(exact, reduced, fits[some], _CPU)(c).numpy()
     with np.errstate(all="ignore"):
-        for some in _chunks(num_fits, config.points):
+        for some in parts:
             of = problems.of_B[some]
             predicted, by_powers = _predicted(_grid(data, of), final_BM[some], in_x_BM[some])
             clean = data.clean_CN[data.clean_of_P[of]]
@@ -162,10 +161,6 @@ def _by_kernel(
     sizes = {"points": config.points, "triangle": 0 if one_R else R.shape[1]}
     cpu.load(kernel, LANES).bind({**arrays, **results, **sizes})(begin=0, end=num_fits)
     return results
-
-
-def _chunks(num_fits: int, points: int) -> Iterator[slice]:
-    return chunks(num_fits, points, _CHUNK_NUMBERS)
 
 
 def _grid(data: BatchData, of: Index) -> Grid:
