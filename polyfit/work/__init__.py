@@ -7,6 +7,7 @@ process: ``inline``. On Ray: ``cluster``, ``actor``, ``nodes``, ``ray_executor``
 """
 
 __all__ = [
+    "cluster",
     "cluster_address",
     "driver",
     "heartbeat",
