@@ -108,7 +108,8 @@ class Eager:
 
     def iterate(self) -> BatchResult:
         """Iterate all fits to their ends."""
-        self._iterate()
+        if len(self.fits):
+            self._iterate()
         return BatchResult(
             self.final.cpu().numpy(),
             self.taken.cpu().numpy(),
@@ -119,17 +120,15 @@ class Eager:
     def _iterate(self) -> None:
         steps = self.config.steps
         for update in range(steps + 1):
-            if not len(self.fits):
-                return
+            if update % self.release_every == 1:  # the losses of the last test are not needed now
+                self._release()
             losses, g = self.rule.gradient(self.objective)
             if update == 0:
                 self.first_loss = self.last_loss = losses
             elif update % CHECK_EVERY == 0 or update == steps:
                 self._test(update, losses, g)
-                if update % self.release_every == 0 or update == steps:
-                    losses, g = self._release(losses, g)
-                if not len(self.fits):
-                    return
+            if update == steps or (update % self.release_every == 0 and not self.going.any()):
+                return
             if update in self.slots:
                 self._record(self.slots[update], losses, g)
             self.rule.update(update, self.objective, losses, g)
@@ -181,18 +180,16 @@ class Eager:
         """The norm of the whole gradient."""
         return norm(g) * 2.0 if self.config.halved else norm(g)
 
-    def _release(self, losses: Tensor, g: Coefficients) -> tuple[Tensor, Coefficients]:
+    def _release(self) -> None:
         """Iterate on without the fits that have ended, if there are any."""
         running = self.going.nonzero().squeeze(1)
         if len(running) == len(self.fits):
-            return losses, g
+            return
         self.rule.select(running)
-        self.first_loss, self.last_loss, losses, *g = (
-            vector.index_select(0, running)
-            for vector in (self.first_loss, self.last_loss, losses, *g)
+        self.first_loss, self.last_loss = (
+            losses.index_select(0, running) for losses in (self.first_loss, self.last_loss)
         )
         self._hold(self.fits[running.cpu().numpy()])
-        return losses, g
 
     # --- records -----------------------------------------------------------------------------
 

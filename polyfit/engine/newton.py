@@ -53,11 +53,7 @@ class Newton(UpdateRule):
         def pick(vectors: list[Tensor]) -> list[Tensor]:
             return [vector.index_select(0, fits) for vector in vectors]
 
-        self.c, self.bounds, self.hessian = (
-            pick(self.c),
-            pick(self.bounds),
-            [*map(pick, self.hessian)],
-        )
+        self.c, self.bounds = pick(self.c), pick(self.bounds)
         self.lr, self.damping, self.stuck = pick([self.lr, self.damping, self.stuck])
 
     def gradient(self, objective: Objective) -> tuple[Tensor, Coefficients]:
