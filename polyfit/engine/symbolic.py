@@ -10,29 +10,27 @@ from polyfit.engine.emit import Emitter
 
 __all__ = ["SymbolicArray"]
 
-_METHODS: Final[dict[Any, str]] = {
-    np.add: "add",
-    np.subtract: "sub",
-    np.multiply: "mul",
-    np.divide: "div",
-    np.negative: "neg",
-    np.absolute: "fabs",
-    np.bitwise_and: "mask_and",
-    np.bitwise_or: "mask_or",
-    np.invert: "mask_not",
-}
-_INTRINSICS: Final[dict[Any, str]] = {
-    np.sqrt: "sqrt",
-    np.rint: "roundeven",
-    np.copysign: "copysign",
-}
-_COMPARISONS: Final[dict[Any, str]] = {
-    np.less: "olt",
-    np.less_equal: "ole",
-    np.greater: "ogt",
-    np.greater_equal: "oge",
-    np.equal: "oeq",
-    np.not_equal: "une",
+_OPERATIONS: Final[dict[Any, Callable[..., str]]] = {
+    np.add: Emitter.add,
+    np.subtract: Emitter.sub,
+    np.multiply: Emitter.mul,
+    np.divide: Emitter.div,
+    np.positive: lambda e, a: a,
+    np.negative: Emitter.neg,
+    np.absolute: Emitter.fabs,
+    np.sqrt: lambda e, a: e.intrinsic("sqrt", a),
+    np.rint: lambda e, a: e.intrinsic("roundeven", a),
+    np.copysign: lambda e, a, b: e.intrinsic("copysign", a, b),
+    np.ldexp: lambda e, a, n: e.mul(a, e.power_of_two(n)),
+    np.less: lambda e, a, b: e.compare_lanes("olt", a, b),
+    np.less_equal: lambda e, a, b: e.compare_lanes("ole", a, b),
+    np.greater: lambda e, a, b: e.compare_lanes("ogt", a, b),
+    np.greater_equal: lambda e, a, b: e.compare_lanes("oge", a, b),
+    np.equal: lambda e, a, b: e.compare_lanes("oeq", a, b),
+    np.not_equal: lambda e, a, b: e.compare_lanes("une", a, b),
+    np.bitwise_and: Emitter.mask_and,
+    np.bitwise_or: Emitter.mask_or,
+    np.invert: Emitter.mask_not,
 }
 
 
@@ -49,18 +47,10 @@ class SymbolicArray(NDArrayOperatorsMixin):
         e, given = self.e, [self._text(one) for one in inputs]
         if method != "__call__":
             return NotImplemented
-        if ufunc is np.positive:
-            return inputs[0]
-        if ufunc in _METHODS:
-            return SymbolicArray(e, getattr(e, _METHODS[ufunc])(*given))
-        if ufunc in _INTRINSICS:
-            return SymbolicArray(e, e.intrinsic(_INTRINSICS[ufunc], *given))
-        if ufunc in _COMPARISONS:
-            return SymbolicArray(e, e.compare_lanes(_COMPARISONS[ufunc], *given))
-        if ufunc is np.ldexp:
-            return SymbolicArray(e, e.mul(given[0], e.power_of_two(given[1])))
         if ufunc is np.frexp:
             return tuple(SymbolicArray(e, part) for part in e.frexp(*given))
+        if ufunc in _OPERATIONS:
+            return SymbolicArray(e, _OPERATIONS[ufunc](e, *given))
         return NotImplemented
 
     def __array_function__(
