@@ -104,9 +104,8 @@ WINGS = {
     "engine": {
         "penalty": "torch",
         "objective": "torch numpy",
-        "optimizer": "torch numpy",
         "batch": "torch numpy",
-        "update_rule": "torch",
+        "optimizer": "torch numpy",
         "newton": "torch numpy",
         "eager": "torch numpy",
         "trace": "torch",

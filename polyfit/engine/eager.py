@@ -27,8 +27,8 @@ from polyfit.engine.batch import (
 )
 from polyfit.engine.newton import Newton
 from polyfit.engine.objective import Coefficients, Objective, norm, residual, squared_loss
+from polyfit.engine.optimizer import FirstOrder, UpdateRule
 from polyfit.engine.penalty import PENALTIES, SMOOTH_PENALTIES
-from polyfit.engine.update_rule import FirstOrder, UpdateRule
 from polyfit.numerics.arrays import Array
 
 __all__ = ["Eager", "objective_of"]

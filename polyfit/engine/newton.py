@@ -8,7 +8,7 @@ from torch import Tensor
 
 from polyfit.engine.batch import BatchConfig, Index, Problems
 from polyfit.engine.objective import Coefficients, Objective
-from polyfit.engine.update_rule import UpdateRule
+from polyfit.engine.optimizer import UpdateRule
 
 __all__ = ["Newton"]
 
