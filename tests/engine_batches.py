@@ -33,12 +33,12 @@ class Batch:
         config = replace(self.inputs.config, **changed)
         return fit_compiled(replace(self.inputs, config=config), CPU)
 
-    def by_kernel(self, lanes: int, width: int, machine: cpu.Machine = cpu.HOST) -> list[bytes]:
+    def by_kernel(self, lanes: int, width: int, pass_size: int = 0) -> list[bytes]:
         """The results of its kernel for so many lanes, in an array of whole ``width``."""
         inputs, count = self.inputs, len(self.inputs.lr_B)
-        kernel = kernel_of(inputs)
+        kernel = replace(kernel_of(inputs), pass_size=pass_size)
         arrays = layout(kernel, inputs, width)
-        function = cpu.Function(kernel, cpu.machine_code(cpu_text(kernel, lanes), machine))
+        function = cpu.Function(kernel, cpu.machine_code(cpu_text(kernel, lanes)))
         call = function.bind(arrays)
         call(begin=0, end=len(arrays["taken"]), update=0, until=inputs.config.steps, slot=0)
         taken = arrays["taken"][:count]

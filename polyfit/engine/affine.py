@@ -30,6 +30,7 @@ from polyfit.engine.batch import (
 )
 from polyfit.engine.eager import objective_of
 from polyfit.engine.fit import fit_batch
+from polyfit.engine.lanes import lanes_of
 from polyfit.engine.layout import Arguments, reduced, rows_of
 from polyfit.engine.objective import root
 from polyfit.engine.optimizer import updated
@@ -115,7 +116,7 @@ def _mapped(inputs: BatchInputs, map_of_B: Index) -> tuple[BatchResult, Array]:
         bool(map_of_B[-1] == 0), problems.one_R, tuple(inputs.record),
         config.dtype == torch.float32,
     )  # fmt: skip
-    lanes = cpu.lanes_of(kernel, 2 * config.num_states, num_fits)
+    lanes = lanes_of(kernel, 2 * config.num_states, num_fits)
     batch = -(-num_fits // lanes) * lanes
     arguments: Arguments = {
         "start": rows_of(inputs.start_BM, batch, np.float64),

@@ -14,8 +14,8 @@ import torch
 
 from polyfit.engine import cpu, gpu
 from polyfit.engine.batch import BatchConfig, BatchInputs, BatchResult, startable
-from polyfit.engine.emitted_objective import computed_ahead
 from polyfit.engine.iteration_kernel import IterationKernel
+from polyfit.engine.lanes import for_iteration
 from polyfit.engine.layout import Arguments, kernel_of, layout
 
 __all__ = ["Slices", "fit_compiled"]
@@ -25,9 +25,6 @@ CALL_S: Final = 0.1
 
 _FIRST_TERMS: Final = 1 << 20
 """Terms of a block of fits in the first call, whose rate is not yet known: a few milliseconds."""
-
-_BYTES_AHEAD: Final = 128
-"""Bytes of a vector where residuals are computed ahead and not all stays in registers; measured."""
 
 
 def fit_compiled(inputs: BatchInputs, device: torch.device) -> BatchResult:
@@ -45,26 +42,15 @@ def fit_compiled(inputs: BatchInputs, device: torch.device) -> BatchResult:
 
 
 def _on_cpu(kernel: IterationKernel, inputs: BatchInputs) -> Arguments:
-    config, num_fits = kernel.config, len(inputs.lr_B)
-    lanes = lanes_of(kernel, num_fits)
+    num_fits = len(inputs.lr_B)
+    kernel, lanes = for_iteration(kernel, num_fits)
     arguments = layout(kernel, inputs, lanes)
     call = cpu.load(kernel, lanes).bind(arguments)
-    slices = Slices(config, inputs.updates, lanes)
+    slices = Slices(kernel.config, inputs.updates, lanes)
     begin = 0
     while begin < num_fits:
         begin = slices.iterate(begin, num_fits, call)
     return arguments
-
-
-def lanes_of(kernel: IterationKernel, num_fits: int) -> int:
-    """Fits of a block on this machine's CPU."""
-    size = kernel.config.size
-    if kernel.config.squared:
-        values = kernel.config.num_states + (0 if kernel.one_design else size)
-        return cpu.lanes_of(kernel, values, num_fits)
-    if computed_ahead(kernel.config, kernel.one_design):  # a point's functions are not kept
-        return cpu.lanes_within(kernel, size + 3, num_fits, otherwise=_BYTES_AHEAD)
-    return cpu.lanes_within(kernel, size + 4, num_fits)
 
 
 def _on_gpu(kernel: IterationKernel, inputs: BatchInputs, device: torch.device) -> Arguments:

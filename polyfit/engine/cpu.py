@@ -21,7 +21,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from polyfit.engine.emit import NUM_BYTES
 from polyfit.engine.kernel import Kernel, cpu_text
 from polyfit.engine.llvm import binding, parsed
 from polyfit.errors import ClusterError
@@ -32,8 +31,6 @@ __all__ = [
     "Machine",
     "cache_folder",
     "compiling",
-    "lanes_of",
-    "lanes_within",
     "load",
     "loading_s",
     "machine_code",
@@ -256,35 +253,3 @@ def cache_folder() -> Path | None:
             if ours and os.access(folder, os.W_OK | os.X_OK):
                 return folder
     return None
-
-
-def lanes_of(kernel: Kernel, values: int, num_fits: int, machine: Machine = HOST) -> int:
-    """Lanes for a kernel that changes ``values`` vectors in its innermost loop, for so many fits.
-
-    Vectors of several registers hide the latency of dependent operations. With many values, vectors
-    of few registers keep most of them there; the bounds are measured. One register that holds all
-    fits is enough: with less code the kernel is made sooner.
-    """
-    register = machine.register_bytes // NUM_BYTES[kernel.real]
-    if num_fits <= register:
-        return register
-    if machine.register_bytes == 64:
-        several = 4 if values <= 4 else 2 if values <= 16 else 1
-    else:
-        several = 4 if values <= 12 else 2 if values <= 24 else 1
-    return register * several
-
-
-def lanes_within(
-    kernel: Kernel, values: int, num_fits: int, otherwise: int = 0, machine: Machine = HOST
-) -> int:
-    """Lanes with which ``values`` vectors of several registers stay in registers, for so many fits.
-
-    For sums over points: a sum in memory would wait for its last store at every point. If not even
-    vectors of two registers stay there, a vector has ``otherwise`` bytes, at least one register's.
-    """
-    size, register = NUM_BYTES[kernel.real], machine.register_bytes
-    if num_fits <= register // size:
-        return register // size
-    fitting = (n * register for n in (4, 2) if n * values <= machine.num_registers)
-    return next(fitting, max(register, otherwise)) // size

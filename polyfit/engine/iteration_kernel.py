@@ -29,6 +29,7 @@ from polyfit.engine.emitted_objective import EmittedObjective, load_triangle
 from polyfit.engine.kernel import Block, Kernel
 from polyfit.engine.loops import Loop
 from polyfit.engine.optimizer import updated
+from polyfit.engine.point_sums import Passes
 from polyfit.engine.tape import inline
 from polyfit.engine.trace import forward
 
@@ -53,15 +54,15 @@ class IterationKernel(Kernel):
             all points, the functions are the powers of x, computed in the loop.
         one_data: whether all fits have the same data over all points.
         record: what is recorded of "loss", "coefficients", "gradient_norm".
+        pass_size: the most coefficients of a pass over points; 0: one pass takes all.
 
     Arrays: ``state`` (S, B), ``lr`` (B,), R (T,) or (T, B) row by row, q (M, B), ``rest`` (B,);
-    ``functions`` (N + 1, ``row_numbers``), or ``middle`` and ``half`` (B,) and ``t`` (N,) in
-    float64; y (N,) if not in ``functions``, or in groups of ``width`` fits (B / width, N, width)
-    and ``width`` more numbers; ``taken`` and ``status`` (B,) int64; ``first`` and ``last`` (B,),
-    the losses of the first update and the last test; ``final`` (M, B); ``records`` (K + 1,) int64,
-    ended by a number beyond all updates; ``loss`` and ``gradient_norm`` (K, B), ``coefficients``
-    (K, M, B); ``corrections`` (L, 2), Adam's corrections of the bias, of which the last serve all
-    later updates; ``parameters``.
+    ``functions`` (N, ``row_numbers``), or ``middle`` and ``half`` (B,) and ``t`` (N,) in float64; y
+    (N,) if not in ``functions``, or in groups of ``width`` fits (B / width, N, width); ``taken``
+    and ``status`` (B,) int64; ``first`` and ``last`` (B,), the losses of the first update and the
+    last test; ``final`` (M, B); ``records`` (K + 1,) int64, ended by a number beyond all updates;
+    ``loss`` and ``gradient_norm`` (K, B), ``coefficients`` (K, M, B); ``corrections`` (L, 2) of
+    Adam's bias, of which the last serve all later updates; ``parameters``.
 
     Integers: the range of updates, the first record not before it, N, the last update, L.
     """
@@ -70,6 +71,7 @@ class IterationKernel(Kernel):
     one_design: bool
     one_data: bool
     record: tuple[str, ...]
+    pass_size: int = 0
 
     arrays: ClassVar = (
         "state", "lr", "R", "q", "rest", "functions", "middle", "half", "t", "y", "taken",
@@ -93,14 +95,15 @@ class IterationKernel(Kernel):
         stop = config.stop.kind if config.stop else None
         words = (
             "iteration", config.degree, config.objective, config.optimizer.name, stop, self.real,
-            self.one_design, self.one_data, *self.record,
+            self.one_design, self.one_data, self.pass_size, *self.record,
         )  # fmt: skip
         return " ".join(map(str, words))
 
     def before(self, e: Emitter, a: dict[str, str]) -> object:
         parameters = {name: e.load_uniform(a["parameters"], k) for k, name in enumerate(PARAMETERS)}
-        one_R = self.config.squared and self.one_design
-        return parameters, load_triangle(e, a, self.config.size) if one_R else []
+        one_R, size = self.config.squared and self.one_design, self.config.size
+        memory = e.allocate(Passes.num_vectors(size)) if self.pass_size else ""
+        return parameters, load_triangle(e, a, size) if one_R else [], memory
 
     def block(self, e: Emitter, a: dict[str, str], shared: Any, b: str) -> None:
         _IterationBlock(self, Block(e, a, b), *shared).write()
@@ -110,11 +113,16 @@ class _IterationBlock:
     """Writes the iteration of one block of fits."""
 
     def __init__(
-        self, kernel: IterationKernel, block: Block, parameters: dict[str, str], triangle: Values
+        self,
+        kernel: IterationKernel,
+        block: Block,
+        parameters: dict[str, str],
+        triangle: Values,
+        memory: str,
     ) -> None:
         self.kernel, self.config, self.block = kernel, kernel.config, block
         self.e, self.a = block.e, block.a
-        self.parameters, self.triangle = parameters, triangle
+        self.parameters, self.triangle, self.memory = parameters, triangle, memory
 
     def write(self) -> None:
         e = self.e
@@ -126,7 +134,7 @@ class _IterationBlock:
                 self.lr = e.add(self.lr, self.lr)
             self.objective = EmittedObjective(
                 self.config, self.kernel.one_design, self.kernel.one_data, self.block,
-                self.triangle, self.parameters["points"],
+                self.triangle, self.parameters["points"], self.kernel.pass_size, self.memory,
             )  # fmt: skip
             self._iterate(going)
 
@@ -146,7 +154,7 @@ class _IterationBlock:
         phis = [e.phi(type_, value, before) for type_, value in first]
         update, slot, going, last, *state = [name for name, _ in phis]
         c = state[: self.config.size]
-        loss, g = self.objective.gradient(c)
+        loss, g = self.objective.loss_and_gradient(c)
         slot = self._record(update, slot, c, loss, g)
         going, last = self._test(update, going, last, c, loss, g, leave)
         following = e.integer("add", update, 1)
@@ -179,7 +187,7 @@ class _IterationBlock:
 
         def write() -> Values:
             loop = Loop(e, update, [(e.vector, value) for value in state])
-            g = self.objective.gradient(loop.values[: self.config.size])[1]
+            g = self.objective.gradient(loop.values[: self.config.size])
             after = self._updated(loop.index, loop.values, g)
             loop.end(until, 1, after)
             return after

@@ -1,7 +1,6 @@
 """The arguments of the iteration's kernel for a batch.
 
-Shapes: B fits, filled up to whole vectors; the others are those of ``IterationKernel``. Where a
-kernel computes a point's residual ahead it reads one point beyond the last, and does not use it.
+Shapes: B fits, filled up to whole vectors; the others are those of ``IterationKernel``.
 """
 
 from typing import Any, Final
@@ -10,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from polyfit.engine.batch import DIVERGED, BatchInputs, Problems, blank_records, startable
-from polyfit.engine.emitted_objective import row_numbers
 from polyfit.engine.iteration_kernel import GOING, IterationKernel
 from polyfit.engine.optimizer import bias_corrections
+from polyfit.engine.point_terms import row_numbers
 from polyfit.numerics.arrays import Array
 from polyfit.numerics.basis import basis_functions
 from polyfit.numerics.grid import Grid
@@ -109,7 +108,7 @@ def _design(kernel: IterationKernel, problems: Problems, batch: int) -> Argument
 
 
 def _table(kernel: IterationKernel, grid: Grid, data_DN: Array) -> npt.NDArray[Any]:
-    """The basis functions at the points but the first, and data: a row for each point and one more.
+    """The basis functions at the points but the first, and data: a row for each point.
 
     Powers are computed in the iteration's dtype, as the kernel computes those of ranges of their
     own.
@@ -117,20 +116,20 @@ def _table(kernel: IterationKernel, grid: Grid, data_DN: Array) -> npt.NDArray[A
     dtype = kernel.config.numpy_dtype
     argument = grid.x().astype(dtype) if grid.basis == "power" else grid.t()
     columns = [*basis_functions(grid.basis, grid.degree, np.ravel(argument))][1:]
-    table = np.zeros((grid.points + 1, row_numbers(kernel.config, kernel.one_data)), dtype=dtype)
+    table = np.zeros((grid.points, row_numbers(kernel.config, kernel.one_data)), dtype=dtype)
     for k, column in enumerate([*columns, *data_DN]):
-        table[:-1, k] = column
+        table[:, k] = column
     return table
 
 
 def _data(kernel: IterationKernel, problems: Problems, batch: int, width: int) -> Arguments:
-    """The data: one row for all, or one for each fit in groups of ``width``, and one more row."""
+    """The data: one row for all, or one for each fit in groups of ``width``."""
     dtype = kernel.config.numpy_dtype
     if kernel.one_data:
         return {} if kernel.one_design else {"y": problems.y_PN[0].astype(dtype)}
     points = problems.y_PN.shape[1]
-    y = np.zeros((batch * points // width + 1, width), dtype=dtype)
-    for group, data in enumerate(y[:-1].reshape(-1, points, width)):
+    y = np.zeros((batch // width, points, width), dtype=dtype)
+    for group, data in enumerate(y):
         fits = problems.of_B[group * width : (group + 1) * width]
         data[:, : len(fits)] = problems.y_PN[fits].T
     return {"y": y}

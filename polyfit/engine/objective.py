@@ -23,6 +23,7 @@ __all__ = [
     "Objective",
     "gradient",
     "norm",
+    "polynomial",
     "residual",
     "root",
     "squared_loss",
@@ -88,10 +89,15 @@ def residual(apply: Callable[..., Any], c: Sequence[Any], functions: Sequence[An
     ``functions`` are all basis functions but the first, which is 1 in every basis; for ``apply``
     see ``squared_loss``.
     """
-    value = c[0]
-    for coefficient, function in zip(c[1:], functions, strict=True):
+    return apply(sub, polynomial(apply, c[0], c[1:], functions), y)
+
+
+def polynomial(apply: Callable[..., Any], first: Any, c: Sequence[Any], functions: Any) -> Any:
+    """``first`` and the products of coefficients with basis functions, added one by one."""
+    value = first
+    for coefficient, function in zip(c, functions, strict=True):
         value = apply(_add_product, value, coefficient, function)
-    return apply(sub, value, y)
+    return value
 
 
 def gradient(objective: Objective, c: Coefficients) -> tuple[Tensor, Coefficients]:

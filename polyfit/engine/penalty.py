@@ -30,9 +30,10 @@ def _smooth_huber(residual: Tensor) -> Tensor:
 
 
 def _l1(residual: Tensor) -> Tensor:
-    # The sign: the least number above 0 becomes more than 1, NaN and 0 stay what they are.
-    large = 2.0 ** (100 if residual.dtype == torch.float32 else 600)
-    return (residual * large * large).clamp(-1.0, 1.0).detach() * residual
+    # The sign; 0 and NaN are their own.
+    one = torch.copysign(torch.ones_like(residual), residual)
+    sign = torch.where((residual < 0.0) | (residual > 0.0), one, residual)
+    return sign.detach() * residual
 
 
 def _log_cosh(residual: Tensor) -> Tensor:

@@ -69,7 +69,9 @@ def _operation(e: Emitter, name: str, operands: list[str]) -> str:
     match name:
         case "less":
             return e.compare_lanes("olt", *operands)
-        case "sqrt" | "roundeven":
+        case "greater":
+            return e.compare_lanes("ogt", *operands)
+        case "sqrt" | "roundeven" | "copysign":
             return e.intrinsic(name, *operands)
         case "clamp":  # NaN stays NaN
             a, low, high = operands

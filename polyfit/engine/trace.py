@@ -60,6 +60,9 @@ _NAMES: Final = {
     _ATEN.clamp.default: "clamp",
     _ATEN.exp2.default: "power_of_two",  # pieces take it of whole numbers only
     _ATEN.lt.Scalar: "less",
+    _ATEN.gt.Scalar: "greater",
+    _ATEN.bitwise_or.Tensor: "mask_or",
+    _ATEN.copysign.Tensor: "copysign",
     _ATEN.where.self: "select",
 }
 _REVERSED: Final = (_ATEN.rsub.Scalar,)

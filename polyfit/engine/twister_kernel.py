@@ -42,7 +42,7 @@ class TwisterKernel(Kernel):
     integers: ClassVar = ("size",)
 
     def before(self, e: Emitter, a: dict[str, str]) -> object:
-        return e.new(f"alloca {e.of_lanes('i32')}, i64 {2 * MAX_SIZE + 4}")
+        return e.allocate(2 * MAX_SIZE + 4, "i32")
 
     def block(self, e: Emitter, a: dict[str, str], shared: Any, b: str) -> None:
         _TwisterBlock(Block(e, a, b), shared).write()

@@ -5,7 +5,6 @@ import re
 import signal
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +14,7 @@ from engines import rows_of
 from llvmlite import binding as llvm
 
 from polyfit.engine import compiled, cpu
-from polyfit.engine.iteration_kernel import IterationKernel
 from polyfit.engine.kernel import cpu_text
-from polyfit.engine.layout import Arguments, layout
 from polyfit.engine.trace import forward, trace
 from polyfit.spec.fit import OBJECTIVES, SQUARED
 
@@ -92,22 +89,11 @@ def test_lanes_and_layout_change_no_bit(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", BATCHES[2:])
-def test_what_stands_after_the_last_point_changes_no_bit(
-    text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A kernel may read one point too far."""
+def test_the_number_of_passes_over_points_changes_no_bit(text: str) -> None:
     batch = batch_of(f"{text}\n{RECORD}")
     want = batch.by_kernel(8, 8)
-
-    def spoiled(kernel: IterationKernel, *rest: Any) -> Arguments:
-        arrays = layout(kernel, *rest)
-        for name in ("functions", "y") if kernel.one_design else ():
-            if name in arrays:
-                arrays[name][-1] = np.nan
-        return arrays
-
-    monkeypatch.setattr("engine_batches.layout", spoiled)
-    assert batch.by_kernel(8, 8) == want
+    for pass_size, lanes in ((1, 8), (2, 1), (3, 32)):
+        assert batch.by_kernel(lanes, 32, pass_size) == want, pass_size
 
 
 @pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])

@@ -61,16 +61,6 @@ def test_two_processes_at_once_make_the_same_and_a_third_traces_nothing(code_cac
     assert kept(code_cache) == files
 
 
-@pytest.mark.parametrize(("level", "register"), [("x86-64-v2", 4), ("x86-64-v4", 16)])
-def test_fits_that_one_register_holds_have_a_kernel_of_one(level: str, register: int) -> None:
-    kernel = iteration("sse", "gd", torch.float32)
-    machine = cpu.Machine(level)
-    for rule in (cpu.lanes_of, cpu.lanes_within):
-        lanes = [rule(kernel, 4, n, machine=machine) for n in (1, register, register + 1)]
-        assert lanes[:2] == [register, register]
-        assert lanes[2] > register
-
-
 @pytest.mark.parametrize("damage", ["empty", "begun", "half", "but one", "flipped", "not ours"])
 def test_damaged_code_is_made_again_without_a_word(
     damage: str,

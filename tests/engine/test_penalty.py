@@ -44,6 +44,21 @@ def test_the_emitted_log_cosh_and_its_slope_are_those_of_mpmath(dtype: torch.dty
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_emitted_slope_of_l1_is_the_sign(dtype: torch.dtype) -> None:
+    """One point whose datum is 0, with a rate of 1: what is left is x less the sign of x."""
+    batch = batch_of(
+        "fit: {degree: 0, points: 1, objective: l1, target: 0 * x, steps: 1, lr: 1.0, "
+        f"dtype: {str(dtype).removeprefix('torch.')}}}\nrecord: none"
+    )
+    least, most = 2.0**-149, 2.0**120
+    x = np.array([0.0, -0.0, least, -least, 0.75, -0.75, 1.0, most, -most])
+    same = batch.inputs.take(np.zeros(len(x), dtype=np.int64))
+    found = fit_compiled(replace(same, start_BM=x[:, None]), CPU).coefficients_BM[:, 0]
+    number = x.astype(found.dtype)
+    np.testing.assert_array_equal(found, number - np.sign(number))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_written_exponential_and_logarithm_are_those_of_mpmath(dtype: torch.dtype) -> None:
     x = -torch.cat([torch.linspace(0, 78, 500), torch.logspace(-30, 0, 200)]).to(dtype)
     found = penalty._exponential(x).double().numpy()
