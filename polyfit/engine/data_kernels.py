@@ -53,7 +53,7 @@ class TargetKernel(Kernel):
                 reach = e.max_absolute(reach, argument)
             return [y, reach]
 
-        found = over_points(e, a["points"], terms, ["max", "max"])
+        found = over_points(e, a["points"], terms, [e.max_absolute] * 2)
         for name, value in zip(("scale", "reach"), found, strict=True):
             e.store(value, a[name], b)
 
@@ -105,7 +105,7 @@ class ReductionKernel(Kernel):
                 y = points.load(a["y"], row)
                 return [e.mul(y, points.load(a["Q"], at)) for at in rows]
 
-            found += over_points(e, a["points"], products, ["sum"] * len(some))
+            found += over_points(e, a["points"], products, [e.add_unfused] * len(some))
         spread = [*map(e.broadcast, found)]
 
         def squares(points: Points) -> list[str]:
@@ -114,7 +114,7 @@ class ReductionKernel(Kernel):
                 left = e.sub(left, e.mul(value, points.load(a["Q"], at)))
             return [e.mul(left, left)]
 
-        (rest,) = over_points(e, a["points"], squares, ["sum"])
+        (rest,) = over_points(e, a["points"], squares, [e.add_unfused])
         at = e.integer("mul", b, size)
         for k, value in enumerate(found):
             e.store(value, a["q"], e.integer("add", at, k))
@@ -131,9 +131,7 @@ def target_compiled(text: str, grid: Grid) -> tuple[Array, Array, Array]:
     count = len(half)
     y, scale, reach = np.empty((count, grid.points)), np.empty(count), np.empty(count)
     arrays = dict(middle=middle, half=half, t=grid.t(), y=y, scale=scale, reach=reach)
-    cpu.load(TargetKernel(text), LANES).bind(
-        {**arrays, "begin": 0, "end": count, "points": grid.points}
-    )()
+    cpu.load(TargetKernel(text), LANES).bind({**arrays, "points": grid.points})(begin=0, end=count)
     return y, scale, reach
 
 
@@ -143,9 +141,7 @@ def reduce_compiled(degree: int, y_DN: Array) -> tuple[Array, Array]:
     count, points = y_DN.shape
     q, rest = np.empty((count, degree + 1)), np.empty(count)
     arrays = dict(y=y_DN, Q=frame(points, degree).Q_MN, q=q, rest=rest)
-    cpu.load(ReductionKernel(degree), LANES).bind(
-        {**arrays, "begin": 0, "end": count, "points": points}
-    )()
+    cpu.load(ReductionKernel(degree), LANES).bind({**arrays, "points": points})(begin=0, end=count)
     if points == degree + 1:  # nothing is left
         rest[:] = 0.0
     return q, rest

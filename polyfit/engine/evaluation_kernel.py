@@ -4,6 +4,7 @@ Its lanes are points. Shapes: B fits, M = degree + 1 coefficients, T = M (M + 1)
 points, C clean targets, D data.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -132,12 +133,11 @@ class _EvaluationBlock:
         spread = [[*map(e.broadcast, c)] for c in own]
         powers = [[*map(e.broadcast, c)] for c in in_powers]
         middle, half = e.broadcast(self.middle), e.broadcast(self.half)
-        names, reductions = ["max_error"], ["max"]
-        if not self.kernel.in_x:
-            names, reductions = [*names, "change"], [*reductions, "max"]
+        names = ["max_error"] if self.kernel.in_x else ["max_error", "change"]
+        joins: list[Callable[[str, str], str]] = [e.max_absolute] * len(names)
         if not self.squared:
-            names, reductions = [*names, "squares", "loss"], [*reductions, "sum", "sum"]
-            reductions += ["sum"] * self.size
+            names += ["squares", "loss"]
+            joins += [e.add_unfused] * (2 + self.size)
 
         def terms(points: Points) -> Values:
             x = e.add(middle, e.mul(half, points.load(a["t"])))
@@ -163,9 +163,9 @@ class _EvaluationBlock:
                     found += [e.mul(off, off), loss, *tape.gradient(loss, c)]
             return found
 
-        found = over_points(e, a["points"], terms, reductions * len(own))
+        found = over_points(e, a["points"], terms, joins * len(own))
         for k, fit in enumerate(self.fits):
-            results = found[k * len(reductions) : (k + 1) * len(reductions)]
+            results = found[k * len(joins) : (k + 1) * len(joins)]
             for name, value in zip(names, results, strict=False):
                 e.store(value, a[name], fit)
             if not self.squared:

@@ -72,7 +72,7 @@ def over_points(
     e: Emitter,
     num_points: str,
     terms: Callable[[Points], Sequence[str]],
-    reductions: Sequence[str],
+    joins: Sequence[Callable[[str, str], str]],
 ) -> list[str]:
     """The terms of all points, reduced to scalars.
 
@@ -80,9 +80,8 @@ def over_points(
         e: the emitter, with ``LANES`` lanes.
         num_points: how many points.
         terms: writes the terms of the points of one turn; beyond the last point they are left out.
-        reductions: of each term: "sum", or "max", the largest absolute value.
+        joins: of each term how two are joined: the emitter's ``add_unfused`` or ``max_absolute``.
     """
-    joins = [{"sum": e.add_unfused, "max": e.max_absolute}[name] for name in reductions]
     whole = e.integer("and", num_points, -e.lanes)
     rest, zero = e.integer("sub", num_points, whole), e.constant(0.0)
     zeros = [zero] * len(joins)

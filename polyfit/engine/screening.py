@@ -80,7 +80,7 @@ def largest_errors(
         slacks = [_slack(e, c, middle, half, e.load(a["width"], 0)) for c in fits]
     spread = [[*map(e.broadcast, c)] for c in fits]
     slacks, wide = [*map(e.broadcast, slacks)], (e.broadcast(middle), e.broadcast(half))
-    reductions = ["max"] * len(fits)
+    joins = [e.max_absolute] * len(fits)
 
     def errors(t: str, clean: str) -> Values:
         x = e.add(wide[0], e.mul(wide[1], t))
@@ -90,7 +90,7 @@ def largest_errors(
     num_blocks = e.integer("udiv", e.integer("add", steps, BLOCK - 1), BLOCK)
     num_ends = e.integer("add", num_blocks, 1)
     first = over_points(
-        e, num_ends, lambda p: errors(p.load(a["end_t"]), p.load(a["end_clean"])), reductions
+        e, num_ends, lambda p: errors(p.load(a["end_t"]), p.load(a["end_clean"])), joins
     )
     groups = Loop(e, "0", [(e.real, value) for value in first])
     suspected = _suspected(e, a, groups.index, num_blocks, errors, slacks, groups.values)
@@ -105,7 +105,7 @@ def largest_errors(
         row = e.integer("add", clean_row, begin)
 
         with_points = over_points(
-            e, left, lambda p: errors(p.load(a["t"], begin), p.load(a["clean"], row)), reductions
+            e, left, lambda p: errors(p.load(a["t"], begin), p.load(a["clean"], row)), joins
         )
         with e.with_lanes(1):
             most = [*map(e.max_absolute, so_far, with_points)]
