@@ -61,14 +61,12 @@ def run(
     Raises:
         ClusterError: the driver refuses, or cuda-bindings is missing.
     """
-    integers = {name: value for name, value in arguments.items() if isinstance(value, int)}
     with _stream(device) as stream:
-        there = {
-            name: _there(value, name in blank, device)
+        there: dict[str, Any] = {
+            name: value if isinstance(value, int) else _there(value, name in blank, device)
             for name, value in arguments.items()
-            if not isinstance(value, int)
         }
-        calls(launcher(kernel, {**there, **integers}, device))
+        calls(launcher(kernel, there, device))
         found = {name: there[name].to("cpu", non_blocking=True) for name in results}
         stream.synchronize()
     return {name: tensor.numpy() for name, tensor in found.items()}

@@ -96,13 +96,11 @@ def _on_the_device(batches: list[Any]) -> Callable[[], Any]:
     for inputs in batches:
         kernel, count = kernel_of(inputs), len(inputs.lr_B)
         here = layout(kernel, inputs, count)
-        integers = {name: value for name, value in here.items() if isinstance(value, int)}
-        there = {
-            name: torch.from_numpy(value).to(device)
+        there: dict[str, Any] = {
+            name: value if isinstance(value, int) else torch.from_numpy(value).to(device)
             for name, value in here.items()
-            if name not in integers
         }
-        call = gpu.launcher(kernel, {**there, **integers}, device)
+        call = gpu.launcher(kernel, there, device)
         calls.append((there, there["taken"].clone(), count, kernel.config.steps, call))
 
     def iterate() -> Any:
