@@ -21,9 +21,6 @@ __all__ = ["NUM_BYTES", "Emitter"]
 NUM_BYTES: Final = {"float": 4, "double": 8, "i64": 8, "i32": 4}
 """Of each scalar type."""
 
-_ALIGNED: Final = 64
-"""Bytes of which the address of memory is a multiple: a cache line."""
-
 _SUFFIXES: Final = {"float": "f32", "double": "f64", "i64": "i64", "i32": "i32"}
 _BITS: Final = {"float": ("i32", 23, 127), "double": ("i64", 52, 1023)}
 """Of each floating type: the integer of its size, bits of the fraction, bias of the exponent."""
@@ -197,11 +194,6 @@ class Emitter:
 
     def address(self, base: str, index: str | int, element: str) -> str:
         return self.new(f"getelementptr {element}, {self.pointer} {base}, i64 {index}")
-
-    def allocate(self, count: int, element: str | None = None) -> str:
-        """The address of memory for so many values; written in the entry block."""
-        of = self.of_lanes(element or self.real)
-        return self.new(f"alloca {of}, i64 {count}, align {_ALIGNED}")
 
     def load(self, base: str, index: str | int, element: str | None = None) -> str:
         """A scalar of an array."""

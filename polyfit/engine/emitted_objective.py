@@ -5,7 +5,7 @@ Shapes: B fits, M = degree + 1 coefficients, N points.
 
 from polyfit.engine.batch import BatchConfig
 from polyfit.engine.emit import Emitter
-from polyfit.engine.kernel import Block
+from polyfit.engine.kernel import Block, Memory
 from polyfit.engine.objective import squared_loss
 from polyfit.engine.point_sums import Passes, sums_in_one_pass
 from polyfit.engine.point_terms import PointTerms
@@ -32,7 +32,7 @@ class EmittedObjective:
         triangle: the R that all fits share, if there is one.
         points: N as a number.
         pass_size: the most coefficients of a pass over points; 0: one pass takes all.
-        memory: the address of the vectors that passes need.
+        memory: what passes need.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class EmittedObjective:
         triangle: Values,
         points: str,
         pass_size: int = 0,
-        memory: str = "",
+        memory: Memory | None = None,
     ) -> None:
         self.config, self.e, self.points = config, block.e, points
         self.passes: Passes | None = None
@@ -55,7 +55,7 @@ class EmittedObjective:
             self.rest = block.load("rest")
             return
         self.terms = PointTerms(config, one_design, one_data, block)
-        if pass_size:
+        if memory:
             self.passes = Passes(self.terms, pass_size, memory)
 
     def gradient(self, c: Values) -> Values:

@@ -26,7 +26,7 @@ from polyfit.engine.batch import (
 )
 from polyfit.engine.emit import Emitter
 from polyfit.engine.emitted_objective import EmittedObjective, load_triangle
-from polyfit.engine.kernel import Block, Kernel
+from polyfit.engine.kernel import Block, Kernel, Memory
 from polyfit.engine.loops import Loop
 from polyfit.engine.optimizer import updated
 from polyfit.engine.point_sums import Passes
@@ -102,7 +102,7 @@ class IterationKernel(Kernel):
     def before(self, e: Emitter, a: dict[str, str]) -> object:
         parameters = {name: e.load_uniform(a["parameters"], k) for k, name in enumerate(PARAMETERS)}
         one_R, size = self.config.squared and self.one_design, self.config.size
-        memory = e.allocate(Passes.num_vectors(size)) if self.pass_size else ""
+        memory = Memory(e, Passes.num_vectors(size)) if self.pass_size else None
         return parameters, load_triangle(e, a, size) if one_R else [], memory
 
     def block(self, e: Emitter, a: dict[str, str], shared: Any, b: str) -> None:
@@ -118,7 +118,7 @@ class _IterationBlock:
         block: Block,
         parameters: dict[str, str],
         triangle: Values,
-        memory: str,
+        memory: Memory | None,
     ) -> None:
         self.kernel, self.config, self.block = kernel, kernel.config, block
         self.e, self.a = block.e, block.a

@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 from polyfit.engine.emit import Emitter
 from polyfit.engine.loops import Loop
 
-__all__ = ["Block", "Kernel", "cpu_text", "gpu_text"]
+__all__ = ["Block", "Kernel", "Memory", "cpu_text", "gpu_text"]
 
 _RANGE: Final = ("batch", "begin", "end")
 """Integers that every kernel takes; begin is a multiple of its step."""
@@ -55,6 +55,28 @@ class Kernel(ABC):
         """Write what is done for the block of fits that begins at ``b``."""
 
 
+_STACK: Final = 64
+"""Bytes of which the stack's address is a multiple. LLVM keeps vectors there that registers do not
+hold; at the 16 bytes of the calling convention many would lie across two cache lines."""
+
+
+class Memory:
+    """Vectors on the stack, by their places; ``Kernel.before`` makes it, for all blocks."""
+
+    def __init__(self, e: Emitter, num_vectors: int, element: str | None = None) -> None:
+        self.e, self.type = e, e.of_lanes(element or e.real)
+        self.base = e.new(f"alloca {self.type}, i64 {num_vectors}, align {_STACK}")
+
+    def load(self, place: str | int) -> str:
+        return self.e.new(f"load {self.type}, ptr {self._address(place)}")
+
+    def store(self, vector: str, place: str | int) -> None:
+        self.e.line(f"store {self.type} {vector}, ptr {self._address(place)}")
+
+    def _address(self, place: str | int) -> str:
+        return self.e.new(f"getelementptr {self.type}, ptr {self.base}, i64 {place}")
+
+
 class Block:
     """Access to arrays of vectors where the lanes are the fits that begin at ``b``."""
 
@@ -76,11 +98,6 @@ class Block:
     def store(self, value: str, name: str, k: str | int = 0, element: str | None = None) -> None:
         """Store a vector in row ``k``."""
         self.e.store_lanes(value, self.a[name], self.row(k), element)
-
-
-_STACK: Final = 64
-"""Bytes of which the stack's address is a multiple. LLVM keeps vectors there that registers do not
-hold; at the 16 bytes of the calling convention many would lie across two cache lines."""
 
 
 def cpu_text(kernel: Kernel, lanes: int) -> str:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from polyfit.engine.emit import Emitter
+from polyfit.engine.kernel import Memory
 from polyfit.engine.loops import Loop
 from polyfit.engine.point_terms import PointTerms
 
@@ -47,10 +48,10 @@ class Passes:
     Args:
         terms: what a point adds.
         most: the most coefficients of a pass.
-        memory: the address of ``num_vectors(M)`` vectors.
+        memory: ``num_vectors(M)`` vectors.
     """
 
-    def __init__(self, terms: PointTerms, most: int, memory: str) -> None:
+    def __init__(self, terms: PointTerms, most: int, memory: Memory) -> None:
         self.terms, self.e, self.memory = terms, terms.e, memory
         size = terms.config.size
         count = -(-size // most)
@@ -70,7 +71,7 @@ class Passes:
         numbers = range(0 if with_loss else 1, 1 + len(c))
         for k in numbers:
             for place in _places_of_sum(k):
-                self._store(e.constant(0.0), place)
+                self.memory.store(e.constant(0.0), place)
         outer = Loop(e, "0")
         over = partial(self._over, outer.index, _stop(e, outer, points))
         for part in self.parts:
@@ -80,7 +81,7 @@ class Passes:
         for part in self.parts:
             over(1 + part.start, len(part), partial(self._gradient, c, part))
         outer.end(points, COMPENSATE_EVERY)
-        return [self._load(_places_of_sum(k)[0]) for k in numbers]
+        return [self.memory.load(_places_of_sum(k)[0]) for k in numbers]
 
     def _over(
         self, start: str, stop: str, first: int, count: int, write: Callable[[str, str], Values]
@@ -93,37 +94,30 @@ class Passes:
         loop.end(stop, 1, sums)
         for k, part in enumerate(sums, first):
             at = _places_of_sum(k)
-            for value, place in zip(_compensated(e, part, *map(self._load, at)), at, strict=True):
-                self._store(value, place)
+            found = _compensated(e, part, *map(self.memory.load, at))
+            for value, place in zip(found, at, strict=True):
+                self.memory.store(value, place)
 
     def _residual(self, c: Values, part: range, n: str, place: str) -> Values:
-        so_far = self._load(place) if part.start else c[0]
-        self._store(self.terms.evaluated(so_far, c, n, part), place)
+        so_far = self.memory.load(place) if part.start else c[0]
+        self.memory.store(self.terms.evaluated(so_far, c, n, part), place)
         return []
 
     def _penalty(self, _: str, place: str) -> Values:
-        loss, slope = self.terms.penalty(self._load(place))
+        loss, slope = self.terms.penalty(self.memory.load(place))
         if self.apart:
-            self._store(slope, self._place_of_slope(place))
+            self.memory.store(slope, self._place_of_slope(place))
         return [loss]
 
     def _gradient(self, c: Values, part: range, n: str, place: str) -> Values:
         if self.apart:
-            slope = self._load(self._place_of_slope(place))
+            slope = self.memory.load(self._place_of_slope(place))
         else:
-            slope = self.terms.penalty(self._load(place))[1]
+            slope = self.terms.penalty(self.memory.load(place))[1]
         return self.terms.gradient(c, n, part, slope)
 
     def _place_of_slope(self, place: str) -> str:
         return self.e.integer("add", place, COMPENSATE_EVERY)
-
-    def _load(self, place: str | int) -> str:
-        e = self.e
-        return e.new(f"load {e.vector}, ptr {e.address(self.memory, place, e.vector)}")
-
-    def _store(self, value: str, place: str | int) -> None:
-        e = self.e
-        e.line(f"store {e.vector} {value}, ptr {e.address(self.memory, place, e.vector)}")
 
 
 def _places_of_sum(k: int) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 Shapes: B fits, M = degree + 1 coefficients, N points.
 """
 
-from collections.abc import Sequence
 from typing import Final
 
 from polyfit.engine.batch import BatchConfig
@@ -52,7 +51,7 @@ class PointTerms:
 
     def loss_and_gradient(self, c: Values, n: str) -> Values:
         """The loss of point ``n``, and its gradient."""
-        tape = self._tape(c)
+        tape = Tape(self.e, c)
         functions = self._functions(n, range(1, len(c)))
         difference = residual(tape, c, functions, self._datum(n))
         loss, slope = self.penalty(difference)
@@ -63,24 +62,21 @@ class PointTerms:
 
         ``so_far`` is the sum of those before.
         """
-        value = self._polynomial(self._tape(c), so_far, c, n, part)
+        value = self._polynomial(Tape(self.e, c), so_far, c, n, part)
         return self.e.sub(value, self._datum(n)) if part.stop == len(c) else value
 
     def penalty(self, difference: str) -> tuple[str, str]:
         """The loss of a residual, and its derivative."""
-        tape = self._tape([difference])
+        tape = Tape(self.e, [difference])
         loss = tape(ELEMENTARY_PENALTIES[self.config.objective], difference)
         (slope,) = tape.gradient(loss, [difference])
         return loss, slope
 
     def gradient(self, c: Values, n: str, part: range, slope: str) -> Values:
         """A part of the gradient at point ``n``; ``slope`` is the derivative of its loss."""
-        tape, some = self._tape(c), c[part.start : part.stop]
+        tape, some = Tape(self.e, c), c[part.start : part.stop]
         value = self._polynomial(tape, c[0], c, n, part)  # LLVM removes it, its gradient stays
         return tape.gradient(value, some, slope)
-
-    def _tape(self, active: Sequence[str]) -> Tape:
-        return Tape(self.e, active)
 
     def _polynomial(self, tape: Tape, so_far: str, c: Values, n: str, part: range) -> str:
         more = range(max(part.start, 1), part.stop)  # the first function is 1

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from polyfit.engine.emit import Emitter
-from polyfit.engine.kernel import Block, Kernel
+from polyfit.engine.kernel import Block, Kernel, Memory
 from polyfit.engine.loops import Loop
 from polyfit.engine.symbolic import SymbolicArray
 from polyfit.numerics import elementary
@@ -42,7 +42,7 @@ class TwisterKernel(Kernel):
     integers: ClassVar = ("size",)
 
     def before(self, e: Emitter, a: dict[str, str]) -> object:
-        return e.allocate(2 * MAX_SIZE + 4, "i32")
+        return Memory(e, 2 * MAX_SIZE + 4, "i32")
 
     def block(self, e: Emitter, a: dict[str, str], shared: Any, b: str) -> None:
         _TwisterBlock(Block(e, a, b), shared).write()
@@ -51,7 +51,7 @@ class TwisterKernel(Kernel):
 class _TwisterBlock:
     """Writes the values of one block of seeds; ``state`` holds their first state words."""
 
-    def __init__(self, block: Block, state: str) -> None:
+    def __init__(self, block: Block, state: Memory) -> None:
         self.e, self.a, self.block, self.state = block.e, block.a, block, state
         self.word = self.e.of_lanes("i32")
 
@@ -60,10 +60,10 @@ class _TwisterBlock:
         pairs = e.integer("lshr", e.integer("add", a["size"], 1), 1)
         count = e.integer("mul", pairs, 4)  # words: two values take two doubles of two words each
         first = self.block.load("seeds", "i32")
-        self._keep(first, "0")
+        self.state.store(first, 0)
         loop = Loop(e, "1", [(self.word, first)])
         last = self._seeded(loop.values[0], loop.index)
-        self._keep(last, loop.index)
+        self.state.store(last, loop.index)
         loop.end(e.integer("add", count, 1), 1, [last])
         loop = Loop(e, e.integer("add", count, 1), [(self.word, last)])
         last = self._seeded(loop.values[0], loop.index)
@@ -89,16 +89,6 @@ class _TwisterBlock:
         other = self.e.uniform("i32", operand) if isinstance(operand, int) else operand
         return self.e.new(f"{name} {self.word} {word}, {other}")
 
-    def _keep(self, word: str, number: str) -> None:
-        e = self.e
-        at = e.new(f"getelementptr {self.word}, ptr {self.state}, i64 {number}")
-        e.line(f"store {self.word} {word}, ptr {at}")
-
-    def _kept(self, number: str) -> str:
-        e = self.e
-        at = e.new(f"getelementptr {self.word}, ptr {self.state}, i64 {number}")
-        return e.new(f"load {self.word}, ptr {at}")
-
     def _seeded(self, word: str, number: str) -> str:
         """State word ``number`` from the one before."""
         mixed = self._by("xor", word, self._by("lshr", word, 30))
@@ -108,7 +98,8 @@ class _TwisterBlock:
 
     def _output(self, number: str, far: str) -> str:
         """Output ``number``; ``far`` is the state word 397 on."""
-        first, second = self._kept(number), self._kept(self.e.integer("add", number, 1))
+        first = self.state.load(number)
+        second = self.state.load(self.e.integer("add", number, 1))
         high = self._by("and", first, 0x80000000)
         joined = self._by("or", high, self._by("and", second, 0x7FFFFFFF))
         odd = self._by("mul", self._by("and", second, 1), 0x9908B0DF)

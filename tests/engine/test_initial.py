@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from polyfit.engine import cpu, initial, twister_kernel
 from polyfit.engine.emit import Emitter
 from polyfit.engine.initial import initial_values
-from polyfit.engine.kernel import Block, Kernel, cpu_text
+from polyfit.engine.kernel import Block, Kernel, Memory, cpu_text
 from polyfit.engine.twister_kernel import MAX_SIZE, TwisterKernel
 
 Seeds = npt.NDArray[np.int64]
@@ -223,9 +223,12 @@ class Near(Kernel):
     arrays: ClassVar = ("values", "near")
     integers: ClassVar = ()
 
-    def block(self, e: Emitter, a: dict[str, str], shared: object, b: str) -> None:
+    def before(self, e: Emitter, a: dict[str, str]) -> object:
+        return Memory(e, 1, "i32")
+
+    def block(self, e: Emitter, a: dict[str, str], shared: Any, b: str) -> None:
         block = Block(e, a, b)
-        near = twister_kernel._TwisterBlock(block, "")._near_midpoint(block.load("values"))
+        near = twister_kernel._TwisterBlock(block, shared)._near_midpoint(block.load("values"))
         block.store(e.new(f"zext {e.mask} {near} to {e.of_lanes('i32')}"), "near", 0, "i32")
 
 
@@ -236,10 +239,13 @@ class Normals(Kernel):
     arrays: ClassVar = ("words_in", "values")
     integers: ClassVar = ()
 
-    def block(self, e: Emitter, a: dict[str, str], shared: object, b: str) -> None:
+    def before(self, e: Emitter, a: dict[str, str]) -> object:
+        return Memory(e, 1, "i32")
+
+    def block(self, e: Emitter, a: dict[str, str], shared: Any, b: str) -> None:
         block = Block(e, a, b)
         words = [e.load_lanes(a["words_in"], block.row(k), "i32") for k in range(4)]
-        for k, value in enumerate(twister_kernel._TwisterBlock(block, "")._normals(words)):
+        for k, value in enumerate(twister_kernel._TwisterBlock(block, shared)._normals(words)):
             block.store(value, "values", k)
 
 
