@@ -11,7 +11,6 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -37,6 +36,7 @@ _IDLE: Final[list[torch.cuda.Stream]] = []
 """Streams that no thread is using. torch keeps freed memory for the stream that used it, so few
 streams are made, and used again."""
 
+_FUNCTIONS: Final[dict[tuple[str, tuple[int, int]], Any]] = {}
 _LOCK: Final = threading.Lock()
 
 
@@ -137,8 +137,7 @@ def launcher(
             f"cuda-bindings, which loads kernels into a GPU, cannot be used here ({error}); "
             "install it, use engine: eager, or gpus_per_actor: 0"
         ) from None
-    with _LOCK:  # threads that start with the same kernel load it once
-        function = _function(kernel, torch.cuda.get_device_capability(device))
+    function = _function(kernel, torch.cuda.get_device_capability(device))
     types = tuple(
         ctypes.c_void_p if name in kernel.arrays else ctypes.c_int64 for name in kernel.arguments
     )
@@ -163,13 +162,16 @@ def launcher(
     return call
 
 
-@lru_cache(maxsize=256)
 def _function(kernel: Kernel, capability: tuple[int, int]) -> Any:
+    """The loaded function of a kernel: one for all whose code is the same."""
     from cuda.bindings import driver
 
-    (module,) = _checked(driver.cuModuleLoadData(ptx(kernel, capability).encode() + b"\0"))
-    (function,) = _checked(driver.cuModuleGetFunction(module, b"run"))
-    return function
+    key = (kernel.key, capability)
+    with _LOCK:  # threads that start with the same kernel load it once
+        if key not in _FUNCTIONS:
+            (module,) = _checked(driver.cuModuleLoadData(ptx(kernel, capability).encode() + b"\0"))
+            (_FUNCTIONS[key],) = _checked(driver.cuModuleGetFunction(module, b"run"))
+        return _FUNCTIONS[key]
 
 
 def _checked(answer: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ from polyfit.engine.eager import Eager
 from polyfit.engine.fit import pick_device
 from polyfit.engine.initial import initial_values
 from polyfit.engine.iteration_kernel import IterationKernel
+from polyfit.engine.kernel import Kernel
 from polyfit.engine.twister_kernel import MAX_SIZE
 from polyfit.errors import ClusterError
 from polyfit.spec.fit import OBJECTIVES
@@ -107,6 +108,21 @@ def test_how_a_gpus_work_is_cut_into_calls_changes_no_bit(monkeypatch: pytest.Mo
     rows = both(text)[1]
     monkeypatch.setattr(compiled_engine, "CALL_S", 1e-9)
     same(rows, both(text)[1])
+
+
+@CUDA
+def test_kernels_of_the_same_code_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, ptx = [], gpu.ptx
+
+    def noted(kernel: Kernel, capability: tuple[int, int]) -> str:
+        made.append(kernel.key)
+        return ptx(kernel, capability)
+
+    monkeypatch.setattr(gpu, "ptx", noted)
+    monkeypatch.setattr(gpu, "_FUNCTIONS", {})
+    both("name: test\nengine: compiled\nsweep: {steps: [3, 5, 8], points: [20, 30]}\n")
+    assert made
+    assert len(made) == len(set(made))
 
 
 @CUDA
