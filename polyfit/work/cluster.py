@@ -6,13 +6,13 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from polyfit.errors import ClusterError
 from polyfit.work.cluster_address import named_cluster
@@ -25,6 +25,11 @@ FULL_BYTES: Final = 2**24
 
 ANSWER_S: Final = 1.0
 """Seconds to wait until a cluster on this machine takes a connection, or none is there."""
+
+LOOK_EVERY_S: Final = 1.0
+"""Seconds without an answer of Ray's after which it is seen whether the cluster is still there."""
+
+T = TypeVar("T")
 
 _JOIN_HINT: Final = (
     "; its logs are on its machines, in /tmp/ray/session_latest/logs if not set otherwise"
@@ -63,6 +68,25 @@ class Connection:
         except OSError:  # it listens, and is busy
             return False
         return False
+
+    def check(self) -> None:
+        """Raise a ClusterError if a cluster of our own has ended."""
+        if self.has_ended():
+            raise ClusterError("the Ray that this run started has ended")
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """What ``question``, which needs the cluster, returns.
+
+        Another thread asks: where a cluster has ended, Ray's calls wait for it a minute and then
+        end the process, and no signal is handled meanwhile.
+
+        Raises:
+            ClusterError: a cluster of our own has ended.
+        """
+        answer = in_thread(question)
+        while not wait([answer], LOOK_EVERY_S).done:
+            self.check()
+        return answer.result()
 
     def close(self) -> None:
         """Leave the cluster; end it if it is our own, which takes a second or two."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,7 +98,7 @@ class RayExecutor:
     ) -> None:
         self._job, self._resources, self._connection = job, resources, connection
         self._timeout_s, self._on_message = placement_timeout_s, on_message
-        self._gpus = _gpus_per_actor(resources)
+        self._gpus = connection.ask(partial(_gpus_per_actor, resources))
         self._handles: list[ActorHandle] = []
         self._scale_at = 0.0
         self._failures = StartFailures(on_message)
@@ -114,10 +115,9 @@ class RayExecutor:
         busy_at = time.monotonic()
         ask_at = 0.0
         while True:
-            if self._connection.has_ended():
-                raise ClusterError("the Ray that this run started has ended")
+            self._connection.check()
             if time.monotonic() >= self._scale_at or not todo:
-                self._scale(todo)
+                self._connection.ask(partial(self._scale, todo))
                 self._scale_at = self._next_scale()
             if time.monotonic() >= ask_at:
                 self._ask_who_compiles()

@@ -17,6 +17,7 @@ from launch import clean, command, elsewhere
 from limits import HANG_S
 
 from polyfit.errors import ClusterError
+from polyfit.work import cluster
 from polyfit.work.cluster import Connection, connect, ending_beside
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,6 +100,19 @@ def test_a_cluster_of_our_own_that_nobody_serves_has_ended() -> None:
     assert own.has_ended()
     assert not replace(own, own_cluster=False).has_ended()
     assert not replace(own, gcs=None).has_ended()
+
+
+def test_a_question_to_a_cluster_that_has_ended_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "LOOK_EVERY_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        own = Connection(own_cluster=True, opened=True, gcs=f"127.0.0.1:{server.getsockname()[1]}")
+        assert own.ask(lambda: 3) == 3
+    answered = threading.Event()
+    with pytest.raises(ClusterError, match="the Ray that this run started has ended"):
+        own.ask(lambda: answered.wait(HANG_S))
+    answered.set()
 
 
 @pytest.mark.parametrize("failing", [False, True])
