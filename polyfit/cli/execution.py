@@ -184,7 +184,7 @@ def _run(
         if not dated or (sealed := _sealed(spec, execution, display)) is None:
             raise
         return sealed_facts(sealed)
-    if text:
+    if not as_json:
         click.echo(text)
     if report:
         with display.reading_results():

@@ -42,6 +42,8 @@ READ_ERRORS: Final = (ValueError, LookupError, OSError, pa.ArrowException)
 """What is raised where the bytes of a shard are not what they should be."""
 
 ROW_GROUP_ROWS: Final = 1 << 17
+"""Most shards are one group: a column is then read by one request."""
+
 _WRITE_BATCH: Final = 1 << 17
 """Numbers that Arrow encodes before it compares the size of a page with its limit."""
 

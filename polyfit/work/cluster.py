@@ -103,8 +103,10 @@ _ends: list[Future[None]] | None = None
 
 @contextmanager
 def ending_beside() -> Iterator[None]:
-    """In the body connections are closed by another thread, and it goes on meanwhile; after it all
-    are closed. It may not open another one after that."""
+    """Let the body go on while a connection that it closes is closed by another thread.
+
+    The context ends when that is done. The body opens no connection after it has closed one.
+    """
     global _ends
     ends = _ends = []
     try:

@@ -56,6 +56,19 @@ def test_every_column_is_compressed_with_zstd() -> None:
     assert {group.column(k).compression for k in range(group.num_columns)} == {"ZSTD"}
 
 
+def test_columns_are_encoded_as_their_numbers_are() -> None:
+    """Numbers of fits by their differences; what repeats by a dictionary, unless it is constant."""
+    group = pq.read_metadata(pa.BufferReader(written(plan_of()))).row_group(0)
+    chunks = [group.column(k) for k in range(group.num_columns)]
+    encodings = {chunk.path_in_schema: chunk.encodings for chunk in chunks}
+    for name in ("fit", "seed", "noise_seed"):
+        assert "DELTA_BINARY_PACKED" in encodings[name], name
+    assert "BYTE_STREAM_SPLIT" in encodings["loss"]
+    by_dictionary = {chunk.path_in_schema for chunk in chunks if chunk.has_dictionary_page}
+    assert {"degree", "status"} <= by_dictionary
+    assert not {"points", "steps", "loss"} & by_dictionary
+
+
 @pytest.mark.parametrize("column", ["fit", "loss", "status", "coefficients.list.element"])
 def test_a_flipped_byte_in_a_page_is_detected_by_its_checksum(column: str) -> None:
     """The last byte of each column's pages: data, not a page's header."""

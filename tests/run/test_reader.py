@@ -22,6 +22,7 @@ from polyfit.run.keys import MANIFEST, PLAN, shard_key
 from polyfit.run.reader import Run
 from polyfit.spec.plan import dump_json
 from polyfit.spec.spec import Spec
+from polyfit.store.object_file import ObjectFile
 
 pytest_plugins = ["small_run_fixtures"]
 
@@ -196,6 +197,22 @@ def test_shards_are_read_in_few_requests_and_in_the_callers_thread(
     assert len(again.to_arrow(["fit", "loss", "loss_history"])) == FITS
     assert set(asked) == {threading.current_thread()}
     assert len(asked) <= 4 * SHARDS  # two for the footer, one for the columns, one more manifest
+
+
+def test_columns_are_read_in_the_order_of_the_file_and_come_in_that_asked_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read ahead serves the next column; to go back costs a request."""
+    names, starts, seek = ["loss_history", "status", "loss", "fit"], [], ObjectFile.seek
+
+    def noted(file: ObjectFile, offset: int, whence: int = 0) -> int:
+        starts.append(seek(file, offset, whence))
+        return starts[-1]
+
+    monkeypatch.setattr(ObjectFile, "seek", noted)
+    assert Run.open(run.uri).shard_rows(0, names).column_names == names
+    columns = starts[-len(names) :]
+    assert columns == sorted(set(columns))
 
 
 VALUES: dict[str, Callable[..., Any]] = {
