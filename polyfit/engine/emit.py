@@ -295,6 +295,11 @@ class Emitter:
     def fabs(self, a: str) -> str:
         return self.intrinsic("fabs", a)
 
+    def sign(self, a: str) -> str:
+        """-1, 0 or 1; of NaN 0, as torch has it."""
+        zero, signed = self.constant(0.0), self.intrinsic("copysign", self.constant(1.0), a)
+        return self.select(self.compare_lanes("one", a, zero), signed, zero)
+
     def intrinsic(self, name: str, *operands: str) -> str:
         """An intrinsic of LLVM on numbers, such as fma, sqrt and fabs."""
         suffix = _SUFFIXES[self.real]

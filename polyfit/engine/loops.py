@@ -37,10 +37,11 @@ class Loop:
         (self.index, *self.values), self._lines = zip(*phis, strict=True)
 
     def end(self, stop: str, step: str | int = 1, values: Sequence[str] = ()) -> None:
-        """Close the loop; control continues after it."""
+        """Close the loop; control continues after it. With steps of 1, start is below stop."""
         emitter, after = self.emitter, self.emitter.name("after")
         following = emitter.integer("add", self.index, step)
-        again = emitter.compare_integers("ult", following, stop)
+        how = "ne" if step == 1 else "ult"  # LLVM counts down to 0 for "ne" only
+        again = emitter.compare_integers(how, following, stop)
         for line, value in zip(self._lines, [following, *values], strict=True):
             emitter.close(line, value)
         emitter.branch(again, self.head, after)

@@ -29,13 +29,6 @@ def _smooth_huber(residual: Tensor) -> Tensor:
     return inner * (residual - inner * 0.5)
 
 
-def _l1(residual: Tensor) -> Tensor:
-    # The sign; 0 and NaN are their own.
-    one = torch.copysign(torch.ones_like(residual), residual)
-    sign = torch.where((residual < 0.0) | (residual > 0.0), one, residual)
-    return sign.detach() * residual
-
-
 def _log_cosh(residual: Tensor) -> Tensor:
     return _of_slope(residual, torch.tanh(residual), _smooth_log_cosh(residual))
 
@@ -127,7 +120,7 @@ PENALTIES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "sse": lambda residual: residual * residual,
     "huber": _huber,
     "log_cosh": _log_cosh,
-    "l1": _l1,
+    "l1": torch.abs,
 }
 """The loss of one residual, by objective."""
 

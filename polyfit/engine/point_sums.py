@@ -28,9 +28,10 @@ def sums_in_one_pass(terms: PointTerms, c: Values) -> Values:
     e, points = terms.e, terms.a["points"]
     zeros = [(e.vector, e.constant(0.0))] * (1 + len(c))
     outer = Loop(e, "0", [*zeros, *zeros])
-    inner = Loop(e, outer.index, zeros)
-    sums = _added(e, inner.values, terms.loss_and_gradient(c, inner.index))
-    inner.end(_stop(e, outer, points), 1, sums)
+    inner = Loop(e, "0", zeros)
+    n = e.integer("add", outer.index, inner.index)
+    sums = _added(e, inner.values, terms.loss_and_gradient(c, n))
+    inner.end(_length(e, outer, points), 1, sums)
     totals, errors = outer.values[: len(zeros)], outer.values[len(zeros) :]
     pairs = [_compensated(e, *of) for of in zip(sums, totals, errors, strict=True)]
     totals, errors = ([*some] for some in zip(*pairs, strict=True))
@@ -73,7 +74,7 @@ class Passes:
             for place in _places_of_sum(k):
                 self.memory.store(e.constant(0.0), place)
         outer = Loop(e, "0")
-        over = partial(self._over, outer.index, _stop(e, outer, points))
+        over = partial(self._over, outer.index, _length(e, outer, points))
         for part in self.parts:
             over(0, 0, partial(self._residual, c, part))
         if self.apart or with_loss:
@@ -84,14 +85,14 @@ class Passes:
         return [self.memory.load(_places_of_sum(k)[0]) for k in numbers]
 
     def _over(
-        self, start: str, stop: str, first: int, count: int, write: Callable[[str, str], Values]
+        self, start: str, length: str, first: int, count: int, write: Callable[[str, str], Values]
     ) -> None:
         """A pass over a chunk; what ``write`` returns is added to ``count`` sums from ``first``."""
         e = self.e
-        loop = Loop(e, start, [(e.vector, e.constant(0.0))] * count)
-        terms = write(loop.index, e.integer("sub", loop.index, start))
+        loop = Loop(e, "0", [(e.vector, e.constant(0.0))] * count)
+        terms = write(e.integer("add", start, loop.index), loop.index)
         sums = _added(e, loop.values, terms[:count])
-        loop.end(stop, 1, sums)
+        loop.end(length, 1, sums)
         for k, part in enumerate(sums, first):
             at = _places_of_sum(k)
             found = _compensated(e, part, *map(self.memory.load, at))
@@ -126,9 +127,9 @@ def _places_of_sum(k: int) -> tuple[int, int]:
     return place, place + 1
 
 
-def _stop(e: Emitter, outer: Loop, points: str) -> str:
-    """Where a chunk ends."""
-    return e.integer_min(e.integer("add", outer.index, COMPENSATE_EVERY), points)
+def _length(e: Emitter, outer: Loop, points: str) -> str:
+    """Points of a chunk."""
+    return e.integer_min(e.integer("sub", points, outer.index), COMPENSATE_EVERY)
 
 
 def _added(e: Emitter, sums: Values, terms: Values) -> Values:

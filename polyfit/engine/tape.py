@@ -69,9 +69,7 @@ def _operation(e: Emitter, name: str, operands: list[str]) -> str:
     match name:
         case "less":
             return e.compare_lanes("olt", *operands)
-        case "greater":
-            return e.compare_lanes("ogt", *operands)
-        case "sqrt" | "roundeven" | "copysign":
+        case "sqrt" | "roundeven":
             return e.intrinsic(name, *operands)
         case "clamp":  # NaN stays NaN
             a, low, high = operands

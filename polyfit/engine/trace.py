@@ -56,13 +56,11 @@ _NAMES: Final = {
     _ATEN.neg.default: "neg",
     _ATEN.abs.default: "fabs",
     _ATEN.sqrt.default: "sqrt",
+    _ATEN.sgn.default: "sign",
     _ATEN.round.default: "roundeven",
     _ATEN.clamp.default: "clamp",
     _ATEN.exp2.default: "power_of_two",  # pieces take it of whole numbers only
     _ATEN.lt.Scalar: "less",
-    _ATEN.gt.Scalar: "greater",
-    _ATEN.bitwise_or.Tensor: "mask_or",
-    _ATEN.copysign.Tensor: "copysign",
     _ATEN.where.self: "select",
 }
 _REVERSED: Final = (_ATEN.rsub.Scalar,)
