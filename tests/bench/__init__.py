@@ -8,8 +8,8 @@ table warm up first. Then they take turns, round by round, so that other load on
 all of them. A rate is the median of the rounds; `spread` is the distance between the fastest and
 the slowest round. `all cores` is one pinned process per core, all at once. `off by` is the largest
 difference of the first fit's coefficients to those of the tutorial's loop: it shows that the same
-work was done. Ratios are of numbers of one run. Machine code is made before the rounds; the
-section `kernels` times it.
+work was done. Ratios are of numbers of one run; of contenders that take turns, the median of
+the rounds' ratios. Machine code is made before the rounds; the section `kernels` times it.
 
 Peers are timed from start values in memory to coefficients in memory. Ours is timed as users run
 it: start values, problems, iteration, evaluation and Arrow rows. Rows that end in "iteration only"

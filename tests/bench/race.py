@@ -58,6 +58,11 @@ class Row:
     def rate_all(self) -> float:
         return statistics.median(self.all_cores) if self.all_cores else math.nan
 
+    def times(self, other: "Row") -> float:
+        """Its rate divided by the other's: the median over the rounds, each its own ratio."""
+        ratios = [mine / theirs for mine, theirs in zip(self.rates, other.rates, strict=False)]
+        return statistics.median(ratios) if ratios else self.rate_all / other.rate
+
     @property
     def spread(self) -> float:
         return (max(self.rates) - min(self.rates)) / self.rate if self.rates else math.nan

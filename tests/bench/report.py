@@ -48,7 +48,7 @@ class Report:
 
     def ratio(self, name: str, rows: Mapping[str, Row], of: Contender, to: Contender) -> None:
         """The ratio of two rates of one race, where both are there."""
-        self.number(name, rows[of.name].rate / rows[to.name].rate)
+        self.number(name, rows[of.name].times(rows[to.name]))
 
     def rates(
         self, section: str, title: str, rows: Mapping[str, Row], base: str, same: bool = True
@@ -68,10 +68,9 @@ class Report:
             if row.failed:
                 print(f"{row.name:<{width}}{row.failed}")
                 continue
-            rate = row.rate if row.rates else row.rate_all
             cells = [
                 _format_number(row.rate),
-                _format_number(rate / reference.rate),
+                _format_number(row.times(reference)),
                 f"{row.spread:.0%}" if row.rates else "-",
                 _format_number(row.rate_all),
                 f"{row.peak_bytes >> 20} MiB" if row.rates else "-",

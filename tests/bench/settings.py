@@ -46,7 +46,7 @@ class Options:
 
     @property
     def rounds(self) -> int:
-        return 2 if self.quick else self.most_rounds
+        return 3 if self.quick else self.most_rounds
 
     @property
     def repeats(self) -> int:
