@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from polyfit.engine import cpu
@@ -80,9 +81,12 @@ def rounding_tolerance(config: BatchConfig) -> float:
     return 8.0 * max(config.steps, 100) * memory * torch.finfo(config.dtype).eps
 
 
-def relative_difference(one: BatchResult, other: BatchResult) -> float:
+def relative_difference(
+    one: BatchResult, other: BatchResult, start_BM: npt.NDArray[np.floating]
+) -> float:
     """The largest difference of coefficients, relative to the largest of each fit.
 
+    The largest at its start or its end: where it ends at 0, roundings on the way are what is left.
     Fits that have diverged are left out: their growth amplifies every rounding.
     """
     sound = (one.status_B != DIVERGED) & (other.status_B != DIVERGED)
@@ -91,7 +95,8 @@ def relative_difference(one: BatchResult, other: BatchResult) -> float:
     a, b = (o.coefficients_BM[sound].astype(np.float64) for o in (one, other))
     if not len(a):
         return 0.0
-    scale = np.maximum(np.abs(b).max(axis=1), np.finfo(np.float32).tiny)
+    largest = np.abs(np.hstack([b, start_BM[sound]])).max(axis=1)
+    scale = np.maximum(largest, np.finfo(np.float32).tiny)
     return float((np.abs(a - b).max(axis=1) / scale).max())
 
 

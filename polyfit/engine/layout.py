@@ -40,11 +40,11 @@ def kernel_of(inputs: BatchInputs) -> IterationKernel:
 def rows_of(values_BK: npt.NDArray[Any], width: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """One row per column, shape (K, ``width``), filled up with zeros."""
     rows = np.zeros((values_BK.shape[1], width), dtype=dtype)
-    with np.errstate(over="ignore"):  # numbers of fits that cannot be started
-        rows[:, : len(values_BK)] = values_BK.T
+    rows[:, : len(values_BK)] = values_BK.T
     return rows
 
 
+@np.errstate(over="ignore")  # numbers of fits that cannot be started
 def layout(kernel: IterationKernel, inputs: BatchInputs, width: int) -> Arguments:
     """The arguments of ``kernel`` that are the same in every call, for a batch.
 

@@ -6,6 +6,7 @@ operations.
 
 import math
 from collections.abc import Callable, Sequence
+from operator import mul
 from typing import Final
 
 import torch
@@ -42,19 +43,29 @@ def _of_slope(residual: Tensor, slope: Tensor, value: Tensor) -> Tensor:
 def _smooth_log_cosh(residual: Tensor) -> Tensor:
     # log cosh r = |r| + log(1 + e^(-2|r|)) - log 2, which cannot overflow.
     size = residual.abs()
-    return size + torch.log1p(torch.exp(size * -2.0)) - _LOG_2
+    far = size + torch.log1p(torch.exp(size * -2.0)) - _LOG_2
+    return torch.where(size < _NEAR, _near_log_cosh(residual), far)
+
+
+def _near_log_cosh(residual: Tensor) -> Tensor:
+    """log cosh r of |r| < 0.625, where the other formulas cancel: Taylor's series in r^2."""
+    inner = residual.clamp(-_NEAR, _NEAR)  # finite, and so is its derivative
+    square = inner * inner
+    single = residual.dtype == torch.float32
+    return square * _polynomial(square, _LOG_COSH[-10:] if single else _LOG_COSH)
 
 
 def _elementary_log_cosh(residual: Tensor) -> Tensor:
     """The same in operations that every machine rounds alike."""
     size = residual.abs()
     power = _exponential(size * -2.0)
-    value = size - _log_of_share(power)
+    near = size < _NEAR
+    value = torch.where(near, _near_log_cosh(residual), size - _log_of_share(power))
     if residual.dtype == torch.float32:
         return _of_slope(residual, _rational_tanh(residual), value)
     large = (1.0 - power) / (1.0 + power)
     large = torch.where(residual < 0.0, -large, large)
-    return _of_slope(residual, torch.where(size < 0.625, _small_tanh(residual), large), value)
+    return _of_slope(residual, torch.where(near, _small_tanh(residual), large), value)
 
 
 def _polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
@@ -102,6 +113,19 @@ def _rational_tanh(x: Tensor) -> Tensor:
     return x * _polynomial(square, _ABOVE) / _polynomial(square, _BELOW)
 
 
+def _log_cosh_series(count: int) -> tuple[float, ...]:
+    """Coefficients of log cosh r in r^2, r^4, ..., from the highest power down.
+
+    Its derivative t = tanh has t' = 1 - t^2, which gives the coefficients of t one by one.
+    """
+    tanh = [1.0]
+    for k in range(1, count):
+        tanh.append(-sum(map(mul, tanh, reversed(tanh))) / (2 * k + 1))
+    return tuple(one / (2 * k + 2) for k, one in enumerate(tanh))[::-1]
+
+
+_NEAR: Final = 0.625
+_LOG_COSH: Final = _log_cosh_series(20)
 _LOG_2: Final = 0.6931471805599453
 _LOG_2_HIGH: Final = 355.0 / 512.0
 _LOG_2_LOW: Final = -2.121944400546905827679e-4

@@ -187,7 +187,8 @@ class ShardFitting:
         affine = replace(
             result, coefficients_BM=result.coefficients_BM[some], status_B=result.status_B[some]
         )
-        found, allowed = relative_difference(affine, iterated), rounding_tolerance(config)
+        found = relative_difference(affine, iterated, inputs.start_BM[some])
+        allowed = rounding_tolerance(config)
         if not found <= allowed:
             raise EngineError(
                 f"engine affine differs from the iteration by {found:.3g}, relative; allowed: "

@@ -73,6 +73,17 @@ def test_what_overflows_ends_as_the_iteration_says() -> None:
     assert min(lengths[0]) < max(lengths[0])
 
 
+def test_fits_that_end_at_0_are_as_near_the_iteration_as_their_roundings() -> None:
+    """The best constant is 0, and half of the limit takes one step to it."""
+    rows = rows_of(
+        "fit: {target: sin(x), degree: 0, basis: power}\n"
+        "sweep: {points: [1, 7, 100, 2000], steps: [1, 2, 3], objective: [sse, mse], "
+        "seed: {count: 20}}",
+        "affine",
+    )
+    assert max(abs(c) for (c,) in rows["coefficients"].to_pylist()) < 1e-6
+
+
 def test_a_rate_that_cannot_be_held_has_taken_no_step() -> None:
     (row,) = rows_of("fit: {degree: 3, points: 60, lr: 1.0e-60}", "affine").to_pylist()
     assert (row["status"], row["steps_taken"]) == ("diverged", 0)

@@ -745,3 +745,19 @@ def test_degree_30_in_powers_of_x_is_right_or_says_that_it_is_not(
         assert row["loss"] == pytest.approx(float(total), rel=1e-6)
     if row["status"] != "diverged":
         assert row["loss"] is not None
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_start_beside_the_optimum_does_not_diverge(objective: str, engine: str) -> None:
+    """The first coefficient is 1.5409961: a loss that is wrong by a rounding is compared with 0."""
+    rows = rows_of(
+        f"fit: {{degree: 0, points: 10, steps: 20, range: [-1, 1], objective: {objective}, "
+        "lr: 1.0e-4}\nrecord: {every: 1}\n"
+        "sweep: {dtype: [float32, float64], target: ['1.5409', '1.54098', '1.54099', '1.540996', "
+        "'1.54099607', '1.540996074', '1.540996076', '1.540997', '1.54101', '1.5411']}",
+        engine,
+    )
+    assert {*rows["status"].to_pylist()} == {"completed"}
+    assert min(rows["loss"].to_pylist()) >= 0.0
+    assert min(min(history) for history in rows["loss_history"].to_pylist()) >= 0.0
