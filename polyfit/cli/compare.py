@@ -17,7 +17,7 @@ __all__ = ["compare_runs"]
 
 
 class _Share(click.ParamType[float]):
-    """A share from 0, such as 0.05 or 5%."""
+    """A share from 0, such as 0.05 or 5%. One above 1 has to be a percentage: 5 may mean 5%."""
 
     name = "share"
 
@@ -31,6 +31,9 @@ class _Share(click.ParamType[float]):
             share = -1.0
         if not 0 <= share < math.inf:
             self.fail(f"{value!r}; allowed: a share from 0, such as 0.05 or 5%", param, ctx)
+        if share > 1 and not text.endswith("%"):
+            told = f"{value!r} may mean {share:g}% or {100 * share:g}%; write the one you mean"
+            self.fail(told, param, ctx)
         return share
 
 

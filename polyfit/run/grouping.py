@@ -33,7 +33,7 @@ SEEDS: Final = ("seed", "noise_seed")
 
 @dataclass(frozen=True, slots=True)
 class SweptField:
-    """A field that the sweep varies, with its values or bins in the order of the sweep.
+    """A field that the sweep varies, with its values or bins in their order.
 
     Attributes:
         name: the field's.
@@ -116,7 +116,7 @@ def _countable(plan: Plan, name: str) -> bool:
 
 
 def field_values(plan: Plan, name: str) -> Sequence[Any]:
-    """The values of a field, each once, in the order of the sweep.
+    """The values of a field, each once: numbers of one kind by size, others as the sweep has them.
 
     A range of one grid may be of any length; of others, the first ``MAX_LISTED`` values count.
     """
@@ -126,7 +126,9 @@ def field_values(plan: Plan, name: str) -> Sequence[Any]:
         for column in columns:
             if column.field == name and isinstance(column.items, range):
                 return column.items
-    return list(dict.fromkeys(islice(plan.sweep.values(name), MAX_LISTED)))
+    values = list(dict.fromkeys(islice(plan.sweep.values(name), MAX_LISTED)))
+    numbers = _numbers(values)
+    return values if numbers is None else [values[k] for k in np.argsort(numbers, kind="stable")]
 
 
 def _field(plan: Plan, name: str) -> SweptField:
@@ -142,24 +144,27 @@ def _field(plan: Plan, name: str) -> SweptField:
 
 
 def _of_values(name: str, title: str, values: list[Any]) -> SweptField:
-    numbers = [_number(value) for value in values]
-    known = [number for number in numbers if number is not None]
-    are_numbers = len(known) == len(values) and len({_kind(value) for value in values}) == 1
+    numbers = _numbers(values)
     if len(values) <= MAX_VALUES:
         bins = {value: place for place, value in enumerate(values)}
         short, full = (tuple(_among(v, values, digits) for v in values) for digits in (4, 17))
         labels = short if len(set(short)) == len(values) else full
-        return SweptField(name, title, labels, tuple(known) if are_numbers else None, bins)
-    order = np.argsort(known, kind="stable") if are_numbers else np.arange(len(values))
+        return SweptField(name, title, labels, numbers, bins)
     per_bin = -(-len(values) // MAX_VALUES)
-    bins = {values[int(at)]: place // per_bin for place, at in enumerate(order)}
+    bins = {value: place // per_bin for place, value in enumerate(values)}
     middles = [
-        values[int(order[min(start + (per_bin - 1) // 2, len(values) - 1)])]
+        values[min(start + (per_bin - 1) // 2, len(values) - 1)]
         for start in range(0, len(values), per_bin)
     ]
     labels = tuple(f"~{_label(value, 4)}" for value in middles)
-    found = tuple(float(_number(value) or 0.0) for value in middles) if are_numbers else None
-    return SweptField(name, title, labels, found, bins)
+    return SweptField(name, title, labels, _numbers(middles), bins)
+
+
+def _numbers(values: Sequence[Any]) -> tuple[float, ...] | None:
+    """The values as numbers, if they all are, and of one kind."""
+    known = tuple(number for value in values if (number := _number(value)) is not None)
+    one_kind = len({_kind(value) for value in values}) == 1
+    return known if len(known) == len(values) and one_kind else None
 
 
 def _among(value: Any, values: Sequence[Any], digits: int) -> str:

@@ -9,6 +9,7 @@ from polyfit.run import digest as module
 from polyfit.run.digest import Digest, digest, digest_columns, sampled
 from polyfit.run.grouping import Grouping
 from polyfit.run.reader import Run
+from polyfit.show.findings import headline
 from polyfit.spec.plan import Plan
 from polyfit.spec.spec import Spec
 
@@ -104,3 +105,33 @@ def test_a_share_of_the_limit_among_rates_is_named_as_one() -> None:
     plan = Plan.of(Spec.parse("name: a\nsweep: {lr: [auto, {of_limit: 0.9}, 0.9]}"))
     (field,) = Grouping.of(plan).fields
     assert field.labels == ("auto", "0.9 of the limit", "0.9")
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        "{degree: [5, 1, 3], lr: [0.001, 0.00001, 0.0001]}",
+        "[{degree: [3, 5], lr: [0.001, 0.00001]}, {degree: [1], lr: [0.0001]}]",
+        "{degree: [5, 1, 3], lr: [{of_limit: 0.5}, {of_limit: 0.1}]}",
+    ],
+)
+def test_numbers_are_in_their_order_however_a_spec_lists_them(sweep: str) -> None:
+    plan = Plan.of(Spec.parse(f"name: a\nsweep: {sweep}"))
+    for field in Grouping.of(plan).fields:
+        assert field.numbers is not None
+        assert list(field.numbers) == sorted(field.numbers), field.name
+        fits = np.arange(plan.fits)
+        swept = plan.sweep.column(field.name, fits)
+        labels = [field.labels[code] for code in field.codes(plan, fits)]
+        values = [getattr(swept.items[code], "value", swept.items[code]) for code in swept.codes]
+        assert [float(label) for label in labels] == values
+    assert "degrees 1 to 5" in headline(plan)
+
+
+def test_what_is_no_number_is_in_the_order_of_the_sweep() -> None:
+    sweep = "{target: [sin(x), abs(x)], basis: [power, legendre]}"
+    plan = Plan.of(Spec.parse(f"name: a\nsweep: {sweep}"))
+    assert [field.labels for field in Grouping.of(plan).fields] == [
+        ("power", "legendre"),
+        ("sin(x)", "abs(x)"),
+    ]
