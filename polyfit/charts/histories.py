@@ -23,7 +23,8 @@ class History:
 
     ``records`` have ``series``, ``update`` (counted from 0; the loss is the one before it), and
     over the fits ``best``, ``q05``, ``q25``, ``median``, ``q75``, ``q95``, ``worst`` and ``fits``.
-    A fit that ended early keeps its last loss. ``series_labels`` is empty where all are one series.
+    A fit that ended early keeps its last loss; one that diverged is left out from its end on.
+    ``series_labels`` is empty where all are one series.
     """
 
     title: str

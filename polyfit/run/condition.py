@@ -42,7 +42,7 @@ WORDS: Final = {
 """The words that some columns have, and no others."""
 
 _EQUALITY: Final = (ast.Eq, ast.NotEq, ast.In, ast.NotIn)
-_WORDS: Final = {word for words in WORDS.values() for word in words}
+_WORDS: Final = {word for words in (*WORDS.values(), FIELDS["optimizer"].names) for word in words}
 _OPERATORS: Final = {"&&": "and", "||": "or", "&": "and", "|": "or", "!": "not"}
 _FOREIGN: Final = re.compile(r"&&|\|\||[&|!]")
 _NUMBER: Final = re.compile(r"\s*[-+]?[\d.]+(e[-+]?\d+)?\s*", re.IGNORECASE)

@@ -188,8 +188,10 @@ class Plots:
         alt.LayerChart(...)
 
         Raises:
-            UsageError: the run has nothing to show there; with the reason.
+            UsageError: no kind has this name, or the run has nothing to show there.
         """
+        if kind not in KINDS:
+            raise UsageError(f"no kind {kind!r}; the kinds are {', '.join(KINDS)}")
         if fit is not None and kind != "fit":
             raise UsageError(f"--fit belongs to --kind fit, not to {kind}")
         if by and kind not in ("loss", "max_error", "steps"):

@@ -125,7 +125,10 @@ def courses(plots: Plots) -> Section | None:
             "the line is the median, the bands hold the middle half and the middle 90% of the "
             "fits; dashes are the best, dots the worst loss at that update"
         )
-    text = f"The loss before each recorded update: {kinds}. A fit that ended keeps its last loss."
+    text = (
+        f"The loss before each recorded update: {kinds}. A fit that ended keeps its last loss; one "
+        "that diverged is left out from its end on."
+    )
     if plots.digest.rows == 1:
         text = "The loss before each recorded update."
     if plots.history_note:

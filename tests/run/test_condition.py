@@ -171,6 +171,7 @@ def test_a_condition_on_the_wrong_types_is_refused(run: Run, text: str) -> None:
     [
         ("status == diverged", "put a text in quotes: 'diverged'"),
         ("basis != Power", "put a text in quotes: 'power'"),
+        ("optimizer == gd", "put a text in quotes: 'gd'"),
         ("status == 'Diverged'", "no status is 'Diverged'; did you mean 'diverged'"),
         ("degree == 1 and basis in ['power', 'sine']", "no basis is 'sine'; allowed: chebyshev"),
         ("degree == 1 && status == 'a & b'", "write and for &&$"),

@@ -7,6 +7,7 @@ import pytest
 import polyfit
 from polyfit.charts.edge import edge_chart
 from polyfit.charts.groups import LOST, SLOW
+from polyfit.errors import UsageError
 from polyfit.run.reader import Run
 from polyfit.spec.spec import Spec
 
@@ -106,3 +107,8 @@ def test_a_fit_is_named_with_what_was_swept_and_its_error(run: Run) -> None:
         f"{row['target']}, learning rate {row['lr']:.4g}; loss {row['loss']:.4g}, "
         f"largest error {row['max_error']:.4g}"
     )
+
+
+def test_a_kind_of_chart_that_there_is_not_is_named_with_those_that_there_are(run: Run) -> None:
+    with pytest.raises(UsageError, match=r"no kind 'losses'; the kinds are loss, max_error, .*"):
+        run.plot.chart("losses")
