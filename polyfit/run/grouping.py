@@ -118,14 +118,17 @@ def _countable(plan: Plan, name: str) -> bool:
 def field_values(plan: Plan, name: str) -> Sequence[Any]:
     """The values of a field, each once: numbers of one kind by size, others as the sweep has them.
 
-    A range of one grid may be of any length; of others, the first ``MAX_LISTED`` values count.
+    A range of one grid may be of any length, and falls if the sweep has it so and it is longer than
+    ``MAX_LISTED``; of others, the first ``MAX_LISTED`` values count.
     """
     grids = plan.sweep.grids
     if len(grids) == 1 and not grids[0].exclude:
         columns = (column for axis in grids[0].axes for column in axis.values)
         for column in columns:
-            if column.field == name and isinstance(column.items, range):
-                return column.items
+            items = column.items
+            if column.field == name and isinstance(items, range):
+                rising = items.step > 0 or len(items) >= MAX_LISTED
+                return items if rising else sorted(items)
     values = list(dict.fromkeys(islice(plan.sweep.values(name), MAX_LISTED)))
     numbers = _numbers(values)
     return values if numbers is None else [values[k] for k in np.argsort(numbers, kind="stable")]

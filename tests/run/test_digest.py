@@ -113,6 +113,7 @@ def test_a_share_of_the_limit_among_rates_is_named_as_one() -> None:
         "{degree: [5, 1, 3], lr: [0.001, 0.00001, 0.0001]}",
         "[{degree: [3, 5], lr: [0.001, 0.00001]}, {degree: [1], lr: [0.0001]}]",
         "{degree: [5, 1, 3], lr: [{of_limit: 0.5}, {of_limit: 0.1}]}",
+        "{degree: {start: 5, stop: 0, step: -2}, steps: {start: 60, stop: 20, step: -20}}",
     ],
 )
 def test_numbers_are_in_their_order_however_a_spec_lists_them(sweep: str) -> None:
